@@ -1,0 +1,1 @@
+//! Roadstead: what Amazon ECS gives people who rent machines, for people who own a few.
