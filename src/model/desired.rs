@@ -1,0 +1,59 @@
+//! What the manifests ask for, admitted and resolved.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    name::{ClusterName, Family, HostName, ServiceName},
+    spec::{ClusterSpec, HostSpec, ServiceSpec, TaskDefinitionSpec, cluster::DEFAULT_CLUSTER},
+};
+
+/// One manifest and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest<S> {
+    /// `metadata.labels`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The file that declares it, relative to the manifests' folder.
+    pub file: String,
+    /// Line of the document in it, from 1.
+    pub line: u32,
+    /// The spec.
+    pub spec: S,
+}
+
+/// Everything that is wanted, of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Desired {
+    /// Clusters by name; `default` need not be declared.
+    pub clusters: BTreeMap<ClusterName, Manifest<ClusterSpec>>,
+    /// Hosts by name.
+    pub hosts: BTreeMap<HostName, Manifest<HostSpec>>,
+    /// Task definitions by family, those written inside services included.
+    pub task_definitions: BTreeMap<Family, Manifest<TaskDefinitionSpec>>,
+    /// Services by name; `task_definition` is always [`super::spec::service::TaskDefinitionRef::Named`] here.
+    pub services: BTreeMap<ServiceName, Manifest<ServiceSpec>>,
+}
+
+impl Desired {
+    /// Whether nothing at all is declared.
+    pub fn is_empty(&self) -> bool {
+        self.clusters.is_empty() && self.hosts.is_empty() && self.task_definitions.is_empty() && self.services.is_empty()
+    }
+
+    /// A cluster's settings; the defaults when it has no manifest.
+    pub fn cluster(&self, name: &ClusterName) -> ClusterSpec {
+        self.clusters.get(name).map(|manifest| manifest.spec.clone()).unwrap_or_default()
+    }
+
+    /// Whether a cluster may be named.
+    pub fn has_cluster(&self, name: &ClusterName) -> bool {
+        name.as_str() == DEFAULT_CLUSTER || self.clusters.contains_key(name)
+    }
+}

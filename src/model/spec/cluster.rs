@@ -1,0 +1,45 @@
+//! Kind `Cluster`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::NotActedOn;
+use crate::model::quantity::Seconds;
+
+/// The name of the cluster that is meant where none is named; it exists without a manifest.
+pub const DEFAULT_CLUSTER: &str = "default";
+
+/// Hosts that run tasks together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClusterSpec {
+    /// When a silent host is suspected and when it counts as lost.
+    pub host_loss: HostLoss,
+    /// The task network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NotActedOn>,
+    /// The namespace in which services are found by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_discovery: Option<NotActedOn>,
+    /// Where `awslogs` goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logging: Option<NotActedOn>,
+}
+
+/// How long a host may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HostLoss {
+    /// Silent this long: SUSPECT, gets no new tasks.
+    pub suspect_after: Seconds,
+    /// Silent this long: LOST, its tasks are replaced elsewhere.
+    pub lost_after: Seconds,
+    /// sshd answers and the engine does not for this long: LOST, too.
+    pub engine_lost_after: Seconds,
+}
+
+impl Default for HostLoss {
+    fn default() -> Self {
+        Self { suspect_after: Seconds(5), lost_after: Seconds(12), engine_lost_after: Seconds(60) }
+    }
+}

@@ -1,0 +1,71 @@
+//! Kind `Host`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    name::ClusterName,
+    quantity::{CpuUnits, Mebibytes},
+};
+
+/// A machine with Docker Engine 20.10 or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostSpec {
+    /// IP address or DNS name; `local` is this machine's own Docker socket, without SSH.
+    pub address: String,
+    /// How to log in.
+    #[serde(default)]
+    pub ssh: SshSpec,
+    /// The cluster it belongs to; `default` when absent.
+    #[serde(default = "default_cluster")]
+    pub cluster: ClusterName,
+    /// Kept back for the machine itself.
+    #[serde(default)]
+    pub reserved: Reserved,
+    /// The Docker socket on the host.
+    #[serde(default = "default_docker_socket")]
+    pub docker_socket: String,
+}
+
+/// How to log in over SSH.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SshSpec {
+    /// Login name; from `~/.ssh/config`, else `root`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// TCP port; from `~/.ssh/config`, else 22.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Private key file, relative to the manifest's folder; without it `~/.ssh/config` and the agent are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<String>,
+    /// The host's public key, exactly: `ssh-ed25519 AAAA…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// An OpenSSH known_hosts file that pins the key instead, relative to the manifest's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<String>,
+    /// Go through this host: another Host's name, or `[user@]address[:port]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_jump: Option<String>,
+}
+
+/// Resources that tasks may not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Reserved {
+    /// CPU units.
+    pub cpu: CpuUnits,
+    /// MiB.
+    pub memory: Mebibytes,
+}
+
+fn default_cluster() -> ClusterName {
+    super::cluster::DEFAULT_CLUSTER.into()
+}
+
+fn default_docker_socket() -> String {
+    "/var/run/docker.sock".to_owned()
+}

@@ -1,0 +1,88 @@
+//! The manifests' shapes: one kind a file, and the table of kinds.
+
+pub mod cluster;
+pub mod host;
+pub mod service;
+pub mod task_definition;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use cluster::ClusterSpec;
+pub use host::HostSpec;
+pub use service::ServiceSpec;
+pub use task_definition::TaskDefinitionSpec;
+
+/// The only `apiVersion` there is.
+pub const API_VERSION: &str = "roadstead/v1";
+
+/// The kinds of manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Kind {
+    /// Hosts that run tasks together.
+    Cluster,
+    /// A machine with Docker, reached over SSH.
+    Host,
+    /// What a task runs.
+    TaskDefinition,
+    /// How many tasks of a task definition must run.
+    Service,
+}
+
+/// One row of the table of kinds.
+#[derive(Clone, Copy, Debug)]
+pub struct KindInfo {
+    /// The kind.
+    pub kind: Kind,
+    /// As written in a manifest.
+    pub name: &'static str,
+    /// As typed on a command line.
+    pub plural: &'static str,
+}
+
+/// Every kind: a new one gets a file in this folder and a row here.
+pub const KINDS: &[KindInfo] = &[
+    KindInfo { kind: Kind::Cluster, name: "Cluster", plural: "clusters" },
+    KindInfo { kind: Kind::Host, name: "Host", plural: "hosts" },
+    KindInfo { kind: Kind::TaskDefinition, name: "TaskDefinition", plural: "taskdefinitions" },
+    KindInfo { kind: Kind::Service, name: "Service", plural: "services" },
+];
+
+/// A manifest's `metadata`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Unique among the manifests of its kind.
+    pub name: String,
+    /// Attributes; on a host, what `attribute:NAME` means in placement.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Free text for people and tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The value of a field that is known, kept and not acted on yet: admission warns of it by name.
+///
+/// Its schema carries `x-not-acted-on: true`, which is what admission looks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NotActedOn(pub serde_json::Value);
+
+impl Eq for NotActedOn {}
+
+impl JsonSchema for NotActedOn {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NotActedOn".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "x-not-acted-on": true, "description": "Known, kept, and not acted on by this version." })
+    }
+}

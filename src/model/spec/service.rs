@@ -1,0 +1,215 @@
+//! Kind `Service`, with ECS's field names.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{NotActedOn, TaskDefinitionSpec};
+use crate::model::{name::ClusterName, quantity::Seconds};
+
+/// How many tasks of a task definition must run, and how they are placed and replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// The cluster it runs in; `default` when absent.
+    #[serde(default = "default_cluster")]
+    pub cluster: ClusterName,
+    /// The name of a TaskDefinition (`auth`), a revision of it (`auth:3`), or a task definition written in place.
+    pub task_definition: TaskDefinitionRef,
+    /// REPLICA: how many tasks. Ignored for DAEMON.
+    #[serde(default = "one")]
+    pub desired_count: u32,
+    /// EC2 (you choose hosts) or FARGATE (sizes from the Fargate table, spread by itself).
+    #[serde(default)]
+    pub launch_type: LaunchType,
+    /// REPLICA or DAEMON.
+    #[serde(default)]
+    pub scheduling_strategy: SchedulingStrategy,
+    /// Which hosts may run it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement_constraints: Vec<PlacementConstraint>,
+    /// Up to five, applied in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub placement_strategy: Vec<PlacementStrategy>,
+    /// How a new revision is rolled out.
+    #[serde(default)]
+    pub deployment_configuration: DeploymentConfiguration,
+    /// After a start, how long failing checks are overlooked.
+    #[serde(default)]
+    pub health_check_grace_period_seconds: Seconds,
+    /// A task without any check counts as healthy after running this long.
+    #[serde(default = "ten_seconds")]
+    pub minimum_healthy_seconds: Seconds,
+    /// What happens to its tasks when their host is lost.
+    #[serde(default)]
+    pub on_host_loss: OnHostLoss,
+    /// Later fields of the contract, known and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_controller: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_configuration: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancers: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_registries: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_scaling: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub singleton: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability_zone_rebalancing: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_execute_command: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_version: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_provider_strategy: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagate_tags: Option<NotActedOn>,
+}
+
+/// What `taskDefinition` may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TaskDefinitionRef {
+    /// `auth` or `auth:3`.
+    Named(String),
+    /// In place; its family is the service's name unless it says another.
+    Inline(Box<TaskDefinitionSpec>),
+}
+
+/// ECS's launch types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LaunchType {
+    /// You see and choose the hosts.
+    #[default]
+    Ec2,
+    /// You choose none.
+    Fargate,
+}
+
+/// ECS's scheduling strategies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SchedulingStrategy {
+    /// `desiredCount` tasks.
+    #[default]
+    Replica,
+    /// One task on every matching host.
+    Daemon,
+}
+
+/// What happens to tasks on a lost host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnHostLoss {
+    /// Start others elsewhere.
+    #[default]
+    Replace,
+    /// Wait until the host is back or a person removes it.
+    Wait,
+}
+
+/// One placement constraint (ECS: distinctInstance, memberOf).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlacementConstraint {
+    /// Which one.
+    #[serde(rename = "type")]
+    pub kind: PlacementConstraintType,
+    /// For `memberOf`, in the cluster query language: `attribute:disk == ssd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expression: Option<String>,
+}
+
+/// ECS's constraint types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PlacementConstraintType {
+    /// At most one task of the service on a host.
+    DistinctInstance,
+    /// Only hosts for which `expression` holds.
+    MemberOf,
+}
+
+/// One placement strategy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlacementStrategy {
+    /// Which one.
+    #[serde(rename = "type")]
+    pub kind: PlacementStrategyType,
+    /// spread: `attribute:LABEL`, `instanceId` or `host`; binpack: `cpu` or `memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// ECS's strategy types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PlacementStrategyType {
+    /// Evenly over the values of `field`.
+    Spread,
+    /// The host that would have least of `field` left.
+    Binpack,
+    /// By the plan's seed.
+    Random,
+}
+
+/// Bounds of a deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeploymentConfiguration {
+    /// Floor in per cent of desired; 100 for REPLICA, 0 for DAEMON when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub minimum_healthy_percent: Option<u32>,
+    /// Ceiling in per cent of desired; 200 for REPLICA, 100 for DAEMON when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 10000))]
+    pub maximum_percent: Option<u32>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment_circuit_breaker: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bake_time: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_hooks: Option<NotActedOn>,
+}
+
+fn default_cluster() -> ClusterName {
+    super::cluster::DEFAULT_CLUSTER.into()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ten_seconds() -> Seconds {
+    Seconds(10)
+}
