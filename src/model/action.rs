@@ -1,0 +1,153 @@
+//! Orders to hosts, fully decided, and their answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    container::ContainerConfig,
+    name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
+    time::Timestamp,
+};
+
+/// One order to one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Action {
+    /// The task it is about; with [`Verb::key`] what identifies it: never two of the same at once.
+    pub task: TaskId,
+    /// The task's service.
+    pub service: ServiceName,
+    /// Where.
+    pub host: HostName,
+    /// What.
+    pub verb: Verb,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What is ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verb {
+    /// Make these containers exist under their names, and start those that say so, in this order.
+    Launch {
+        /// In order.
+        containers: Vec<LaunchStep>,
+    },
+    /// Stop these containers, in this order (each SIGTERM, its time-out, SIGKILL), then remove those that say so.
+    Stop {
+        /// In order.
+        containers: Vec<StopStep>,
+    },
+    /// Remove these ended or never started containers.
+    Remove {
+        /// By id.
+        containers: Vec<RuntimeId>,
+    },
+}
+
+/// One container of a launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchStep {
+    /// Its name in the task.
+    pub container: ContainerName,
+    /// What to create.
+    pub config: ContainerConfig,
+    /// Its id, when it exists already: then it is only started.
+    pub runtime_id: Option<RuntimeId>,
+    /// Whether to start it now.
+    pub start: bool,
+}
+
+/// One container of a stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StopStep {
+    /// By id.
+    pub runtime_id: RuntimeId,
+    /// From SIGTERM to SIGKILL.
+    pub timeout_s: u32,
+    /// Remove it afterwards.
+    pub remove: bool,
+}
+
+/// Identifies an action that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActionKey {
+    /// The task.
+    pub task: TaskId,
+    /// launch, stop, remove.
+    pub verb: VerbName,
+}
+
+/// A verb without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerbName {
+    /// [`Verb::Launch`].
+    Launch,
+    /// [`Verb::Stop`].
+    Stop,
+    /// [`Verb::Remove`].
+    Remove,
+}
+
+impl Action {
+    /// What identifies it.
+    pub fn key(&self) -> ActionKey {
+        ActionKey { task: self.task.clone(), verb: self.verb.name() }
+    }
+}
+
+impl Verb {
+    /// Without its details.
+    pub fn name(&self) -> VerbName {
+        match self {
+            Self::Launch { .. } => VerbName::Launch,
+            Self::Stop { .. } => VerbName::Stop,
+            Self::Remove { .. } => VerbName::Remove,
+        }
+    }
+}
+
+/// How an order ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Which order.
+    pub key: ActionKey,
+    /// Where.
+    pub host: HostName,
+    /// When the answer was here.
+    pub at: Timestamp,
+    /// The end.
+    pub result: ActionResult,
+}
+
+/// How an order ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ActionResult {
+    /// Done; for a launch the ids by container.
+    Done {
+        /// Containers that exist now.
+        containers: Vec<(ContainerName, RuntimeId)>,
+    },
+    /// The host refused, for good: this very order can never succeed.
+    Failed {
+        /// What the engine said, in words a person can act on.
+        reason: String,
+        /// Containers that exist nevertheless.
+        containers: Vec<(ContainerName, RuntimeId)>,
+    },
+    /// Nothing was sent: no connection, or no room on the host's queue.
+    NotSent {
+        /// Why.
+        reason: String,
+    },
+    /// Sent, and nobody knows (S9).
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,15 @@
+//! Plain types. No I/O, no async, no clock, no randomness; ordered maps only.
+
+pub mod action;
+pub mod container;
+pub mod desired;
+pub mod name;
+pub mod observed;
+pub mod ownership;
+pub mod quantity;
+pub mod report;
+pub mod spec;
+pub mod state;
+pub mod task;
+pub mod time;
+pub mod world;

@@ -1,0 +1,259 @@
+//! Whose a container is: labels with a keyed digest over them (S1), and the epoch that numbers controllers (S6, S7).
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
+use serde::{Deserialize, Serialize};
+
+use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
+use super::spec::service::LaunchType;
+
+/// All our labels begin with this.
+pub const PREFIX: &str = "dev.roadstead.";
+const MAC: &str = "dev.roadstead.mac";
+const FLEET: &str = "dev.roadstead.fleet";
+
+/// The secret that marks containers as this fleet's. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FleetKey([u8; 32]);
+
+impl std::fmt::Debug for FleetKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FleetKey({})", self.id())
+    }
+}
+
+impl FleetKey {
+    /// From 32 secret bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret bytes, to be written to the key file only.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A public short name of the key: tells "another fleet's" from "tampered with".
+    pub fn id(&self) -> String {
+        hex(&self.mac(b"roadstead fleet id")[..6])
+    }
+
+    fn mac(&self, message: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let tag = hmac::sign(&key, message);
+        let mut out = [0; 32];
+        out.copy_from_slice(tag.as_ref());
+        out
+    }
+
+    /// `labels` plus the fleet's id and the digest over the host, the container's name and all our labels.
+    pub fn sign(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut signed = labels.clone();
+        signed.insert(FLEET.to_owned(), self.id());
+        let mac = hex(&self.mac(&message(host, name, &signed)));
+        signed.insert(MAC.to_owned(), mac);
+        signed
+    }
+
+    /// Whose a container with these labels is, seen on `host` under `name` (`created_name` survives renames).
+    pub fn owner_of(&self, host: &HostName, labels: &BTreeMap<String, String>) -> Owner {
+        let Some(fleet) = labels.get(FLEET) else {
+            return Owner::Foreign;
+        };
+        if *fleet != self.id() {
+            return Owner::OtherFleet { fleet: fleet.clone() };
+        }
+        let Some(claim) = Claim::from_labels(labels) else {
+            return Owner::Forged;
+        };
+        let expected = hex(&self.mac(&message(host, &claim.created_name, labels)));
+        let presented = labels.get(MAC).map(String::as_str).unwrap_or_default();
+        match verify_slices_are_equal(expected.as_bytes(), presented.as_bytes()) {
+            Ok(()) => Owner::Ours(Box::new(claim)),
+            Err(_) => Owner::Forged,
+        }
+    }
+}
+
+fn message(host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut field = |text: &str| {
+        message.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        message.extend_from_slice(text.as_bytes());
+    };
+    field(host.as_str());
+    field(name);
+    for (label, value) in labels.range(PREFIX.to_owned()..) {
+        if !label.starts_with(PREFIX) {
+            break;
+        }
+        if label != MAC {
+            field(label);
+            field(value);
+        }
+    }
+    message
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whose a container is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Owner {
+    /// Ours: the digest is right.
+    Ours(Box<Claim>),
+    /// Carries our fleet's name without a right digest: never touched, reported.
+    Forged,
+    /// Another Roadstead fleet's.
+    OtherFleet {
+        /// That fleet's id.
+        fleet: String,
+    },
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Owner {
+    /// The claim, when it is ours.
+    pub fn ours(&self) -> Option<&Claim> {
+        match self {
+            Self::Ours(claim) => Some(claim),
+            Self::Forged | Self::OtherFleet { .. } | Self::Foreign => None,
+        }
+    }
+}
+
+/// What our labels say of a container: enough to adopt its task with an empty database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The name it was created under.
+    pub created_name: String,
+    /// Its task.
+    pub task: TaskId,
+    /// Its name in the task definition.
+    pub container: ContainerName,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The service.
+    pub service: ServiceName,
+    /// The slot in the service.
+    pub slot: u32,
+    /// The revision.
+    pub revision: RevisionId,
+    /// The revision's content hash.
+    pub revision_hash: String,
+    /// The launch type.
+    pub launch_type: LaunchType,
+    /// The epoch of the controller that decided it.
+    pub epoch: u64,
+    /// CPU units that the whole task reserves.
+    pub task_cpu: u32,
+    /// MiB that the whole task reserves.
+    pub task_memory: u32,
+    /// Whether the task stops when it stops.
+    pub essential: bool,
+    /// When the task was decided, ms since the Unix epoch.
+    pub task_created_at_ms: u64,
+}
+
+impl Claim {
+    /// As labels, without the digest.
+    pub fn to_labels(&self) -> BTreeMap<String, String> {
+        let launch_type = match self.launch_type {
+            LaunchType::Ec2 => "EC2",
+            LaunchType::Fargate => "FARGATE",
+        };
+        [
+            ("name", self.created_name.clone()),
+            ("task", self.task.0.clone()),
+            ("container", self.container.0.clone()),
+            ("cluster", self.cluster.0.clone()),
+            ("service", self.service.0.clone()),
+            ("slot", self.slot.to_string()),
+            ("revision", self.revision.to_string()),
+            ("revision-hash", self.revision_hash.clone()),
+            ("launch-type", launch_type.to_owned()),
+            ("epoch", self.epoch.to_string()),
+            ("task-cpu", self.task_cpu.to_string()),
+            ("task-memory", self.task_memory.to_string()),
+            ("essential", self.essential.to_string()),
+            ("task-created-at-ms", self.task_created_at_ms.to_string()),
+        ]
+        .into_iter()
+        .map(|(label, value)| (format!("{PREFIX}{label}"), value))
+        .collect()
+    }
+
+    /// From labels; `None` when one is missing or malformed.
+    pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let text = |label: &str| labels.get(&format!("{PREFIX}{label}")).map(String::as_str);
+        Some(Self {
+            created_name: text("name")?.to_owned(),
+            task: text("task").filter(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))?.into(),
+            container: text("container")?.into(),
+            cluster: text("cluster")?.into(),
+            service: text("service")?.into(),
+            slot: text("slot")?.parse().ok()?,
+            revision: text("revision")?.parse().ok()?,
+            revision_hash: text("revision-hash")?.to_owned(),
+            launch_type: match text("launch-type")? {
+                "EC2" => LaunchType::Ec2,
+                "FARGATE" => LaunchType::Fargate,
+                _ => return None,
+            },
+            epoch: text("epoch")?.parse().ok()?,
+            task_cpu: text("task-cpu")?.parse().ok()?,
+            task_memory: text("task-memory")?.parse().ok()?,
+            essential: text("essential")?.parse().ok()?,
+            task_created_at_ms: text("task-created-at-ms")?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim {
+            created_name: "rs-web-1-0123456789abcdef-web".into(),
+            task: "0123456789abcdef".into(),
+            container: "web".into(),
+            cluster: "default".into(),
+            service: "web".into(),
+            slot: 2,
+            revision: RevisionId { family: "web".into(), number: 1 },
+            revision_hash: "aa".into(),
+            launch_type: LaunchType::Ec2,
+            epoch: 7,
+            task_cpu: 64,
+            task_memory: 32,
+            essential: true,
+            task_created_at_ms: 5,
+        }
+    }
+
+    #[test]
+    fn a_signed_claim_is_ours_and_nothing_else_is() {
+        let key = FleetKey::new([1; 32]);
+        let host: HostName = "a".into();
+        let labels = key.sign(&host, &claim().created_name, &claim().to_labels());
+        assert_eq!(key.owner_of(&host, &labels), Owner::Ours(Box::new(claim())));
+        assert_eq!(key.owner_of(&"b".into(), &labels), Owner::Forged, "copied to another host");
+        assert!(matches!(FleetKey::new([2; 32]).owner_of(&host, &labels), Owner::OtherFleet { .. }));
+        assert_eq!(key.owner_of(&host, &BTreeMap::new()), Owner::Foreign);
+        for label in labels.keys() {
+            let mut changed = labels.clone();
+            changed.insert(label.clone(), "3".into());
+            assert_ne!(key.owner_of(&host, &changed), Owner::Ours(Box::new(claim())), "{label}");
+        }
+        let mut extra = labels;
+        extra.insert(format!("{PREFIX}zzz"), "1".into());
+        assert_eq!(key.owner_of(&host, &extra), Owner::Forged);
+    }
+}

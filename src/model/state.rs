@@ -1,0 +1,321 @@
+//! Everything durable, and the changes by which alone it changes.
+//!
+//! The store writes changes in one transaction, the controller applies the same changes to its copy in memory:
+//! `load(commit(changes)) == apply(changes)`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    desired::Desired,
+    name::{Family, HostName, RevisionId, ServiceName, TaskId},
+    observed::{EngineIdentity, HostObservation},
+    spec::TaskDefinitionSpec,
+    task::Task,
+    time::Timestamp,
+};
+
+/// An immutable revision of a task definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// family:number.
+    pub id: RevisionId,
+    /// SHA-256 over the canonical content, hex.
+    pub hash: String,
+    /// The content; `None` for one that is only known from containers of before the database was lost.
+    pub spec: Option<Arc<TaskDefinitionSpec>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What an operator said about a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Schedulability {
+    /// Takes tasks.
+    #[default]
+    Active,
+    /// Takes no new tasks.
+    Cordoned,
+    /// Its tasks move elsewhere.
+    Draining,
+}
+
+/// What is remembered of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRecord {
+    /// Its name.
+    pub name: HostName,
+    /// An operator's word.
+    pub schedulability: Schedulability,
+    /// Who its engine said it was when first seen (S21); a later answer that differs makes it UNTRUSTED.
+    pub identity: Option<EngineIdentity>,
+    /// Set while it counts as lost.
+    pub lost_since: Option<Timestamp>,
+}
+
+/// ECS's deployment `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DeploymentStatus {
+    /// The newest.
+    Primary,
+    /// Older, with tasks still running.
+    Active,
+    /// Over.
+    Inactive,
+}
+
+/// ECS's `rolloutState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RolloutState {
+    /// Under way.
+    InProgress,
+    /// Steady.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+/// What ended a deployment: exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Outcome {
+    /// It completed.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It failed and the service is back at the last completed revision.
+    RolledBack,
+    /// A newer one took over.
+    Superseded,
+}
+
+/// One deployment of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Unique for the service, growing.
+    pub id: u64,
+    /// What it deploys.
+    pub revision: RevisionId,
+    /// PRIMARY, ACTIVE, INACTIVE.
+    pub status: DeploymentStatus,
+    /// How it goes.
+    pub rollout_state: RolloutState,
+    /// In words.
+    pub rollout_state_reason: String,
+    /// What ended it.
+    pub outcome: Option<Outcome>,
+    /// Tasks of it that failed before they were healthy.
+    pub failed_tasks: u32,
+    /// Start.
+    pub created_at: Timestamp,
+    /// Last change.
+    pub updated_at: Timestamp,
+}
+
+/// What is remembered of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRecord {
+    /// Its name.
+    pub name: ServiceName,
+    /// Newest first, at most [`MAX_DEPLOYMENTS_KEPT`]; the first is PRIMARY.
+    pub deployments: Vec<Deployment>,
+    /// Tasks in a row that failed (reset when one is healthy, or by a new revision).
+    pub consecutive_failures: u32,
+    /// No start before this (start throttle).
+    pub not_before: Option<Timestamp>,
+    /// Failures by host in the last minutes: (when, host), newest last, at most [`MAX_FAILURES_KEPT`].
+    pub failures: Vec<(Timestamp, HostName)>,
+}
+
+/// How many deployments a service keeps.
+pub const MAX_DEPLOYMENTS_KEPT: usize = 10;
+/// How many failures a service keeps.
+pub const MAX_FAILURES_KEPT: usize = 32;
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventSubject {
+    /// The fleet or the controller.
+    Fleet,
+    /// A host.
+    Host(HostName),
+    /// A service.
+    Service(ServiceName),
+    /// A task.
+    Task(TaskId),
+    /// A manifest file.
+    File(String),
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EventLevel {
+    /// As wanted.
+    Normal,
+    /// A person may want to look.
+    Warning,
+}
+
+/// Something that happened, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Growing number, given by the store.
+    pub id: u64,
+    /// When.
+    pub at: Timestamp,
+    /// About what.
+    pub subject: EventSubject,
+    /// How much it matters.
+    pub level: EventLevel,
+    /// Stable word for scripts: `TaskStarted`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A change of the manifests that is not carried out until a person confirms it (S13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldSync {
+    /// What to confirm: a short hash of the wanted state.
+    pub token: String,
+    /// Why it is held.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The fleet's own numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetRecord {
+    /// The running controller's epoch: greater than every one seen before (S6).
+    pub epoch: u64,
+    /// Hash of the manifests in force.
+    pub manifests_hash: String,
+    /// A change that waits for a person.
+    pub held: Option<HeldSync>,
+    /// Tokens that a person confirmed, newest last, at most 8.
+    pub confirmed: Vec<String>,
+    /// The brake (S14): since when, and until when a person released it.
+    pub brake: Option<Brake>,
+    /// Next deployment number.
+    pub next_deployment: u64,
+}
+
+/// The brake is on: too much of the fleet went silent at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Brake {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words.
+    pub reason: String,
+    /// A person said: go on regardless.
+    pub released: bool,
+}
+
+/// Everything durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The manifests in force.
+    pub desired: Arc<Desired>,
+    /// Revisions by family and number.
+    pub revisions: BTreeMap<Family, BTreeMap<u32, Revision>>,
+    /// Hosts.
+    pub hosts: BTreeMap<HostName, HostRecord>,
+    /// Services.
+    pub services: BTreeMap<ServiceName, ServiceRecord>,
+    /// Tasks, ended ones included for a while.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Last complete look at each host.
+    pub observations: BTreeMap<HostName, Arc<HostObservation>>,
+    /// The fleet's own numbers.
+    pub fleet: FleetRecord,
+}
+
+/// One durable change. The store has one row (or one append) for each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// The manifests in force, whole.
+    Desired(Arc<Desired>),
+    /// A new revision; one that exists is only ever completed (`spec` from `None`), never altered.
+    Revision(Revision),
+    /// A host.
+    Host(HostRecord),
+    /// A host that is no longer declared and holds nothing.
+    HostRemoved(HostName),
+    /// A service.
+    Service(ServiceRecord),
+    /// A service that is no longer declared and has no tasks.
+    ServiceRemoved(ServiceName),
+    /// A task.
+    Task(Box<Task>),
+    /// An ended task that is forgotten.
+    TaskRemoved(TaskId),
+    /// A complete look.
+    Observation(Arc<HostObservation>),
+    /// The fleet's numbers.
+    Fleet(FleetRecord),
+    /// Something happened (its id is given by the store).
+    Event(Event),
+}
+
+impl State {
+    /// Applies one change.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Desired(desired) => self.desired = Arc::clone(desired),
+            Change::Revision(revision) => {
+                self.revisions.entry(revision.id.family.clone()).or_default().insert(revision.id.number, revision.clone());
+            }
+            Change::Host(host) => {
+                self.hosts.insert(host.name.clone(), host.clone());
+            }
+            Change::HostRemoved(name) => {
+                self.hosts.remove(name);
+                self.observations.remove(name);
+            }
+            Change::Service(service) => {
+                self.services.insert(service.name.clone(), service.clone());
+            }
+            Change::ServiceRemoved(name) => {
+                self.services.remove(name);
+            }
+            Change::Task(task) => {
+                self.tasks.insert(task.id.clone(), (**task).clone());
+            }
+            Change::TaskRemoved(id) => {
+                self.tasks.remove(id);
+            }
+            Change::Observation(observation) => {
+                self.observations.insert(observation.host.clone(), Arc::clone(observation));
+            }
+            Change::Fleet(fleet) => self.fleet = fleet.clone(),
+            // Events are a record for people: nothing is decided from them.
+            Change::Event(_) => {}
+        }
+    }
+
+    /// A revision by id.
+    pub fn revision(&self, id: &RevisionId) -> Option<&Revision> {
+        self.revisions.get(&id.family)?.get(&id.number)
+    }
+
+    /// The newest revision of a family.
+    pub fn latest_revision(&self, family: &Family) -> Option<&Revision> {
+        self.revisions.get(family)?.values().next_back()
+    }
+}

@@ -1,0 +1,198 @@
+//! A task: one shot, on one host, its state only moving forward (S18).
+//!
+//! Rules: "Task lifecycle", ECS developer guide.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    container::{ContainerState, HealthStatus, PortBinding},
+    name::{ClusterName, ContainerName, HostName, RevisionId, RuntimeId, ServiceName, TaskId},
+    spec::service::LaunchType,
+    time::Timestamp,
+};
+
+/// ECS's `lastStatus`, in the order in which a task goes through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LastStatus {
+    /// Decided; nothing was sent yet.
+    Provisioning,
+    /// Sent to its host.
+    Pending,
+    /// Some of its containers run.
+    Activating,
+    /// All essential containers run.
+    Running,
+    /// Leaves load balancers and DNS.
+    Deactivating,
+    /// Told to stop.
+    Stopping,
+    /// Containers ended; leftovers are being removed.
+    Deprovisioning,
+    /// Over.
+    Stopped,
+}
+
+/// ECS's `desiredStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DesiredStatus {
+    /// To run.
+    Running,
+    /// Ordered to stop; never wanted again (S9).
+    Stopped,
+}
+
+/// ECS's `stopCode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopCode {
+    /// Never came up.
+    TaskFailedToStart,
+    /// An essential container ended.
+    EssentialContainerExited,
+    /// A person said so.
+    UserInitiated,
+    /// Its service said so.
+    ServiceSchedulerInitiated,
+    /// Its host goes away.
+    TerminationNotice,
+    /// Its host is lost.
+    HostLost,
+}
+
+/// One container of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskContainer {
+    /// Its name on the host.
+    pub created_name: String,
+    /// Whether the task stops when it stops.
+    pub essential: bool,
+    /// Image reference.
+    pub image: String,
+    /// The image's content id, once seen.
+    pub image_digest: Option<String>,
+    /// The engine's id, once known; `None` again when a complete fresh look shows it gone.
+    pub runtime_id: Option<RuntimeId>,
+    /// As last seen.
+    pub state: Option<ContainerState>,
+    /// As last seen.
+    pub health: HealthStatus,
+    /// Whether it has a check.
+    pub has_health_check: bool,
+    /// As last seen.
+    pub exit_code: Option<i64>,
+    /// The kernel killed it for memory.
+    pub oom_killed: bool,
+    /// Restarts by the engine.
+    pub restart_count: u32,
+    /// Last start by the host's clock.
+    pub started_at: Option<Timestamp>,
+    /// Host ports: allocated, exclusive until a look shows the container gone (S4).
+    pub ports: Vec<PortBinding>,
+}
+
+/// The outcome of the last launch order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Launch {
+    /// Not ordered yet.
+    NotIssued,
+    /// Ordered; the answer is not here, or will never be (S9).
+    Issued {
+        /// When it was ordered.
+        at: Timestamp,
+    },
+    /// Answered.
+    Answered {
+        /// When the answer was here: a look that began earlier says nothing about it.
+        at: Timestamp,
+    },
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its service.
+    pub service: ServiceName,
+    /// REPLICA: 1, 2, 3 …, freed when it ends. DAEMON: 0.
+    pub slot: u32,
+    /// What it runs; frozen.
+    pub revision: RevisionId,
+    /// Where it runs; never changes.
+    pub host: HostName,
+    /// EC2 or FARGATE.
+    pub launch_type: LaunchType,
+    /// CPU units it reserves on its host.
+    pub cpu: u32,
+    /// MiB it reserves on its host.
+    pub memory: u32,
+    /// What is wanted of it.
+    pub desired_status: DesiredStatus,
+    /// How far it is.
+    pub last_status: LastStatus,
+    /// Over its essential containers.
+    pub health_status: HealthStatus,
+    /// The last launch order.
+    pub launch: Launch,
+    /// Its containers by name.
+    pub containers: BTreeMap<ContainerName, TaskContainer>,
+    /// The epoch of the controller that decided it.
+    pub epoch: u64,
+    /// When it was decided.
+    pub created_at: Timestamp,
+    /// When it reached RUNNING.
+    pub started_at: Option<Timestamp>,
+    /// When it was first healthy.
+    pub healthy_at: Option<Timestamp>,
+    /// When it was ordered to stop.
+    pub stopping_at: Option<Timestamp>,
+    /// When it was over.
+    pub stopped_at: Option<Timestamp>,
+    /// Why it stops.
+    pub stop_code: Option<StopCode>,
+    /// Why it stops, in words a person can act on.
+    pub stopped_reason: Option<String>,
+    /// When engine restarts were seen, newest last, at most [`MAX_RESTARTS_KEPT`].
+    pub restarts: Vec<Timestamp>,
+}
+
+/// How many restart times a task keeps.
+pub const MAX_RESTARTS_KEPT: usize = 8;
+
+impl Task {
+    /// Whether it counts against its service's ceiling: it runs, or may.
+    pub fn is_live(&self) -> bool {
+        self.last_status < LastStatus::Deprovisioning
+    }
+
+    /// Whether it is wanted and not over.
+    pub fn is_wanted(&self) -> bool {
+        self.desired_status == DesiredStatus::Running && self.last_status < LastStatus::Deactivating
+    }
+
+    /// Moves `last_status` forward; backward moves are ignored (S18).
+    pub fn advance(&mut self, to: LastStatus) {
+        self.last_status = self.last_status.max(to);
+    }
+
+    /// Orders it to stop; the first order's reason stands.
+    pub fn order_stop(&mut self, at: Timestamp, code: StopCode, reason: impl Into<String>) {
+        if self.desired_status == DesiredStatus::Stopped {
+            return;
+        }
+        self.desired_status = DesiredStatus::Stopped;
+        self.stopping_at = Some(at);
+        self.stop_code = Some(code);
+        self.stopped_reason = Some(reason.into());
+        // Load balancers and DNS come between DEACTIVATING and STOPPING.
+        self.advance(LastStatus::Stopping);
+    }
+}

@@ -1,0 +1,77 @@
+//! All that the planner is told: the same World gives the same Plan, byte for byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    action::{Action, ActionKey},
+    name::{HostName, ServiceName, TaskId},
+    observed::HostContact,
+    report::Report,
+    state::{Change, State},
+    time::Timestamp,
+};
+
+/// The planner's whole input.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// The clock.
+    pub now: Timestamp,
+    /// For `random` placement and new ids.
+    pub seed: u64,
+    /// Everything durable.
+    pub state: State,
+    /// How hosts can be reached just now.
+    pub contacts: BTreeMap<HostName, HostContact>,
+    /// Orders under way.
+    pub in_flight: BTreeSet<ActionKey>,
+    /// Adoption first: set until every reachable host was looked at once since the controller started.
+    pub settling: bool,
+}
+
+/// The planner's whole output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// To be committed, in this order, before any action is sent (S8).
+    pub changes: Vec<Change>,
+    /// To be sent after that.
+    pub actions: Vec<Action>,
+    /// Why each thing happens or waits.
+    pub report: Report,
+    /// When to plan again although nothing happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A host's status as the contract prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HostStatus {
+    /// Takes tasks.
+    Active,
+    /// Takes no new tasks: a person said so.
+    Cordoned,
+    /// Its tasks move elsewhere: a person said so.
+    Draining,
+    /// Silent for a while.
+    Suspect,
+    /// Silent for long: its tasks are replaced.
+    Lost,
+    /// Not who it says it is: not one command is sent.
+    Untrusted,
+}
+
+/// What a report line is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "lowercase")]
+pub enum Subject {
+    /// The whole fleet.
+    Fleet,
+    /// A host.
+    Host(HostName),
+    /// A service.
+    Service(ServiceName),
+    /// A task.
+    Task(TaskId),
+}
