@@ -238,7 +238,7 @@ pub struct State {
     /// Services.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
     /// Tasks, ended ones included for a while.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: BTreeMap<TaskId, Arc<Task>>,
     /// Last complete look at each host.
     pub observations: BTreeMap<HostName, Arc<HostObservation>>,
     /// The fleet's own numbers.
@@ -262,7 +262,7 @@ pub enum Change {
     /// A service that is no longer declared and has no tasks.
     ServiceRemoved(ServiceName),
     /// A task.
-    Task(Box<Task>),
+    Task(Arc<Task>),
     /// An ended task that is forgotten.
     TaskRemoved(TaskId),
     /// A complete look.
@@ -295,7 +295,7 @@ impl State {
                 self.services.remove(name);
             }
             Change::Task(task) => {
-                self.tasks.insert(task.id.clone(), (**task).clone());
+                self.tasks.insert(task.id.clone(), Arc::clone(task));
             }
             Change::TaskRemoved(id) => {
                 self.tasks.remove(id);
