@@ -90,7 +90,8 @@ fn reason_to_end(draft: &mut Draft<'_>, service: &Subjected<'_>, host: &HostName
         });
         return Some((StopCode::EssentialContainerExited, crash_loop_words(&task)));
     }
-    if !eligible.contains(host) {
+    // A host that takes no new tasks just now, or was not looked at yet, does match all the same.
+    if !eligible.contains(host) && status == HostStatus::Active && super::hosts::takes_orders(draft.world, host) {
         return Some((StopCode::ServiceSchedulerInitiated, format!("host {host} no longer matches {}", service.name)));
     }
     if task.revision != service.target {

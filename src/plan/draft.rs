@@ -32,7 +32,7 @@ pub(super) struct Draft<'w> {
     actions: Vec<Action>,
     report: Report,
     wake_at: Option<Timestamp>,
-    placer: Option<Placer>,
+    placer: Option<Placer<'w>>,
     placed: BTreeMap<ServiceName, u64>,
     next_id: u64,
 }
@@ -193,11 +193,9 @@ impl<'w> Draft<'w> {
     }
 
     /// The placer, built when first needed: most plans place nothing.
-    pub(super) fn placer(&mut self) -> &mut Placer {
-        if self.placer.is_none() {
-            self.placer = Some(super::service::build_placer(self));
-        }
-        self.placer.get_or_insert_with(|| unreachable!("just built"))
+    pub(super) fn placer(&mut self) -> &mut Placer<'w> {
+        let placer = self.placer.take().unwrap_or_else(|| super::service::build_placer(self));
+        self.placer.insert(placer)
     }
 
     /// A new task id: from the seed, so that a plan can be computed again.

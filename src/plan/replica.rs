@@ -16,7 +16,6 @@ use crate::model::{
 use super::{
     draft::Draft,
     health,
-    placement::{ScaleInCandidate, choose_scale_in},
     service::{self, Subjected},
 };
 
@@ -244,21 +243,12 @@ fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desi
     if surplus == 0 {
         return;
     }
-    let candidates: Vec<(ScaleInCandidate, bool)> = keepers
-        .iter()
-        .filter_map(|id| draft.task(id))
-        .map(|task| {
-            let healthy = service.healthy(draft, task);
-            (service::scale_in_candidate(draft, task, healthy), healthy)
-        })
-        .collect();
-    let healthy_all = candidates.iter().filter(|(_, healthy)| *healthy).count();
+    let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
+    let healthy_all = keepers.iter().filter(|id| is_healthy(draft, id)).count();
     let mut budget = healthy_all.saturating_sub(bounds.floor);
-    let inputs: Vec<ScaleInCandidate> = candidates.iter().map(|(candidate, _)| candidate.clone()).collect();
-    let chosen = choose_scale_in(&inputs, service::strategies(service.spec), surplus);
-    let healthy: BTreeSet<TaskId> = candidates.iter().filter(|(_, healthy)| *healthy).map(|(candidate, _)| candidate.id.clone()).collect();
+    let chosen = service::choose_scale_in(draft, service, keepers, surplus);
     for id in chosen {
-        if healthy.contains(&id) {
+        if is_healthy(draft, &id) {
             if budget == 0 {
                 draft.waiting(Subject::Task(id), format!("it is one too many, but the floor is {}", bounds.floor), "another task is healthy", None);
                 continue;

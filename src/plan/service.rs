@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
+    container::PortBinding,
     desired::Manifest,
     name::{HostName, RevisionId, ServiceName, TaskId},
     spec::{
         TaskDefinitionSpec,
-        service::{LaunchType, PlacementConstraint, SchedulingStrategy, ServiceSpec},
-        task_definition::Protocol,
+        service::{PlacementConstraint, SchedulingStrategy, ServiceSpec},
     },
     state::{EventLevel, EventSubject, ServiceRecord},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
@@ -20,7 +20,7 @@ use super::{
     daemon, deployment,
     draft::Draft,
     health, launch,
-    placement::{HostInput, Placed, Placement, Placer, Refusal, Request, ScaleInCandidate, Unplaceable},
+    placement::{HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate, Unplaceable},
     replica, revision,
 };
 
@@ -143,11 +143,19 @@ pub(super) fn stop(draft: &mut Draft<'_>, id: &TaskId, code: StopCode, reason: &
 }
 
 /// What placement is asked for a task of this service.
-fn with_request<T>(draft: &mut Draft<'_>, service: &Subjected<'_>, ask: impl FnOnce(&mut Placer, &Request<'_>) -> T) -> T {
+fn with_request<'w, T>(
+    draft: &mut Draft<'w>,
+    service: &Subjected<'_>,
+    ask: impl FnOnce(&mut Placer<'w>, &Request<'_>) -> T,
+) -> T {
     let (cpu, memory) = launch::reservation(&service.definition);
-    let ports: Vec<(u16, Option<u16>, Protocol)> = launch::published_ports(&service.definition)
+    let ports: Vec<PortRequest> = launch::published_ports(&service.definition)
         .into_iter()
-        .map(|(_, mapping)| (mapping.container_port, mapping.host_port.filter(|port| *port != 0), mapping.protocol))
+        .map(|(_, mapping)| PortRequest {
+            container_port: mapping.container_port,
+            host_port: mapping.host_port,
+            protocol: mapping.protocol,
+        })
         .collect();
     let constraints: Vec<PlacementConstraint> =
         service.spec.placement_constraints.iter().chain(&service.definition.placement_constraints).cloned().collect();
@@ -222,8 +230,12 @@ pub(super) fn start(draft: &mut Draft<'_>, service: &Subjected<'_>, slot: u32, o
     Ok(())
 }
 
+fn host_port(binding: &PortBinding) -> HostPort {
+    HostPort { protocol: binding.protocol, port: binding.host_port }
+}
+
 /// The placer over all hosts and live tasks of this draft.
-pub(super) fn build_placer(draft: &Draft<'_>) -> Placer {
+pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
     let world = draft.world;
     let hosts = world.state.desired.hosts.iter().map(|(name, manifest)| {
         let observation = world.state.observations.get(name);
@@ -231,7 +243,7 @@ pub(super) fn build_placer(draft: &Draft<'_>) -> Placer {
         let answered = world.contacts.get(name).is_some_and(|contact| contact.looked_at.is_some());
         let accepts = match draft.statuses.get(name).copied() {
             Some(HostStatus::Active) if answered => Ok(()),
-            Some(HostStatus::Active) | None => Err(Refusal::NotSeen),
+            Some(HostStatus::Active) | None => Err(Refusal::NotSeenYet),
             Some(HostStatus::Cordoned) => Err(Refusal::Cordoned),
             Some(HostStatus::Draining) => Err(Refusal::Draining),
             Some(HostStatus::Suspect) => Err(Refusal::Suspect),
@@ -242,7 +254,7 @@ pub(super) fn build_placer(draft: &Draft<'_>) -> Placer {
             .into_iter()
             .flat_map(|observation| observation.containers.values())
             .filter(|container| container.owner.ours().is_none())
-            .flat_map(|container| container.ports.iter().map(|port| (port.host_port, port.protocol)))
+            .flat_map(|container| container.ports.iter().map(host_port))
             .collect();
         HostInput {
             name,
@@ -260,30 +272,32 @@ pub(super) fn build_placer(draft: &Draft<'_>) -> Placer {
         host: &task.host,
         cpu: task.cpu,
         memory: task.memory,
-        ports: task.containers.values().flat_map(|container| container.ports.iter().map(|port| (port.host_port, port.protocol))).collect(),
+        ports: task.containers.values().flat_map(|container| container.ports.iter().map(host_port)).collect(),
         counts: task.is_wanted(),
     });
     Placer::new(hosts, tasks, world.now, world.seed)
 }
 
-/// A task as the choice for scale-in sees it.
-pub(super) fn scale_in_candidate(draft: &Draft<'_>, task: &Task, healthy: bool) -> ScaleInCandidate {
-    let labels = draft.world.state.desired.hosts.get(&task.host).map(|host| &host.labels);
-    ScaleInCandidate {
-        id: task.id.clone(),
-        host: task.host.clone(),
-        zone: labels.and_then(|labels| labels.get(super::hosts::ZONE_LABEL)).cloned(),
-        healthy,
-        created_at: task.created_at,
-    }
-}
-
-/// Whether the launch type lets the user choose hosts.
-pub(super) fn strategies(spec: &ServiceSpec) -> &[crate::model::spec::service::PlacementStrategy] {
-    match spec.launch_type {
-        LaunchType::Ec2 => &spec.placement_strategy,
-        LaunchType::Fargate => &[],
-    }
+/// The `n` tasks to give up, by ECS's rule of choice; healthy ones go last.
+pub(super) fn choose_scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, tasks: &[TaskId], n: usize) -> Vec<TaskId> {
+    let tasks: Vec<(Task, bool)> = tasks
+        .iter()
+        .filter_map(|id| draft.task(id))
+        .map(|task| (task.clone(), service.healthy(draft, task)))
+        .collect();
+    let candidates: Vec<ScaleInCandidate<'_>> = tasks
+        .iter()
+        .map(|(task, healthy)| ScaleInCandidate {
+            id: &task.id,
+            host: &task.host,
+            ready: *healthy,
+            created_at: task.created_at,
+            cpu: task.cpu,
+            memory: task.memory,
+        })
+        .collect();
+    let (launch_type, strategies) = (service.spec.launch_type, &service.spec.placement_strategy);
+    draft.placer().choose_scale_in(service.name, &candidates, launch_type, strategies, n)
 }
 
 /// The record of a service, changed in place.
