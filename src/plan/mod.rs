@@ -1,0 +1,3 @@
+//! World to Plan.
+
+pub mod placement;
