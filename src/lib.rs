@@ -8,4 +8,5 @@ pub mod host;
 pub mod manifest;
 pub mod model;
 pub mod plan;
+pub mod sim;
 pub mod store;
