@@ -1,1 +1,2 @@
 //! Roadstead: what Amazon ECS gives people who rent machines, for people who own a few.
+pub mod host;
