@@ -3,6 +3,7 @@
 pub mod action;
 pub mod container;
 pub mod desired;
+pub mod diagnostic;
 pub mod name;
 pub mod observed;
 pub mod ownership;
