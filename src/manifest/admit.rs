@@ -11,12 +11,12 @@ use std::{
 pub use super::check::CheckExpression;
 use super::{
     check,
-    compose::compose,
+    compose::{compose, json_as_yaml},
     document::{Document, Spec, family_of, read},
     fields::Fields,
     node::{Node, Span, at},
     read::{SourceFile, SourceTree},
-    report::{Finding, Scope, about_file, bounded, place, quote},
+    report::{FINDINGS_PER_FILE, Finding, Scope, about_file, bounded, place, quote},
     together::{Declared, Kept, Tables, settle},
 };
 use crate::model::{
@@ -61,7 +61,12 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
     for file in tree.files.values() {
         if file.text.trim().is_empty() && declared_before.contains(file.path.as_str()) {
             broken.insert(file.path.clone());
-            diagnostics.push(about_file(&file.path, "empty-file", "the file is empty; what it declared stays as it was", Some("delete the file if nothing of it is wanted any more")));
+            diagnostics.push(about_file(
+                &file.path,
+                "empty-file",
+                "the file is empty; what it declared stays as it was",
+                Some("delete the file if nothing of it is wanted any more"),
+            ));
             continue;
         }
         match clerk.file(file, tree) {
@@ -73,7 +78,8 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
         }
     }
     // Services last: task definitions written inside them must not take the name of one that stands by itself.
-    let (services, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(|(_, document)| matches!(document.spec, Spec::Service(_)));
+    let (services, others): (Vec<_>, Vec<_>) =
+        documents.into_iter().partition(|(_, document)| matches!(document.spec, Spec::Service(_)));
     for (file, document) in others.into_iter().chain(services) {
         clerk.declare(file, document);
     }
@@ -113,8 +119,8 @@ impl Clerk<'_> {
     /// The documents of a file, or, when it is broken, the names that it can be seen to declare.
     fn file(&mut self, file: &SourceFile, tree: &SourceTree) -> Result<Vec<Document>, Vec<(Kind, String)>> {
         let json = Path::new(&file.path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        // A tab in JSON is only ever white space, which YAML does not allow everywhere.
-        let composed = if json { compose(&file.text.replace('\t', " "), &tree.limits) } else { compose(&file.text, &tree.limits) };
+        let composed =
+            if json { compose(&json_as_yaml(&file.text), &tree.limits) } else { compose(&file.text, &tree.limits) };
         let mut broken = composed.errors.iter().any(Finding::is_error);
         self.say(&file.path, composed.errors);
         let (mut documents, mut names) = (Vec::new(), Vec::new());
@@ -147,8 +153,12 @@ impl Clerk<'_> {
                     && self.once.insert("awslogs".to_owned())
                 {
                     findings.push(
-                        Finding::notice("awslogs", *span, "there is no CloudWatch here: `awslogs` is taken as Docker's `json-file` with rotation")
-                            .help("said once; `roadstead logs` reads them"),
+                        Finding::notice(
+                            "awslogs",
+                            *span,
+                            "there is no CloudWatch here: `awslogs` is taken as Docker's `json-file` with rotation",
+                        )
+                        .help("said once; `roadstead logs` reads them"),
                     );
                 }
             }
@@ -156,7 +166,11 @@ impl Clerk<'_> {
             if let Some(first) = spans.first()
                 && (!once || self.once.insert(name.clone()))
             {
-                let finding = Finding::warning("not-acted-on", *first, format!("{} is known, kept, and not acted on by this version", quote(&name)));
+                let finding = Finding::warning(
+                    "not-acted-on",
+                    *first,
+                    format!("{} is known, kept, and not acted on by this version", quote(&name)),
+                );
                 findings.push(match spans.len() {
                     _ if once => finding.help("said once: there are no roles here"),
                     1 => finding,
@@ -179,7 +193,11 @@ impl Clerk<'_> {
                 let name = &document.metadata.name;
                 if let Some(family) = spec.family.as_ref().filter(|family| *family != name) {
                     scope
-                        .warning(at!["family"], "family", format!("the manifest is named {} and the family {}", quote(name), quote(family)))
+                        .warning(
+                            at!["family"],
+                            "family",
+                            format!("the manifest is named {} and the family {}", quote(name), quote(family)),
+                        )
                         .label("services refer to it by its family");
                 }
             }
@@ -211,7 +229,9 @@ impl Clerk<'_> {
             }
             Spec::Service(spec) => {
                 let mut spec = *spec;
-                let good = self.first(Kind::Service, &name, file, name_span) && self.inline(file, &metadata, line, &node, &mut spec, name_span) && good;
+                let good = self.first(Kind::Service, &name, file, name_span)
+                    && self.inline(file, &metadata, line, &node, &mut spec, name_span)
+                    && good;
                 self.tables.services.put(name.into(), good, declared(file, metadata, line, node, spec));
             }
         }
@@ -224,8 +244,10 @@ impl Clerk<'_> {
             self.seen.insert(key, (file.path.clone(), span));
             return true;
         };
-        let mut finding = Finding::error("duplicate-name", span, format!("{kind:?} {} is declared twice", quote(name))).label("again here");
-        if let Some(first) = self.files.get(first_file) {
+        let mut finding = Finding::error("duplicate-name", span, format!("{kind:?} {} is declared twice", quote(name)))
+            .label("again here");
+        let crowded = self.findings.get(&file.path).is_some_and(|findings| findings.len() >= FINDINGS_PER_FILE);
+        if let Some(first) = self.files.get(first_file).filter(|_| !crowded) {
             finding = finding.elsewhere(place(first, *first_span, "first here"));
         }
         self.say(&file.path, [finding.help("rename one, or delete it; until then both stay as they were")]);
@@ -234,7 +256,15 @@ impl Clerk<'_> {
     }
 
     /// Moves a task definition written in a service to the others, and leaves its name in the service.
-    fn inline(&mut self, file: &SourceFile, metadata: &Metadata, line: u32, node: &Node, service: &mut ServiceSpec, name_span: Span) -> bool {
+    fn inline(
+        &mut self,
+        file: &SourceFile,
+        metadata: &Metadata,
+        line: u32,
+        node: &Node,
+        service: &mut ServiceSpec,
+        name_span: Span,
+    ) -> bool {
         let TaskDefinitionRef::Inline(inline) = &mut service.task_definition else { return true };
         let mut spec: TaskDefinitionSpec = std::mem::take(inline);
         let family = family_of(&spec, &metadata.name);
@@ -249,17 +279,26 @@ impl Clerk<'_> {
         let key = (Kind::TaskDefinition, family.0.clone());
         match self.seen.get(&key) {
             Some((first_file, first_span)) => {
-                let mut finding = Finding::error("duplicate-name", span, format!("the family {} of this service's own task definition is declared elsewhere", quote(family.as_str())));
+                let mut finding = Finding::error(
+                    "duplicate-name",
+                    span,
+                    format!(
+                        "the family {} of this service's own task definition is declared elsewhere",
+                        quote(family.as_str())
+                    ),
+                );
                 if let Some(first) = self.files.get(first_file) {
                     finding = finding.elsewhere(place(first, *first_span, "here"));
                 }
-                let help = format!("write `taskDefinition: {family}` to use that one, or give this one another `family`");
+                let help =
+                    format!("write `taskDefinition: {family}` to use that one, or give this one another `family`");
                 self.say(&file.path, [finding.help(help)]);
                 good = false;
             }
             None => {
                 self.seen.insert(key, (file.path.clone(), span));
-                let manifest = Metadata { name: family.0.clone(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
+                let manifest =
+                    Metadata { name: family.0.clone(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
                 self.tables.inline.insert(metadata.name.as_str().into(), family.clone());
                 self.tables.task_definitions.put(family, good, declared(file, manifest, line, node, spec));
             }
@@ -269,7 +308,16 @@ impl Clerk<'_> {
 }
 
 fn declared<S>(file: &SourceFile, metadata: Metadata, line: u32, node: Node, spec: S) -> Declared<S> {
-    Declared { manifest: Manifest { labels: metadata.labels, annotations: metadata.annotations, file: file.path.clone(), line, spec }, node }
+    Declared {
+        manifest: Manifest {
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            file: file.path.clone(),
+            line,
+            spec,
+        },
+        node,
+    }
 }
 
 fn folder_of(root: &Path, file: &str) -> PathBuf {
@@ -277,7 +325,7 @@ fn folder_of(root: &Path, file: &str) -> PathBuf {
 }
 
 /// The `logConfiguration` keys of containers that log by `awslogs`.
-fn awslogs(document: &Document) -> Vec<Span> {
+fn awslogs(document: &Document) -> BTreeSet<Span> {
     let task = match document.spec {
         Spec::TaskDefinition(_) => Some(&document.node),
         Spec::Service(_) => document.node.get("taskDefinition"),

@@ -21,7 +21,14 @@ pub struct Composed {
 
 /// Reads all documents of a text.
 pub fn compose(text: &str, limits: &Limits) -> Composed {
-    let mut composer = Composer { limits, anchors: BTreeMap::new(), nodes: 0, aliases: 0, stack: Vec::new(), out: Composed::default() };
+    let mut composer = Composer {
+        limits,
+        anchors: BTreeMap::new(),
+        nodes: 0,
+        aliases: 0,
+        stack: Vec::new(),
+        out: Composed::default(),
+    };
     let mut parser = Parser::new_from_str(text);
     loop {
         let step = match parser.next_event() {
@@ -29,7 +36,12 @@ pub fn compose(text: &str, limits: &Limits) -> Composed {
             Some(Ok((event, range))) => composer.take(event, span_of(range)),
             Some(Err(error)) => {
                 let mark = error.marker();
-                Err(Box::new(syntax_error(text, clip(mark.line()).max(1), clip(mark.col()).saturating_add(1), error.info())))
+                Err(Box::new(syntax_error(
+                    text,
+                    clip(mark.line()).max(1),
+                    clip(mark.col()).saturating_add(1),
+                    error.info(),
+                )))
             }
         };
         if let Err(error) = step {
@@ -40,14 +52,58 @@ pub fn compose(text: &str, limits: &Limits) -> Composed {
     composer.out
 }
 
+/// What of JSON is no YAML, written as YAML has it: tabs, which JSON has between words only, and characters escaped as two surrogates.
+pub fn json_as_yaml(text: &str) -> String {
+    let text = text.replace('\t', " ");
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let (taken, written) = match surrogates(escape) {
+            Some(character) => (12, format!("\\U{:08x}", u32::from(character))),
+            // The escaped character goes with its backslash: it may be one itself.
+            None => {
+                let taken = escape.chars().take(2).map(char::len_utf8).sum();
+                (taken, escape.get(..taken).unwrap_or_default().to_owned())
+            }
+        };
+        out.push_str(&written);
+        rest = escape.get(taken..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The character of `\uD83D\uDE00` at the beginning of a text.
+fn surrogates(text: &str) -> Option<char> {
+    let unit = |from: usize| {
+        let digits = text.get(from..from + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut pair = char::decode_utf16([unit(0)?, unit(6)?]);
+    match (pair.next(), pair.next()) {
+        (Some(Ok(character)), None) => Some(character),
+        (Some(_) | None, _) => None,
+    }
+}
+
 /// Where something is missing at the end, what it is missing from is shown.
 fn syntax_error(text: &str, line: u32, column: u32, info: &str) -> Finding {
     let before: Vec<&str> = text.lines().take(line as usize).collect();
     let last = before.iter().rposition(|line| !line.trim().is_empty()).unwrap_or(0);
     let shown = before.get(last).copied().unwrap_or_default();
-    let span = if last + 1 == line as usize { Span::point(line, column) } else { Span::point(clip(last + 1), clip(shown.trim_end().chars().count() + 1)) };
+    let span = if last + 1 == line as usize {
+        Span::point(line, column)
+    } else {
+        Span::point(clip(last + 1), clip(shown.trim_end().chars().count() + 1))
+    };
     let finding = Finding::error("syntax", span, format!("not valid YAML: {info}"));
-    if shown.trim_start_matches(' ').starts_with('\t') { finding.help("YAML is indented with spaces, not with tabs") } else { finding }
+    if shown.trim_start_matches(' ').starts_with('\t') {
+        finding.help("YAML is indented with spaces, not with tabs")
+    } else {
+        finding
+    }
 }
 
 fn clip(number: usize) -> u32 {
@@ -113,7 +169,7 @@ impl Composer<'_> {
                     style = Style::Quoted;
                 }
                 let node = Node { span, value: Value::Scalar { text: text.into_owned(), style } };
-                self.anchor(anchor, &node, 1, 0);
+                self.anchor(anchor, &node, 1, 0)?;
                 self.add(node, 0)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -126,9 +182,12 @@ impl Composer<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.stack.pop() else { return Ok(()) };
-                let mut node = Node { span: Span { end_line: span.end_line, end_column: span.end_column, ..open.span }, value: open.value };
+                let mut node = Node {
+                    span: Span { end_line: span.end_line, end_column: span.end_column, ..open.span },
+                    value: open.value,
+                };
                 merge(&mut node)?;
-                self.anchor(open.anchor, &node, self.nodes.saturating_sub(open.nodes_before), open.depth);
+                self.anchor(open.anchor, &node, self.nodes.saturating_sub(open.nodes_before), open.depth)?;
                 self.add(node, open.depth)
             }
             Event::Alias(anchor) => {
@@ -171,11 +230,14 @@ impl Composer<'_> {
         Finding::error("too-deep", span, format!("nested deeper than {} levels", self.limits.depth))
     }
 
-    fn anchor(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) {
+    /// Keeps a copy for aliases, which counts like any other: an anchor on every level is a bomb, too.
+    fn anchor(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) -> Result<(), Box<Finding>> {
         // 0 is "no anchor".
         if anchor != 0 {
+            self.count(nodes, node.word())?;
             self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, depth });
         }
+        Ok(())
     }
 
     /// Puts a finished node where it belongs. `depth` is that of the node itself.
@@ -248,9 +310,32 @@ fn merge(node: &mut Node) -> Result<(), Box<Finding>> {
 /// The core schema's tags are understood; others (`!Ref`, `!vault`) would change what a value means.
 fn known_tag(tag: Option<&Tag>, span: Span) -> Result<Option<&str>, Box<Finding>> {
     let Some(tag) = tag else { return Ok(None) };
-    if tag.is_yaml_core_schema() && matches!(tag.suffix.as_str(), "str" | "int" | "float" | "bool" | "null" | "map" | "seq") {
+    if tag.is_yaml_core_schema()
+        && matches!(tag.suffix.as_str(), "str" | "int" | "float" | "bool" | "null" | "map" | "seq")
+    {
         return Ok(Some(&tag.suffix));
     }
     let name = quote(&format!("{}{}", tag.handle, tag.suffix));
     Err(Finding::error("tag", span, format!("the tag {name} means nothing here")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_multiplies_itself_is_refused_before_it_has() {
+        let anchors: String = (0..50).map(|level| format!("&a{level} [")).collect();
+        let aliases = "- *a\n".repeat(1001);
+        for (text, code) in [
+            (format!("{anchors}{}", "x,".repeat(5_000)) + &"]".repeat(50), "more than 100000 values"),
+            (format!("a: &a b\nc:\n{aliases}"), "more than 1000 aliases"),
+            (format!("&a {{b: *a}}\n"), "alias"),
+            ("x,".repeat(100_000), ""),
+        ] {
+            let errors = compose(&text, &Limits::default()).errors;
+            assert_eq!(errors.is_empty(), code.is_empty(), "{errors:?}");
+            assert!(errors.iter().all(|error| format!("{error:?}").contains(code)), "{errors:?}");
+        }
+    }
 }

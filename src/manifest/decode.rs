@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor, value::StrDeserializer};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor,
+    value::StrDeserializer,
+};
 
 use super::{
     node::{Entry, Node, Plain, Span, Value},
@@ -67,12 +70,18 @@ impl de::Error for DecodeError {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self { help: did_you_mean(field, expected.iter().copied()), ..Self::new("unknown-field", format!("unknown field {}", quote(field))) }
+        Self {
+            help: did_you_mean(field, expected.iter().copied()),
+            ..Self::new("unknown-field", format!("unknown field {}", quote(field)))
+        }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let help = did_you_mean(variant, expected.iter().copied());
-        Self { help, ..Self::new("wrong-value", format!("{} is none of {}", quote(variant), quote_all(expected.iter().copied()))) }
+        Self {
+            help,
+            ..Self::new("wrong-value", format!("{} is none of {}", quote(variant), quote_all(expected.iter().copied())))
+        }
     }
 }
 
@@ -135,7 +144,10 @@ impl Node {
     fn number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         let here = |error: DecodeError| error.at(self.span);
         // Quoted numbers are numbers: the AWS tools print some so.
-        let bare = self.text().map(|text| Node { span: self.span, value: Value::Scalar { text: text.trim().to_owned(), style: super::node::Style::Plain } });
+        let bare = self.text().map(|text| Node {
+            span: self.span,
+            value: Value::Scalar { text: text.trim().to_owned(), style: super::node::Style::Plain },
+        });
         match bare.as_ref().and_then(Node::plain) {
             Some(Plain::Whole(number)) => visitor.visit_u64(number).map_err(here),
             Some(Plain::Negative(number)) => visitor.visit_i64(number).map_err(here),
@@ -151,7 +163,9 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match (&self.value, self.plain()) {
             (Value::List(items), _) => visitor.visit_seq(Items(items.iter())),
-            (Value::Map(entries), _) => visitor.visit_map(Entries { rest: entries.iter(), value: None, skip_null: false }),
+            (Value::Map(entries), _) => {
+                visitor.visit_map(Entries { rest: entries.iter(), value: None, skip_null: false })
+            }
             (Value::Scalar { .. }, plain) => visit_plain(plain.unwrap_or(Plain::Null), visitor),
         }
         .map_err(|error: DecodeError| error.at(self.word()))
@@ -221,30 +235,52 @@ impl<'de> Deserializer<'de> for &'de Node {
         self.deserialize_seq(visitor)
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         self.deserialize_seq(visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.entries() {
-            Some(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None, skip_null: false }).map_err(|error: DecodeError| error.at(self.word())),
+            Some(entries) => visitor
+                .visit_map(Entries { rest: entries.iter(), value: None, skip_null: false })
+                .map_err(|error: DecodeError| error.at(self.word())),
             None => Err(mismatch(self, &visitor)),
         }
     }
 
     /// A field that is null is a field that is not there.
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         match self.entries() {
-            Some(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None, skip_null: true }).map_err(|error: DecodeError| error.at(self.word())),
+            Some(entries) => visitor
+                .visit_map(Entries { rest: entries.iter(), value: None, skip_null: true })
+                .map_err(|error: DecodeError| error.at(self.word())),
             None => Err(mismatch(self, &visitor)),
         }
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         match self.text() {
-            Some(text) if !self.is_null() => visitor.visit_enum(StrDeserializer::new(text)).map_err(|error: DecodeError| error.at(self.span)),
+            Some(text) if !self.is_null() => {
+                visitor.visit_enum(StrDeserializer::new(text)).map_err(|error: DecodeError| error.at(self.span))
+            }
             Some(_) | None => {
-                let message = format!("expected one of {}, found {}", quote_all(variants.iter().copied()), self.describe());
+                let message =
+                    format!("expected one of {}, found {}", quote_all(variants.iter().copied()), self.describe());
                 Err(DecodeError::new("wrong-type", message).at(self.word()))
             }
         }
@@ -289,12 +325,17 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let skip_null = self.skip_null;
         let Some(entry) = self.rest.find(|entry| !(skip_null && entry.value.is_null())) else { return Ok(None) };
         self.value = Some(entry);
-        seed.deserialize(StrDeserializer::new(&entry.key)).map(Some).map_err(|error: DecodeError| error.at(entry.key_span))
+        seed.deserialize(StrDeserializer::new(&entry.key))
+            .map(Some)
+            .map_err(|error: DecodeError| error.at(entry.key_span))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
-        let Some(entry) = self.value.take() else { return Err(DecodeError::new("wrong-value", "a value without a key")) };
+        let Some(entry) = self.value.take() else {
+            return Err(DecodeError::new("wrong-value", "a value without a key"));
+        };
         let nothing = entry.value.is_null() || entry.value.says_nothing();
-        seed.deserialize(&entry.value).map_err(|error| error.at(if nothing { entry.key_span } else { entry.value.word() }))
+        seed.deserialize(&entry.value)
+            .map_err(|error| error.at(if nothing { entry.key_span } else { entry.value.word() }))
     }
 }

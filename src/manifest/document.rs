@@ -17,8 +17,16 @@ use crate::model::{
 const LATER_KINDS: &[&str] = &["Subnet", "SecurityGroup", "TargetGroup", "LoadBalancer", "Secret", "ScheduledTask"];
 
 /// What ECS prints in a task definition and does not read.
-const READ_ONLY: &[&str] =
-    &["taskDefinitionArn", "revision", "status", "registeredAt", "registeredBy", "deregisteredAt", "requiresAttributes", "compatibilities"];
+const READ_ONLY: &[&str] = &[
+    "taskDefinitionArn",
+    "revision",
+    "status",
+    "registeredAt",
+    "registeredBy",
+    "deregisteredAt",
+    "requiresAttributes",
+    "compatibilities",
+];
 
 /// A manifest whose shape is right.
 #[derive(Debug)]
@@ -75,7 +83,12 @@ pub fn read(mut root: Node, bare_ecs: bool) -> Outcome {
     }
     if root.entries().is_none() {
         return Outcome::broken(
-            Finding::error("not-a-manifest", root.span, format!("a manifest is a mapping, this is {}", root.describe())).help(SKELETON),
+            Finding::error(
+                "not-a-manifest",
+                root.span,
+                format!("a manifest is a mapping, this is {}", root.describe()),
+            )
+            .help(SKELETON),
         );
     }
     let kind = match kind_of(&root) {
@@ -86,7 +99,8 @@ pub fn read(mut root: Node, bare_ecs: bool) -> Outcome {
     };
     let mut findings = Vec::new();
     normalise(&mut root, kind);
-    let header = root.find(super::node::at!["metadata", "name"]).and_then(Node::text).map(|name| (kind, name.to_owned()));
+    let header =
+        root.find(super::node::at!["metadata", "name"]).and_then(Node::text).map(|name| (kind, name.to_owned()));
     let mut fields = walk(&mut root, schema::of(kind));
     findings.append(&mut fields.unknown);
     let document = match assemble(root, kind, line) {
@@ -107,10 +121,23 @@ const SKELETON: &str = "a manifest has `apiVersion: roadstead/v1`, `kind`, `meta
 
 /// The kind; a finding otherwise, which is only a warning for a kind of a later version.
 fn kind_of(root: &Node) -> Result<Option<Kind>, Box<Finding>> {
-    let missing = |field: &str| Box::new(Finding::error("missing-field", root.word(), format!("{} is missing: this is not a manifest", quote(field))).help(SKELETON));
+    let missing = |field: &str| {
+        Box::new(
+            Finding::error(
+                "missing-field",
+                root.word(),
+                format!("{} is missing: this is not a manifest", quote(field)),
+            )
+            .help(SKELETON),
+        )
+    };
     let version = root.get("apiVersion").ok_or_else(|| missing("apiVersion"))?;
     if version.text() != Some(API_VERSION) {
-        let finding = Finding::error("api-version", version.word(), format!("{} is not an apiVersion of Roadstead", version.describe()));
+        let finding = Finding::error(
+            "api-version",
+            version.word(),
+            format!("{} is not an apiVersion of Roadstead", version.describe()),
+        );
         return Err(Box::new(finding.label(format!("the only one is {}", quote(API_VERSION)))));
     }
     let kind = root.get("kind").ok_or_else(|| missing("kind"))?;
@@ -119,7 +146,11 @@ fn kind_of(root: &Node) -> Result<Option<Kind>, Box<Finding>> {
         return Ok(Some(info.kind));
     }
     if LATER_KINDS.contains(&name) {
-        let finding = Finding::warning("kind-not-acted-on", kind.word(), format!("kind {} is known, and not acted on by this version", quote(name)));
+        let finding = Finding::warning(
+            "kind-not-acted-on",
+            kind.word(),
+            format!("kind {} is known, and not acted on by this version", quote(name)),
+        );
         return Err(Box::new(finding));
     }
     let known = || KINDS.iter().map(|info| info.name).chain(LATER_KINDS.iter().copied());
@@ -132,7 +163,9 @@ fn kind_of(root: &Node) -> Result<Option<Kind>, Box<Finding>> {
 
 fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Finding>> {
     let whole = root.word();
-    let metadata_node = take(&mut root, "metadata").ok_or_else(|| Finding::error("missing-field", whole, "`metadata` is missing here").help("add `metadata: { name: … }`"))?;
+    let metadata_node = take(&mut root, "metadata").ok_or_else(|| {
+        Finding::error("missing-field", whole, "`metadata` is missing here").help("add `metadata: { name: … }`")
+    })?;
     let metadata: Metadata = decode(&metadata_node.value)?;
     let name_span = metadata_node.value.locate(super::node::at!["name"]);
     let node = match take(&mut root, "spec") {
@@ -164,9 +197,11 @@ fn bad_name(kind: Kind, name: &str, span: Span) -> Option<Finding> {
         Kind::TaskDefinition => Some(finding.help(FAMILY_RULE)),
         Kind::Cluster | Kind::Host | Kind::Service if is_label(name) => None,
         Kind::Cluster | Kind::Host | Kind::Service => {
-            let fixed: String = name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+            let fixed: String =
+                name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
             let fixed = fixed.trim_matches('-');
-            let rule = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen";
+            let rule =
+                "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen";
             Some(if is_label(fixed) { finding.help(format!("{rule}: {}", quote(fixed))) } else { finding.help(rule) })
         }
     }
@@ -177,7 +212,8 @@ pub const FAMILY_RULE: &str = "a family has 1 to 255 letters, digits, hyphens an
 
 /// ECS's pattern of families and container names.
 pub fn is_family(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    (1..=255).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn is_label(name: &str) -> bool {
@@ -196,14 +232,16 @@ pub fn family_of(spec: &TaskDefinitionSpec, name: &str) -> Family {
 fn is_bare_ecs(root: &Node) -> bool {
     root.get("apiVersion").is_none()
         && root.get("kind").is_none()
-        && (root.get("containerDefinitions").is_some() || root.get("taskDefinition").is_some_and(|inner| inner.entries().is_some()))
+        && (root.get("containerDefinitions").is_some()
+            || root.get("taskDefinition").is_some_and(|inner| inner.entries().is_some()))
 }
 
 /// Puts a manifest around a document of the ECS API.
 fn dress(spec: Node) -> Node {
     let span = spec.word();
     let family = spec.get("taskDefinition").unwrap_or(&spec).get("family");
-    let (name, name_span) = family.map_or((String::new(), span), |family| (family.text().unwrap_or_default().to_owned(), family.word()));
+    let (name, name_span) =
+        family.map_or((String::new(), span), |family| (family.text().unwrap_or_default().to_owned(), family.word()));
     let entry = |key: &str, value: Node| Entry { key: key.to_owned(), key_span: span, value };
     let word = |text: String, span: Span| Node { span, value: Value::Scalar { text, style: Style::Quoted } };
     let metadata = Node { span, value: Value::Map(vec![entry("name", word(name, name_span))]) };
@@ -238,7 +276,9 @@ fn child<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
 }
 
 fn unwrap_ecs(spec: &mut Node) {
-    if spec.get("containerDefinitions").is_none() && spec.get("taskDefinition").is_some_and(|inner| inner.entries().is_some()) {
+    if spec.get("containerDefinitions").is_none()
+        && spec.get("taskDefinition").is_some_and(|inner| inner.entries().is_some())
+    {
         let tags = take(spec, "tags");
         if let Some(mut inner) = take(spec, "taskDefinition") {
             if let (Value::Map(outer), Value::Map(fields)) = (&mut spec.value, &mut inner.value.value) {

@@ -6,7 +6,7 @@ use serde_json::Value as Schema;
 
 use super::{
     node::{Node, Span, Value},
-    report::{Finding, quote, quote_all},
+    report::{FINDINGS_PER_FILE, Finding, quote, quote_all},
     schema::is_not_acted_on,
     suggest::closest_field,
 };
@@ -58,7 +58,8 @@ impl Walk {
                         true
                     }
                     None if closed => {
-                        let known: Vec<&str> = fields.into_iter().flat_map(|fields| fields.keys().map(String::as_str)).collect();
+                        let known: Vec<&str> =
+                            fields.into_iter().flat_map(|fields| fields.keys().map(String::as_str)).collect();
                         self.unknown(&entry.key, entry.key_span, &known);
                         false
                     }
@@ -75,6 +76,11 @@ impl Walk {
 
     fn unknown(&mut self, key: &str, span: Span, known: &[&str]) {
         let mut finding = Finding::error("unknown-field", span, format!("unknown field {}", quote(key)));
+        if self.out.unknown.len() >= FINDINGS_PER_FILE {
+            // Never shown: not worth a search.
+            self.out.unknown.push(finding);
+            return;
+        }
         finding = match closest_field(key, known) {
             Some(meant) => finding.label(format!("did you mean {}?", quote(meant))),
             None => match self.home(key) {
@@ -114,7 +120,8 @@ impl Walk {
         for _ in 0..16 {
             if let Some(reference) = schema.get("$ref").and_then(Schema::as_str) {
                 schema = self.root.pointer(reference.strip_prefix('#')?)?;
-            } else if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Schema::as_array) {
+            } else if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Schema::as_array)
+            {
                 schema = choices.iter().find(|choice| self.fits(node, choice))?;
             } else {
                 return Some(schema);
@@ -124,7 +131,11 @@ impl Walk {
     }
 
     fn fits(&self, node: &Node, schema: &'static Schema) -> bool {
-        let schema = match schema.get("$ref").and_then(Schema::as_str).and_then(|reference| self.root.pointer(reference.strip_prefix('#')?)) {
+        let schema = match schema
+            .get("$ref")
+            .and_then(Schema::as_str)
+            .and_then(|reference| self.root.pointer(reference.strip_prefix('#')?))
+        {
             Some(target) => target,
             None => schema,
         };

@@ -234,7 +234,12 @@ fn resolve(text: &str) -> Plain<'_> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let radix = |prefix, radix| digits.strip_prefix(prefix).filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit())).and_then(|rest| u64::from_str_radix(rest, radix).ok());
+    let radix = |prefix, radix| {
+        digits
+            .strip_prefix(prefix)
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit()))
+            .and_then(|rest| u64::from_str_radix(rest, radix).ok())
+    };
     if !negative && let Some(number) = radix("0x", 16).or_else(|| radix("0o", 8)) {
         return Plain::Whole(number);
     }

@@ -34,7 +34,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 10_000, entries: 100_000, file_bytes: 1 << 20, total_bytes: 64 << 20, depth: 64, nodes: 100_000, aliases: 1_000 }
+        Self {
+            files: 10_000,
+            entries: 100_000,
+            file_bytes: 1 << 20,
+            total_bytes: 64 << 20,
+            depth: 64,
+            nodes: 100_000,
+            aliases: 1_000,
+        }
     }
 }
 
@@ -122,11 +130,27 @@ pub struct SourceTree {
 
 impl SourceTree {
     /// A tree that was never on a disk.
-    pub fn from_texts<P: Into<String>, T: Into<String>>(root: impl Into<PathBuf>, texts: impl IntoIterator<Item = (P, T)>) -> Self {
-        let files = texts.into_iter().map(|(path, text)| SourceFile::new(path, text)).map(|file| (file.path.clone(), file)).collect();
+    pub fn from_texts<P: Into<String>, T: Into<String>>(
+        root: impl Into<PathBuf>,
+        texts: impl IntoIterator<Item = (P, T)>,
+    ) -> Self {
+        let files = texts
+            .into_iter()
+            .map(|(path, text)| SourceFile::new(path, text))
+            .map(|file| (file.path.clone(), file))
+            .collect();
         let mut tree = Self { root: root.into(), files, ..Self::default() };
         tree.seal();
         tree
+    }
+
+    /// Puts a text in the place of a file, as if it had been read so: for asking what would happen.
+    pub fn put(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        let file = SourceFile::new(path, text);
+        self.unread.remove(&file.path);
+        self.diagnostics.retain(|diagnostic| diagnostic.place.file != file.path);
+        self.files.insert(file.path.clone(), file);
+        self.seal();
     }
 
     fn seal(&mut self) {
@@ -205,12 +229,19 @@ impl Walk {
             if kind.is_dir() {
                 let path = format!("{path}/");
                 if depth >= self.tree.limits.depth {
-                    self.tree.refuse(path, "too-deep", format!("folders nested deeper than {}", self.tree.limits.depth), None);
+                    self.tree.refuse(
+                        path,
+                        "too-deep",
+                        format!("folders nested deeper than {}", self.tree.limits.depth),
+                        None,
+                    );
                     continue;
                 }
                 match list(&absolute, self.tree.limits.entries) {
                     Ok(names) => self.folder(path, names, depth + 1)?,
-                    Err(error) => self.tree.refuse(path, "unreadable", format!("the folder cannot be read: {error}"), None),
+                    Err(error) => {
+                        self.tree.refuse(path, "unreadable", format!("the folder cannot be read: {error}"), None)
+                    }
                 }
             } else if kind.is_symlink() {
                 self.link(path, &name, &absolute)?;
@@ -224,13 +255,23 @@ impl Walk {
     fn link(&mut self, path: String, name: &str, absolute: &Path) -> Result<(), ReadError> {
         match fs::canonicalize(absolute) {
             Ok(target) if target.is_dir() => {
-                self.tree.refuse(format!("{path}/"), "symlink", "a symbolic link to a folder is not followed", Some("move the folder here"));
+                self.tree.refuse(
+                    format!("{path}/"),
+                    "symlink",
+                    "a symbolic link to a folder is not followed",
+                    Some("move the folder here"),
+                );
                 Ok(())
             }
             Ok(_) | Err(_) if !is_manifest(name) => Ok(()),
             Ok(target) if target.starts_with(&self.tree.root) => self.file(path, &target),
             Ok(_) => {
-                self.tree.refuse(path, "symlink", "a symbolic link that leads out of the manifests' folder is not followed", Some("copy the file here"));
+                self.tree.refuse(
+                    path,
+                    "symlink",
+                    "a symbolic link that leads out of the manifests' folder is not followed",
+                    Some("copy the file here"),
+                );
                 Ok(())
             }
             Err(error) => {
@@ -248,11 +289,21 @@ impl Walk {
         let bytes = match read_regular(absolute, limit) {
             Ok(Contents::Bytes(bytes)) => bytes,
             Ok(Contents::TooLarge) => {
-                self.tree.refuse(path, "too-large", format!("larger than {} KiB", limit / 1024), Some("split it into several files"));
+                self.tree.refuse(
+                    path,
+                    "too-large",
+                    format!("larger than {} KiB", limit / 1024),
+                    Some("split it into several files"),
+                );
                 return Ok(());
             }
             Ok(Contents::NotAFile) => {
-                self.tree.refuse(path, "not-a-file", "neither a file nor a folder: fifos, sockets and devices are not read", None);
+                self.tree.refuse(
+                    path,
+                    "not-a-file",
+                    "neither a file nor a folder: fifos, sockets and devices are not read",
+                    None,
+                );
                 return Ok(());
             }
             Err(error) => {
@@ -273,7 +324,12 @@ impl Walk {
                 let before = error.utf8_error().valid_up_to();
                 let good = error.as_bytes().get(..before).unwrap_or_default();
                 let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-                self.tree.refuse(path, "not-utf8", format!("not UTF-8 text: line {line} holds a byte that is none"), Some("save it as UTF-8"));
+                self.tree.refuse(
+                    path,
+                    "not-utf8",
+                    format!("not UTF-8 text: line {line} holds a byte that is none"),
+                    Some("save it as UTF-8"),
+                );
             }
         }
         Ok(())
@@ -291,7 +347,11 @@ fn read_regular(path: &Path, limit: u64) -> io::Result<Contents> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Ok(Contents::NotAFile);
     }
-    let descriptor = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty());
+    let descriptor = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
     let file = fs::File::from(descriptor?);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -323,7 +383,9 @@ fn ignored(name: &str) -> bool {
 }
 
 fn is_manifest(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,14 +12,16 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
 
 /// `2 errors, 1 warning`; nothing of what there is none of.
 pub fn summary(diagnostics: &[Diagnostic]) -> String {
-    let counted = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Notice, "notice")].map(|(severity, word)| {
-        let number = diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
-        match number {
-            0 => None,
-            1 => Some(format!("1 {word}")),
-            _ => Some(format!("{number} {word}s")),
-        }
-    });
+    let counted = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Notice, "notice")].map(
+        |(severity, word)| {
+            let number = diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+            match number {
+                0 => None,
+                1 => Some(format!("1 {word}")),
+                _ => Some(format!("{number} {word}s")),
+            }
+        },
+    );
     let told: Vec<String> = counted.into_iter().flatten().collect();
     if told.is_empty() { "no findings".to_owned() } else { told.join(", ") }
 }
@@ -31,7 +33,9 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
         Severity::Notice => Level::INFO.with_name("notice"),
     };
     let primary = &diagnostic.place;
-    let same_line = |place: &&Place| place.file == primary.file && place.line == primary.line && place.snippet_offset == primary.snippet_offset;
+    let same_line = |place: &&Place| {
+        place.file == primary.file && place.line == primary.line && place.snippet_offset == primary.snippet_offset
+    };
     let (beside, apart): (Vec<&Place>, Vec<&Place>) = diagnostic.also.iter().partition(same_line);
     let first: Vec<&Place> = std::iter::once(primary).chain(beside).collect();
     let mut elements = Vec::new();
@@ -54,7 +58,11 @@ fn show<'a>(elements: &mut Vec<Element<'a>>, first: &'a Place, places: &[&'a Pla
     for (index, place) in places.iter().enumerate() {
         let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
         let annotation: Annotation<'a> = kind.span(bytes(place));
-        snippet = snippet.annotation(if place.label.is_empty() { annotation } else { annotation.label(place.label.as_str()) });
+        snippet = snippet.annotation(if place.label.is_empty() {
+            annotation
+        } else {
+            annotation.label(place.label.as_str())
+        });
     }
     // Of a cut line the columns are not those of the snippet.
     if first.snippet_offset > 0 {

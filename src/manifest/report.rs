@@ -9,7 +9,7 @@ use super::{
 use crate::model::diagnostic::{Diagnostic, Place, Severity};
 
 /// More findings than this in one file are counted, not listed.
-const FINDINGS_PER_FILE: usize = 200;
+pub const FINDINGS_PER_FILE: usize = 200;
 
 /// As many characters of a line as are shown.
 const SNIPPET_CHARS: usize = 160;
@@ -32,7 +32,16 @@ pub struct Finding {
 
 impl Finding {
     fn new(severity: Severity, code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { span, severity, code, message: message.into(), label: String::new(), also: Vec::new(), elsewhere: Vec::new(), help: None }
+        Self {
+            span,
+            severity,
+            code,
+            message: message.into(),
+            label: String::new(),
+            also: Vec::new(),
+            elsewhere: Vec::new(),
+            help: None,
+        }
     }
 
     /// What it is about does not take effect.
@@ -108,8 +117,10 @@ pub fn place(file: &SourceFile, span: Span, label: &str) -> Place {
     let chars = u32::try_from(line.chars().count()).unwrap_or(u32::MAX);
     // A span may end on a later line, or begin at the line's end where something is missing.
     let column = span.column.clamp(1, chars.saturating_add(1));
-    let end = if span.end_line > span.line { chars.saturating_add(1) } else { span.end_column.min(chars.saturating_add(1)) };
-    let offset = if chars as usize <= SNIPPET_CHARS { 0 } else { (column - 1).saturating_sub(SNIPPET_CHARS as u32 / 4) };
+    let end =
+        if span.end_line > span.line { chars.saturating_add(1) } else { span.end_column.min(chars.saturating_add(1)) };
+    let offset =
+        if chars as usize <= SNIPPET_CHARS { 0 } else { (column - 1).saturating_sub(SNIPPET_CHARS as u32 / 4) };
     Place {
         file: file.path.clone(),
         line: line_number,
@@ -138,10 +149,17 @@ pub fn bounded(findings: Vec<Finding>, file: &SourceFile) -> Vec<Diagnostic> {
     let more = findings.len().saturating_sub(FINDINGS_PER_FILE);
     let errors_among_them = findings.iter().skip(FINDINGS_PER_FILE).any(Finding::is_error);
     let last = findings.last().map(|finding| finding.span);
-    let mut diagnostics: Vec<Diagnostic> = findings.into_iter().take(FINDINGS_PER_FILE).map(|finding| finding.diagnose(file)).collect();
-    if more > 0 && let Some(span) = last {
+    let mut diagnostics: Vec<Diagnostic> =
+        findings.into_iter().take(FINDINGS_PER_FILE).map(|finding| finding.diagnose(file)).collect();
+    if more > 0
+        && let Some(span) = last
+    {
         let message = format!("and {more} more findings in this file");
-        let finding = if errors_among_them { Finding::error("more", span, message) } else { Finding::warning("more", span, message) };
+        let finding = if errors_among_them {
+            Finding::error("more", span, message)
+        } else {
+            Finding::warning("more", span, message)
+        };
         diagnostics.push(finding.diagnose(file));
     }
     diagnostics
@@ -172,7 +190,11 @@ fn clean(text: &str) -> String {
 fn visible(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') => '\u{fffd}',
+        c if c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') =>
+        {
+            '\u{fffd}'
+        }
         c => c,
     }
 }

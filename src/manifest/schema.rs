@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use crate::model::spec::{API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ServiceSpec, TaskDefinitionSpec};
+use crate::model::spec::{
+    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ServiceSpec, TaskDefinitionSpec,
+};
 
 /// Marks a field that is known, kept and not acted on.
 pub const NOT_ACTED_ON: &str = "x-not-acted-on";
 
-static SCHEMAS: LazyLock<BTreeMap<Kind, Value>> = LazyLock::new(|| KINDS.iter().map(|info| (info.kind, manifest_schema(info))).collect());
+static SCHEMAS: LazyLock<BTreeMap<Kind, Value>> =
+    LazyLock::new(|| KINDS.iter().map(|info| (info.kind, manifest_schema(info))).collect());
 
 /// The JSON Schema of a manifest of one kind, or of any kind.
 pub fn schema(kind: Option<Kind>) -> Value {
@@ -92,7 +95,8 @@ fn tell_not_acted_on(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             if is_not_acted_on(&Value::Object(object.clone())) {
-                *schema = json!({ NOT_ACTED_ON: true, "description": "Known, kept, and not acted on by this version." });
+                *schema =
+                    json!({ NOT_ACTED_ON: true, "description": "Known, kept, and not acted on by this version." });
                 return;
             }
             object.values_mut().for_each(tell_not_acted_on);

@@ -35,10 +35,16 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     if wanted.len() > 64 {
         return None;
     }
+    let distance = |candidate: &str| {
+        let candidate = squash(candidate);
+        // Cheap first: lengths that differ too much are not compared.
+        let near = candidate.len().abs_diff(wanted.len()) <= allowed;
+        near.then(|| strsim::osa_distance(&wanted, &candidate))
+            .filter(|distance| *distance <= allowed && *distance < candidate.len())
+    };
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &squash(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
+        .filter_map(|candidate| Some((distance(candidate)?, candidate)))
         .min()
         .map(|(_, candidate)| candidate)
 }

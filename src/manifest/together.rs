@@ -1,6 +1,9 @@
 //! Objects together: references, clashes between hosts, and what stays as it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     admit::Findings,
@@ -25,6 +28,9 @@ const ROUNDS: usize = 16;
 
 /// Hosts that one may be reached through, one behind the other.
 const MAX_JUMPS: usize = 8;
+
+/// Slips that are compared with all names, per round.
+const MAX_HINTS: usize = 50;
 
 /// An object and its text.
 #[derive(Debug)]
@@ -66,7 +72,8 @@ impl<N: Ord + Clone, S: Clone> Table<N, S> {
     /// What is good, and of what was there before what stays.
     fn resolve(&self, before: &BTreeMap<N, Manifest<S>>, kept: &Kept<'_>) -> BTreeMap<N, Manifest<S>> {
         let stays = before.iter().filter(|(name, manifest)| self.failed.contains(name) || kept.covers(&manifest.file));
-        let mut all: BTreeMap<N, Manifest<S>> = stays.map(|(name, manifest)| (name.clone(), manifest.clone())).collect();
+        let mut all: BTreeMap<N, Manifest<S>> =
+            stays.map(|(name, manifest)| (name.clone(), manifest.clone())).collect();
         all.extend(self.good.iter().map(|(name, declared)| (name.clone(), declared.manifest.clone())));
         all
     }
@@ -129,17 +136,23 @@ impl Kept<'_> {
     }
 
     fn covers(&self, file: &str) -> bool {
-        self.broken.contains(file) || file.match_indices('/').any(|(at, _)| file.get(..=at).is_some_and(|folder| self.broken.contains(folder)))
+        self.broken.contains(file)
+            || file.match_indices('/').any(|(at, _)| file.get(..=at).is_some_and(|folder| self.broken.contains(folder)))
     }
 }
 
 /// Puts the objects together. One that refers to nothing falls, and then what refers to it, until the rest stands.
-pub fn settle(mut tables: Tables, kept: &Kept<'_>, files: &BTreeMap<String, SourceFile>, findings: &mut Findings) -> Desired {
+pub fn settle(
+    mut tables: Tables,
+    kept: &Kept<'_>,
+    files: &BTreeMap<String, SourceFile>,
+    findings: &mut Findings,
+) -> Desired {
     let mut say = |file: &str, finding: Finding| findings.entry(file.to_owned()).or_default().push(finding);
     for _ in 0..ROUNDS {
         tables.fail_inline();
         let desired = compose(&tables, kept);
-        let judge = Judge { tables: &tables, kept, desired: &desired, files };
+        let judge = Judge { tables: &tables, kept, desired: &desired, files, hints: Cell::new(0) };
         let fallen = judge.all();
         if fallen.is_empty() {
             for (file, warning) in judge.warnings() {
@@ -172,9 +185,16 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         }
     }
     let stays = |file: &str, name: bool| name || kept.covers(file);
-    let hosts = desired.hosts.iter().filter(|(name, host)| stays(&host.file, tables.hosts.failed.contains(*name))).map(|(_, host)| &host.spec.cluster);
-    let services =
-        desired.services.iter().filter(|(name, service)| stays(&service.file, tables.services.failed.contains(*name))).map(|(_, service)| &service.spec.cluster);
+    let hosts = desired
+        .hosts
+        .iter()
+        .filter(|(name, host)| stays(&host.file, tables.hosts.failed.contains(*name)))
+        .map(|(_, host)| &host.spec.cluster);
+    let services = desired
+        .services
+        .iter()
+        .filter(|(name, service)| stays(&service.file, tables.services.failed.contains(*name)))
+        .map(|(_, service)| &service.spec.cluster);
     let clusters: Vec<ClusterName> = hosts.chain(services).cloned().collect();
     for cluster in clusters {
         if let Some(before) = previous.clusters.get(&cluster) {
@@ -199,6 +219,8 @@ struct Judge<'a> {
     kept: &'a Kept<'a>,
     desired: &'a Desired,
     files: &'a BTreeMap<String, SourceFile>,
+    /// How many slips have been looked up among all names: that is worth it for a few.
+    hints: Cell<usize>,
 }
 
 impl Judge<'_> {
@@ -209,21 +231,36 @@ impl Judge<'_> {
             fallen.extend(found.map(|finding| (Kind::Host, name.0.clone(), host.manifest.file.clone(), finding)));
         }
         for (name, service) in &self.tables.services.good {
-            let found = self.cluster(&service.manifest.spec.cluster, &service.node).or_else(|| self.task_definition(service));
+            let found =
+                self.cluster(&service.manifest.spec.cluster, &service.node).or_else(|| self.task_definition(service));
             fallen.extend(found.map(|finding| (Kind::Service, name.0.clone(), service.manifest.file.clone(), finding)));
         }
         if fallen.is_empty() { self.address_clashes() } else { fallen }
     }
 
     /// What to say of a name that is not there.
-    fn unknown<'n>(&self, node: &Node, path: &[Step<'_>], what: &str, name: &str, failed: bool, others: impl Iterator<Item = &'n str>) -> Finding {
+    fn unknown<'n>(
+        &self,
+        node: &Node,
+        path: &[Step<'_>],
+        what: &str,
+        name: &str,
+        failed: bool,
+        others: impl Iterator<Item = &'n str>,
+    ) -> Finding {
         let span = node.locate(path);
         if failed {
-            return Finding::error("broken-reference", span, format!("the {what} {} has errors of its own", quote(name)))
-                .label("this waits until they are mended");
+            return Finding::error(
+                "broken-reference",
+                span,
+                format!("the {what} {} has errors of its own", quote(name)),
+            )
+            .label("this waits until they are mended");
         }
         let finding = Finding::error("unknown-reference", span, format!("there is no {what} {}", quote(name)));
-        match did_you_mean(name, others) {
+        self.hints.set(self.hints.get() + 1);
+        let hint = (self.hints.get() <= MAX_HINTS).then(|| did_you_mean(name, others)).flatten();
+        match hint {
             Some(help) => finding.label(help),
             None if !self.kept.broken.is_empty() => {
                 let broken = super::report::quote_all(self.kept.broken.iter().map(String::as_str));
@@ -238,7 +275,14 @@ impl Judge<'_> {
             return None;
         }
         let names = self.desired.clusters.keys().map(ClusterName::as_str).chain([DEFAULT_CLUSTER]);
-        Some(self.unknown(node, at!["cluster"], "cluster", name.as_str(), self.tables.clusters.failed.contains(name), names))
+        Some(self.unknown(
+            node,
+            at!["cluster"],
+            "cluster",
+            name.as_str(),
+            self.tables.clusters.failed.contains(name),
+            names,
+        ))
     }
 
     /// Follows `proxyJump` from host to host. A word that names no Host is an address.
@@ -252,11 +296,13 @@ impl Judge<'_> {
             if way.contains(&next) {
                 return match way.len() {
                     1 => error("a host cannot be reached through itself".to_owned()),
-                    _ => error("the way to this host goes in a circle".to_owned()).map(|finding| finding.help(told(&way))),
+                    _ => error("the way to this host goes in a circle".to_owned())
+                        .map(|finding| finding.help(told(&way))),
                 };
             }
             if way.len() > MAX_JUMPS {
-                return error(format!("the way to this host goes through more than {MAX_JUMPS} others")).map(|finding| finding.help(told(&way)));
+                return error(format!("the way to this host goes through more than {MAX_JUMPS} others"))
+                    .map(|finding| finding.help(told(&way)));
             }
             let Some(other) = self.desired.hosts.get(next) else {
                 let failed = self.tables.hosts.failed.contains(next);
@@ -275,12 +321,22 @@ impl Judge<'_> {
             && revision.parse::<u32>().is_err()
         {
             let span = service.node.locate(path);
-            return Some(Finding::error("bad-reference", span, format!("{} is no task definition", quote(reference))).label("`family` or `family:revision`"));
+            return Some(
+                Finding::error("bad-reference", span, format!("{} is no task definition", quote(reference)))
+                    .label("`family` or `family:revision`"),
+            );
         }
         let family = family_named(&service.manifest.spec);
         let Some(definition) = self.desired.task_definitions.get(&family) else {
             let names = self.desired.task_definitions.keys().map(Family::as_str);
-            return Some(self.unknown(&service.node, path, "task definition", family.as_str(), self.tables.task_definitions.failed.contains(&family), names));
+            return Some(self.unknown(
+                &service.node,
+                path,
+                "task definition",
+                family.as_str(),
+                self.tables.task_definitions.failed.contains(&family),
+                names,
+            ));
         };
         match service.manifest.spec.launch_type {
             LaunchType::Ec2 => None,
@@ -308,13 +364,21 @@ impl Judge<'_> {
         let mut fallen = Vec::new();
         for mut hosts in by_address.into_values().filter(|hosts| hosts.len() > 1) {
             let was_here = |name: &HostName, host: &Declared<HostSpec>| {
-                self.kept.previous.hosts.get(name).is_some_and(|before| before.spec.address == host.manifest.spec.address)
+                self.kept
+                    .previous
+                    .hosts
+                    .get(name)
+                    .is_some_and(|before| before.spec.address == host.manifest.spec.address)
             };
             hosts.sort_by_key(|(name, host)| (!was_here(name, host), &host.manifest.file, host.manifest.line));
             let mut hosts = hosts.into_iter();
             let Some((first_name, first)) = hosts.next() else { continue };
             for (name, host) in hosts {
-                let message = format!("the hosts {} and {} have the same address", quote(first_name.as_str()), quote(name.as_str()));
+                let message = format!(
+                    "the hosts {} and {} have the same address",
+                    quote(first_name.as_str()),
+                    quote(name.as_str())
+                );
                 let mut finding = Finding::error("duplicate-address", host.node.locate(at!["address"]), message);
                 if let Some(file) = self.files.get(&first.manifest.file) {
                     finding = finding.elsewhere(place(file, first.node.locate(at!["address"]), "the other"));
@@ -328,10 +392,16 @@ impl Judge<'_> {
     fn warnings(&self) -> Vec<(String, Finding)> {
         let mut warnings = Vec::new();
         for host in self.tables.hosts.good.values() {
-            let Some(jump) = host.manifest.spec.ssh.proxy_jump.as_deref().and_then(check::names_a_host) else { continue };
+            let Some(jump) = host.manifest.spec.ssh.proxy_jump.as_deref().and_then(check::names_a_host) else {
+                continue;
+            };
             if !self.desired.hosts.contains_key(jump) {
                 let span = host.node.locate(at!["ssh", "proxyJump"]);
-                let finding = Finding::warning("proxy-jump", span, format!("there is no Host {}: it is taken as an address", quote(jump)));
+                let finding = Finding::warning(
+                    "proxy-jump",
+                    span,
+                    format!("there is no Host {}: it is taken as an address", quote(jump)),
+                );
                 let names = self.desired.hosts.keys().map(HostName::as_str);
                 warnings.push((host.manifest.file.clone(), finding.maybe_help(did_you_mean(jump, names))));
             }
@@ -353,9 +423,17 @@ impl Judge<'_> {
         let hosts = self.desired.hosts.values().filter(|host| host.spec.cluster == spec.cluster).count();
         (spec.desired_count as usize > hosts).then(|| {
             let span = service.node.locate(at!["desiredCount"]);
-            Finding::warning("impossible-count", span, format!("{} tasks cannot all run: each takes port {port} of its host", spec.desired_count))
-                .label(format!("{hosts} {} in cluster {}", if hosts == 1 { "host" } else { "hosts" }, quote(spec.cluster.as_str())))
-                .help("leave `hostPort` out and a free one is picked, or make it a DAEMON")
+            Finding::warning(
+                "impossible-count",
+                span,
+                format!("{} tasks cannot all run: each takes port {port} of its host", spec.desired_count),
+            )
+            .label(format!(
+                "{hosts} {} in cluster {}",
+                if hosts == 1 { "host" } else { "hosts" },
+                quote(spec.cluster.as_str())
+            ))
+            .help("leave `hostPort` out and a free one is picked, or make it a DAEMON")
         })
     }
 }

@@ -18,7 +18,11 @@ fn good(name: &str) -> (Desired, Vec<String>) {
     let admission = admitted(&[(name, &text)], &Desired::default());
     assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
     assert!(admission.broken_files.is_empty());
-    let told = admission.diagnostics.iter().map(|diagnostic| format!("{}:{} {}", diagnostic.place.line, diagnostic.place.column, diagnostic.message)).collect();
+    let told = admission
+        .diagnostics
+        .iter()
+        .map(|diagnostic| format!("{}:{} {}", diagnostic.place.line, diagnostic.place.column, diagnostic.message))
+        .collect();
     (admission.desired, told)
 }
 
@@ -39,7 +43,10 @@ fn the_full_example_gives_warnings_only() {
     assert_eq!(host.spec.ssh.identity_file.as_deref(), Some("/srv/manifests/id_ed25519"));
     assert_eq!(host.labels["availability-zone"], "az1");
     assert_eq!(desired.services["auth"].spec.cluster.as_str(), "klp");
-    assert_eq!((desired.task_definitions["auth"].file.as_str(), desired.task_definitions["auth"].line), ("full.yaml", 29));
+    assert_eq!(
+        (desired.task_definitions["auth"].file.as_str(), desired.task_definitions["auth"].line),
+        ("full.yaml", 29)
+    );
     // Its tasks would own an address each: a host port is nothing that they could clash over.
     assert_eq!(desired.task_definitions["auth"].spec.container_definitions[0].port_mappings[0].host_port, None);
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, { insta::assert_snapshot!("full", told.join("\n")) });
@@ -71,6 +78,23 @@ fn what_people_write_is_read_as_it_stands() {
     assert_eq!(environment, ["DEBUG=false", "EMPTY=", "PORT=8080", "VERSION=1.10"]);
 }
 
+#[test]
+fn json_means_what_it_means_elsewhere() {
+    let words = [r#"\u00e9\/\n\t\""#, r"\ud83d\ude00 \uD83D\uDE00", r"\\ud83d", r"#: {x}, [y] & *z", ""];
+    for word in words {
+        let text = r#"{
+	"family":	"a",
+	"containerDefinitions":	[{ "name": "a", "image": "a", "memory": 64,	"command": ["WORD"] }]
+}"#
+        .replace("WORD", word);
+        let admission = admitted(&[("a.json", &text)], &Desired::default());
+        assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
+        let ours = &admission.desired.task_definitions["a"].spec.container_definitions[0].command[0];
+        let theirs: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(Some(ours.as_str()), theirs["containerDefinitions"][0]["command"][0].as_str());
+    }
+}
+
 /// What is kept in the database reads back as what it was.
 #[test]
 fn desired_survives_json() {
@@ -83,7 +107,8 @@ fn desired_survives_json() {
 
 #[test]
 fn the_example_fleet_is_good() {
-    let tree = read_tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")), &Limits::default()).unwrap();
+    let tree =
+        read_tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")), &Limits::default()).unwrap();
     let admission = roadstead::manifest::admit(&tree, &Desired::default(), check_expression);
     assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
     assert!(!admission.desired.services.is_empty());
@@ -100,7 +125,11 @@ fn schemas_in_docs_are_those_of_the_types() {
         if std::env::var_os("UPDATE_SCHEMA").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
-        assert!(std::fs::read_to_string(&path).is_ok_and(|written| written == text), "{} is stale: UPDATE_SCHEMA=1 writes it", path.display());
+        assert!(
+            std::fs::read_to_string(&path).is_ok_and(|written| written == text),
+            "{} is stale: UPDATE_SCHEMA=1 writes it",
+            path.display()
+        );
     }
 }
 
@@ -131,11 +160,44 @@ fn schemas_refer_to_what_they_define() {
 #[test]
 fn yaml_means_what_it_means_elsewhere() {
     let scalars = [
-        "1", "-1", "+1", "0", "007", "0x1f", "0o17", "1.5", "-1.5", "1e3", ".5", "5.", "true", "True", "yes", "no", "on", "null", "~", "''", "\"1\"", "1.2.3", "1_000", "12:30",
-        "2025-04-02", "!!str 12", "'a''b'", "\"a\\nb\"", "a b", "1-2", "0.0", "-0", "18446744073709551615",
+        "1",
+        "-1",
+        "+1",
+        "0",
+        "007",
+        "0x1f",
+        "0o17",
+        "1.5",
+        "-1.5",
+        "1e3",
+        ".5",
+        "5.",
+        "true",
+        "True",
+        "yes",
+        "no",
+        "on",
+        "null",
+        "~",
+        "''",
+        "\"1\"",
+        "1.2.3",
+        "1_000",
+        "12:30",
+        "2025-04-02",
+        "!!str 12",
+        "'a''b'",
+        "\"a\\nb\"",
+        "a b",
+        "1-2",
+        "0.0",
+        "-0",
+        "18446744073709551615",
     ];
     for scalar in scalars {
-        let text = format!("apiVersion: roadstead/v1\nkind: Cluster\nmetadata: {{ name: a }}\nspec: {{ network: {{ value: {scalar} }} }}\n");
+        let text = format!(
+            "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: {{ name: a }}\nspec: {{ network: {{ value: {scalar} }} }}\n"
+        );
         let tree = SourceTree::from_texts("/", [("a.yaml", text.as_str())]);
         let desired = roadstead::manifest::admit(&tree, &Desired::default(), check_expression).desired;
         let ours = desired.clusters["a"].spec.network.as_ref().unwrap().0["value"].clone();
@@ -148,7 +210,11 @@ fn yaml_means_what_it_means_elsewhere() {
 fn findings_come_in_the_order_of_the_files() {
     let texts = [("b.yaml", "kind: X"), ("a.yaml", "apiVersion: roadstead/v1\nkind: X\n---\nkind: Y")];
     let admission = admitted(&texts, &Desired::default());
-    let places: Vec<_> = admission.diagnostics.iter().map(|diagnostic| (diagnostic.place.file.as_str(), diagnostic.place.line)).collect();
+    let places: Vec<_> = admission
+        .diagnostics
+        .iter()
+        .map(|diagnostic| (diagnostic.place.file.as_str(), diagnostic.place.line))
+        .collect();
     assert_eq!(places, [("a.yaml", 2), ("a.yaml", 4), ("b.yaml", 1)]);
     assert!(admission.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Error));
 }

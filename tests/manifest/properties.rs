@@ -16,7 +16,12 @@ fn inside(place: &Place, tree: &SourceTree) -> Result<(), TestCaseError> {
     prop_assert!((1..=file.line_count()).contains(&place.line), "line {} of {}", place.line, file.line_count());
     let chars = file.line(place.line).chars().count() as u32;
     prop_assert!(place.column >= 1 && place.column <= chars + 1, "column {} of {chars}", place.column);
-    prop_assert!(place.length >= 1 && place.column + place.length <= chars + 2, "{} + {} of {chars}", place.column, place.length);
+    prop_assert!(
+        place.length >= 1 && place.column + place.length <= chars + 2,
+        "{} + {} of {chars}",
+        place.column,
+        place.length
+    );
     prop_assert!(!place.snippet.contains(char::is_control), "{:?}", place.snippet);
     Ok(())
 }
@@ -39,8 +44,10 @@ fn holds(name: &str, text: &str) -> Result<(), TestCaseError> {
 }
 
 fn good_texts() -> Vec<String> {
-    let mut texts: Vec<String> =
-        ["smallest.yaml", "full.yaml", "described.json", "human.yaml"].iter().map(|name| std::fs::read_to_string(fixtures().join("good").join(name)).unwrap()).collect();
+    let mut texts: Vec<String> = ["smallest.yaml", "full.yaml", "described.json", "human.yaml"]
+        .iter()
+        .map(|name| std::fs::read_to_string(fixtures().join("good").join(name)).unwrap())
+        .collect();
     for theme in ["fields", "host", "service", "task"] {
         let bad = std::fs::read_to_string(fixtures().join(format!("bad/{theme}.txt"))).unwrap();
         texts.extend(bad.split("### ").skip(1).filter_map(|case| Some(case.split_once('\n')?.1.to_owned())));
@@ -50,8 +57,46 @@ fn good_texts() -> Vec<String> {
 
 /// Pieces that mean something to YAML or to us.
 const PIECES: &[&str] = &[
-    "", "\n", "  ", "\t", "- ", ": ", "{", "}", "[", "]", "'", "\"", "|\n", ">\n", "&a ", "*a", "<<: *a", "!!str ", "!x ", "---\n", "...\n", "%YAML 1.2\n", "#", "null", "~", "-1", "99999999999",
-    "é", "\u{1b}[31m", "\r\n", "\u{feff}", "\u{202e}", "spec", "name", "true", "name: ", "? ", "\\", "@", "`",
+    "",
+    "\n",
+    "  ",
+    "\t",
+    "- ",
+    ": ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "'",
+    "\"",
+    "|\n",
+    ">\n",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!!str ",
+    "!x ",
+    "---\n",
+    "...\n",
+    "%YAML 1.2\n",
+    "#",
+    "null",
+    "~",
+    "-1",
+    "99999999999",
+    "é",
+    "\u{1b}[31m",
+    "\r\n",
+    "\u{feff}",
+    "\u{202e}",
+    "spec",
+    "name",
+    "true",
+    "name: ",
+    "? ",
+    "\\",
+    "@",
+    "`",
 ];
 
 proptest! {

@@ -21,7 +21,11 @@ fn before() -> Desired {
 
 fn counts(desired: &Desired) -> Vec<(String, u32, String)> {
     let image = |name: &str| desired.task_definitions[name].spec.container_definitions[0].image.clone();
-    desired.services.iter().map(|(name, service)| (name.0.clone(), service.spec.desired_count, image(name.as_str()))).collect()
+    desired
+        .services
+        .iter()
+        .map(|(name, service)| (name.0.clone(), service.spec.desired_count, image(name.as_str())))
+        .collect()
 }
 
 fn row(name: &str, count: u32) -> (String, u32, String) {
@@ -82,16 +86,29 @@ fn what_cannot_be_read_is_not_gone() {
 
 #[test]
 fn a_service_that_moved_out_of_a_broken_file_is_taken_from_its_new_one() {
-    let after = admitted(&[("a.yaml", "kind: ["), ("c.yaml", &service("a", 3)), ("sub/b.yaml", &service("b", 1))], &before());
+    let after =
+        admitted(&[("a.yaml", "kind: ["), ("c.yaml", &service("a", 3)), ("sub/b.yaml", &service("b", 1))], &before());
     assert_eq!(counts(&after.desired), [row("a", 3), row("b", 1)]);
 }
 
 #[test]
 fn what_stays_keeps_what_it_needs() {
-    let task = |image: &str| format!("apiVersion: roadstead/v1\nkind: TaskDefinition\nmetadata: {{ name: web }}\nspec: {{ containerDefinitions: [{{ name: web, image: '{image}', memory: 64 }}] }}\n");
-    let service = |count: u32| format!("apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: web }}\nspec: {{ cluster: klp, desiredCount: {count}, taskDefinition: web }}\n");
-    let cluster = "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: { name: klp }\nspec: { hostLoss: { lostAfter: 30s } }\n";
-    let before = admitted(&[("cluster.yaml", cluster), ("service.yaml", &service(1)), ("task.yaml", &task("web:1"))], &Desired::default());
+    let task = |image: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: TaskDefinition\nmetadata: {{ name: web }}\nspec: {{ containerDefinitions: [{{ name: web, image: '{image}', memory: 64 }}] }}\n"
+        )
+    };
+    let service = |count: u32| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: web }}\nspec: {{ cluster: klp, desiredCount: {count}, taskDefinition: web }}\n"
+        )
+    };
+    let cluster =
+        "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: { name: klp }\nspec: { hostLoss: { lostAfter: 30s } }\n";
+    let before = admitted(
+        &[("cluster.yaml", cluster), ("service.yaml", &service(1)), ("task.yaml", &task("web:1"))],
+        &Desired::default(),
+    );
     assert!(!before.has_errors(), "{}", render(&before.diagnostics, false));
     let before = before.desired;
 
@@ -101,16 +118,23 @@ fn what_stays_keeps_what_it_needs() {
     // Deleted although a good service still names them: the service is told, and all stays.
     let after = admitted(&[("service.yaml", &service(2))], &before);
     assert_eq!(after.desired, before);
-    assert_eq!(after.diagnostics.iter().map(|diagnostic| diagnostic.code.as_ref()).collect::<Vec<_>>(), ["unknown-reference"]);
+    assert_eq!(
+        after.diagnostics.iter().map(|diagnostic| diagnostic.code.as_ref()).collect::<Vec<_>>(),
+        ["unknown-reference"]
+    );
     // The task definition is wrong now; the service goes on with the one that was.
-    let after = admitted(&[("cluster.yaml", cluster), ("service.yaml", &service(2)), ("task.yaml", &task("Web"))], &before);
+    let after =
+        admitted(&[("cluster.yaml", cluster), ("service.yaml", &service(2)), ("task.yaml", &task("Web"))], &before);
     assert_eq!(after.desired.services["web"].spec.desired_count, 2);
     assert_eq!(after.desired.task_definitions, before.task_definitions);
 }
 
 #[test]
 fn of_two_with_one_name_neither_is_taken() {
-    let after = admitted(&[("a.yaml", &service("a", 2)), ("sub/b.yaml", &service("b", 1)), ("z.yaml", &service("a", 3))], &before());
+    let after = admitted(
+        &[("a.yaml", &service("a", 2)), ("sub/b.yaml", &service("b", 1)), ("z.yaml", &service("a", 3))],
+        &before(),
+    );
     assert_eq!(counts(&after.desired), [row("a", 1), row("b", 1)]);
     let anew = admitted(&[("a.yaml", &service("a", 2)), ("z.yaml", &service("a", 3))], &Desired::default());
     assert!(anew.desired.is_empty());
@@ -118,7 +142,11 @@ fn of_two_with_one_name_neither_is_taken() {
 
 #[test]
 fn of_two_hosts_at_one_address_the_older_stays() {
-    let host = |name: &str| format!("apiVersion: roadstead/v1\nkind: Host\nmetadata: {{ name: {name} }}\nspec: {{ address: 198.18.0.11, ssh: {{ knownHosts: k }} }}\n");
+    let host = |name: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Host\nmetadata: {{ name: {name} }}\nspec: {{ address: 198.18.0.11, ssh: {{ knownHosts: k }} }}\n"
+        )
+    };
     let before = admitted(&[("z.yaml", &host("old"))], &Desired::default()).desired;
     let after = admitted(&[("a.yaml", &host("new")), ("z.yaml", &host("old"))], &before);
     assert_eq!(after.desired, before);

@@ -19,7 +19,11 @@ fn read(root: &Path) -> SourceTree {
 }
 
 fn codes(tree: &SourceTree) -> Vec<(String, String)> {
-    let mut codes: Vec<_> = tree.diagnostics.iter().map(|diagnostic| (diagnostic.place.file.clone(), diagnostic.code.to_string())).collect();
+    let mut codes: Vec<_> = tree
+        .diagnostics
+        .iter()
+        .map(|diagnostic| (diagnostic.place.file.clone(), diagnostic.code.to_string()))
+        .collect();
     codes.sort();
     codes
 }
@@ -27,7 +31,20 @@ fn codes(tree: &SourceTree) -> Vec<(String, String)> {
 #[test]
 fn manifests_are_found_and_the_rest_is_passed_over() {
     let folder = tempfile::tempdir().unwrap();
-    for path in ["b.yaml", "a.yml", "sub/deep/c.json", "D.YAML", "README.md", "script.sh", ".hidden.yaml", ".git/x.yaml", "#b.yaml#", "b.yaml~", "~c.yaml", "b.yaml.swp"] {
+    for path in [
+        "b.yaml",
+        "a.yml",
+        "sub/deep/c.json",
+        "D.YAML",
+        "README.md",
+        "script.sh",
+        ".hidden.yaml",
+        ".git/x.yaml",
+        "#b.yaml#",
+        "b.yaml~",
+        "~c.yaml",
+        "b.yaml.swp",
+    ] {
         let path = folder.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, CLUSTER).unwrap();
@@ -75,13 +92,23 @@ fn fifos_sockets_and_devices_are_refused_without_waiting() {
     symlink("/dev/zero", at("zero.yaml")).unwrap();
     symlink("fifo.yaml", at("link.yaml")).unwrap();
     fs::write(at("good.yaml"), CLUSTER).unwrap();
-    let mut expected: Vec<(&str, &str)> = vec![("fifo.yaml", "not-a-file"), ("link.yaml", "not-a-file"), ("socket.yaml", "not-a-file"), ("zero.yaml", "symlink")];
+    let mut expected: Vec<(&str, &str)> = vec![
+        ("fifo.yaml", "not-a-file"),
+        ("link.yaml", "not-a-file"),
+        ("socket.yaml", "not-a-file"),
+        ("zero.yaml", "symlink"),
+    ];
     // /dev/full's numbers. Not everybody may make devices.
-    if mknodat(CWD, at("device.yaml"), FileType::CharacterDevice, Mode::from_raw_mode(0o600), rustix::fs::makedev(1, 7)).is_ok() {
+    if mknodat(CWD, at("device.yaml"), FileType::CharacterDevice, Mode::from_raw_mode(0o600), rustix::fs::makedev(1, 7))
+        .is_ok()
+    {
         expected.insert(0, ("device.yaml", "not-a-file"));
     }
     let tree = read(folder.path());
-    assert_eq!(codes(&tree), expected.iter().map(|(file, code)| ((*file).to_owned(), (*code).to_owned())).collect::<Vec<_>>());
+    assert_eq!(
+        codes(&tree),
+        expected.iter().map(|(file, code)| ((*file).to_owned(), (*code).to_owned())).collect::<Vec<_>>()
+    );
     assert_eq!(tree.files.keys().collect::<Vec<_>>(), ["good.yaml"]);
     assert_eq!(tree.unread.len(), expected.len());
 }
@@ -104,7 +131,8 @@ fn links_stay_inside() {
     symlink(".", at("loop")).unwrap();
     let tree = read(folder.path());
     assert_eq!(tree.files.keys().collect::<Vec<_>>(), ["a.yaml"]);
-    let expected = ["dangling.yaml", "folder/", "loop/", "out.yaml"].map(|file| (file.to_owned(), "symlink".to_owned()));
+    let expected =
+        ["dangling.yaml", "folder/", "loop/", "out.yaml"].map(|file| (file.to_owned(), "symlink".to_owned()));
     assert_eq!(codes(&tree), expected);
     assert!(admit(&tree, &Desired::default(), check_expression).broken_files.contains("out.yaml"));
 }
@@ -157,4 +185,20 @@ fn folders_nested_beyond_measure_are_refused() {
     fs::write(deep.join("x.yaml"), CLUSTER).unwrap();
     let tree = read_tree(folder.path(), &Limits { depth: 2, ..Limits::default() }).unwrap();
     assert_eq!(codes(&tree), [("a/b/c/".to_owned(), "too-deep".to_owned())]);
+}
+
+#[test]
+fn a_text_put_over_a_file_is_as_if_it_had_been_read() {
+    let (good, other) = (CLUSTER, CLUSTER.replace("klp", "other"));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), b"\xff").unwrap();
+    let mut tree = read(folder.path());
+    assert!(tree.unread.contains("a.yaml"));
+    tree.put("a.yaml", good);
+    tree.put("b.yaml", other.as_str());
+    fs::write(folder.path().join("a.yaml"), good).unwrap();
+    fs::write(folder.path().join("b.yaml"), other).unwrap();
+    let again = read(folder.path());
+    assert_eq!((&tree.files, &tree.hash, &tree.unread), (&again.files, &again.hash, &again.unread));
+    assert!(tree.diagnostics.is_empty());
 }

@@ -35,7 +35,7 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
     }
     image::check(&container.image, &at("image"), scope);
     memory(container, base, task, scope);
-    environment(container, base, scope);
+    environment(base, scope);
     if let Some(check) = &container.health_check {
         health_check(check, &at("healthCheck"), scope);
     }
@@ -47,9 +47,13 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
     if let Some(folder) = container.working_directory.as_deref().filter(|folder| !folder.starts_with('/')) {
         scope.error(&at("workingDirectory"), "bad-path", format!("{} is not an absolute path", quote(folder)));
     }
-    for label in container.docker_labels.keys().filter(|label| label.starts_with(ownership::PREFIX)) {
+    if let Some(label) = container.docker_labels.keys().find(|label| label.starts_with(ownership::PREFIX)) {
         scope
-            .error(&join(base, &[Step::Key("dockerLabels"), Step::Key(label)]), "reserved-label", format!("the label {} is one of Roadstead's own", quote(label)))
+            .error(
+                &join(base, &[Step::Key("dockerLabels"), Step::Key(label)]),
+                "reserved-label",
+                format!("the label {} is one of Roadstead's own", quote(label)),
+            )
             .help(format!("labels that begin with {} mark whose a container is", quote(ownership::PREFIX)));
     }
 }
@@ -58,13 +62,21 @@ fn memory(container: &ContainerDefinition, base: &[Step<'_>], task: &TaskDefinit
     let at = |field: &'static str| join(base, &[Step::Key(field)]);
     if container.memory.is_none() && container.memory_reservation.is_none() && task.memory.is_none() {
         scope
-            .error(&at("name"), "missing-memory", format!("the container {} says nothing of memory, nor does its task", quote(&container.name)))
+            .error(
+                &at("name"),
+                "missing-memory",
+                format!("the container {} says nothing of memory, nor does its task", quote(&container.name)),
+            )
             .help("give it `memory` (a hard limit, MiB) or `memoryReservation`, or give the task `memory`");
     }
     for (field, size) in [("memory", container.memory), ("memoryReservation", container.memory_reservation)] {
         if let Some(size) = size.filter(|size| size.0 < LEAST_MEMORY_MIB) {
             scope
-                .error(&at(field), "too-little-memory", format!("{} MiB of memory is too little to start a container", size.0))
+                .error(
+                    &at(field),
+                    "too-little-memory",
+                    format!("{} MiB of memory is too little to start a container", size.0),
+                )
                 .label(format!("Docker needs at least {LEAST_MEMORY_MIB} MiB"));
         }
     }
@@ -72,36 +84,29 @@ fn memory(container: &ContainerDefinition, base: &[Step<'_>], task: &TaskDefinit
         && reservation > limit
     {
         scope
-            .error(&at("memoryReservation"), "impossible-size", format!("reserves {} MiB and may use {} MiB only", reservation.0, limit.0))
+            .error(
+                &at("memoryReservation"),
+                "impossible-size",
+                format!("reserves {} MiB and may use {} MiB only", reservation.0, limit.0),
+            )
             .label("more than `memory`");
     }
 }
 
-fn environment(container: &ContainerDefinition, base: &[Step<'_>], scope: &mut Scope<'_>) {
+fn environment(base: &[Step<'_>], scope: &mut Scope<'_>) {
     let path = join(base, &[Step::Key("environment")]);
-    for name in container.environment.0.keys() {
-        if name.is_empty() || name.contains(|c: char| c == '=' || c.is_whitespace() || c.is_control()) {
-            let listed = scope.node.find(&path).and_then(|list| list.items()?.iter().position(|item| item.get("name").and_then(|name| name.text()) == Some(name)));
-            let place = match listed {
-                Some(item) => join(&path, &[Step::Index(item), Step::Key("name")]),
-                None => join(&path, &[Step::Key(name)]),
-            };
-            let key = scope.node.find(&path).and_then(|map| map.entry(name)).map(|entry| entry.key_span);
-            let said = scope
-                .error(&place, "environment", format!("{} cannot be the name of an environment variable", quote(name)))
-                .label("no `=`, no blanks, not empty");
-            if let Some(span) = key {
-                said.at(span);
-            }
-        }
-    }
-    let Some(items) = scope.node.find(&path).and_then(|list| list.items()) else { return };
+    let Some(node) = scope.node.find(&path) else { return };
+    let listed = node.items().unwrap_or_default().iter().filter_map(|pair| pair.get("name"));
+    let listed = listed.filter_map(|name| Some((name.text()?, name.word())));
+    let mapped = node.entries().unwrap_or_default().iter().map(|entry| (entry.key.as_str(), entry.key_span));
     let mut seen = BTreeSet::new();
-    for (item, name) in items.iter().enumerate().filter_map(|(item, pair)| Some((item, pair.get("name")?.text()?))) {
-        if !seen.insert(name) {
-            scope
-                .error(&join(&path, &[Step::Index(item), Step::Key("name")]), "environment", format!("the environment variable {} is given twice", quote(name)))
-                .label("again here");
+    for (name, span) in listed.chain(mapped) {
+        if name.is_empty() || name.contains(|c: char| c == '=' || c.is_whitespace() || c.is_control()) {
+            let message = format!("{} cannot be the name of an environment variable", quote(name));
+            scope.error(&path, "environment", message).label("no `=`, no blanks, not empty").at(span);
+        } else if !seen.insert(name) {
+            let message = format!("the environment variable {} is given twice", quote(name));
+            scope.error(&path, "environment", message).label("again here").at(span);
         }
     }
 }
@@ -116,8 +121,14 @@ fn health_check(check: &HealthCheck, base: &[Step<'_>], scope: &mut Scope<'_>) {
         }
         Some((first, _)) => {
             scope
-                .error(&at("command"), "health-check", format!("a health check's list begins with `CMD` or `CMD-SHELL`, not with {}", quote(first)))
-                .help("`[CMD, program, argument]` runs a program, `[CMD-SHELL, \"a line\"]` a line of the image's shell");
+                .error(
+                    &at("command"),
+                    "health-check",
+                    format!("a health check's list begins with `CMD` or `CMD-SHELL`, not with {}", quote(first)),
+                )
+                .help(
+                    "`[CMD, program, argument]` runs a program, `[CMD-SHELL, \"a line\"]` a line of the image's shell",
+                );
         }
         None => {
             scope.error(&at("command"), "health-check", "the health check runs nothing");

@@ -16,7 +16,8 @@ use crate::{
 
 /// Checks all dependencies of a task definition.
 pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
-    let by_name: BTreeMap<&str, &ContainerDefinition> = spec.container_definitions.iter().map(|container| (container.name.as_str(), container)).collect();
+    let by_name: BTreeMap<&str, &ContainerDefinition> =
+        spec.container_definitions.iter().map(|container| (container.name.as_str(), container)).collect();
     for (index, container) in spec.container_definitions.iter().enumerate() {
         for (number, dependency) in container.depends_on.iter().enumerate() {
             let name_path = at!["containerDefinitions", index, "dependsOn", number, "containerName"];
@@ -24,7 +25,11 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
             let name = dependency.container_name.as_str();
             let Some(other) = by_name.get(name) else {
                 scope
-                    .error(name_path, "unknown-container", format!("no container of this task is named {}", quote(name)))
+                    .error(
+                        name_path,
+                        "unknown-container",
+                        format!("no container of this task is named {}", quote(name)),
+                    )
                     .maybe_help(did_you_mean(name, by_name.keys().copied()));
                 continue;
             };
@@ -36,13 +41,21 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
                 DependencyCondition::Start => {}
                 DependencyCondition::Healthy if other.health_check.is_none() => {
                     scope
-                        .error(condition_path, "depends-on", format!("{} has no `healthCheck`, so it is never HEALTHY", quote(name)))
+                        .error(
+                            condition_path,
+                            "depends-on",
+                            format!("{} has no `healthCheck`, so it is never HEALTHY", quote(name)),
+                        )
                         .help("give it one, or wait for `START`");
                 }
                 DependencyCondition::Healthy => {}
                 DependencyCondition::Complete | DependencyCondition::Success if other.essential => {
                     scope
-                        .error(condition_path, "depends-on", format!("{} is essential: when it exits, the whole task stops", quote(name)))
+                        .error(
+                            condition_path,
+                            "depends-on",
+                            format!("{} is essential: when it exits, the whole task stops", quote(name)),
+                        )
                         .help(format!("give {} `essential: false`", quote(name)));
                 }
                 DependencyCondition::Complete | DependencyCondition::Success => {}
@@ -55,7 +68,11 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     {
         let round: Vec<&str> = cycle.iter().copied().chain([*first]).collect();
         scope
-            .error(at!["containerDefinitions", index, "dependsOn"], "depends-on", "containers wait for each other in a circle: none would ever start")
+            .error(
+                at!["containerDefinitions", index, "dependsOn"],
+                "depends-on",
+                "containers wait for each other in a circle: none would ever start",
+            )
             .label(format!("{} → …", quote(first)))
             .help(round.into_iter().map(quote).collect::<Vec<_>>().join(" waits for "));
     }

@@ -45,7 +45,11 @@ impl Size {
 
 /// Why a task definition cannot run with `launchType: FARGATE`: the field, what is wrong, the next step.
 pub fn unfit(spec: &TaskDefinitionSpec) -> Option<(&'static str, String, String)> {
-    let sizes = || SIZES.iter().fold("the sizes are".to_owned(), |all, size| format!("{all}\ncpu {} with memory {}", size.cpu, size.memories()));
+    let sizes = || {
+        SIZES.iter().fold("the sizes are".to_owned(), |all, size| {
+            format!("{all}\ncpu {} with memory {}", size.cpu, size.memories())
+        })
+    };
     let (cpu, memory) = match (spec.cpu, spec.memory) {
         (Some(cpu), Some(memory)) => (cpu.0, memory.0),
         (None, _) => return Some(("cpu", "Fargate needs a `cpu` for the whole task".to_owned(), sizes())),
@@ -55,16 +59,28 @@ pub fn unfit(spec: &TaskDefinitionSpec) -> Option<(&'static str, String, String)
         return Some(("cpu", format!("{cpu} CPU units are no Fargate size"), sizes()));
     };
     if !size.fits(memory) {
-        return Some(("memory", format!("{memory} MiB of memory with {cpu} CPU units are no Fargate size"), format!("{cpu} CPU units go with {}", size.memories())));
+        return Some((
+            "memory",
+            format!("{memory} MiB of memory with {cpu} CPU units are no Fargate size"),
+            format!("{cpu} CPU units go with {}", size.memories()),
+        ));
     }
     match spec.network_mode {
         NetworkMode::Awsvpc | NetworkMode::Bridge => {}
         NetworkMode::Host | NetworkMode::None => {
-            return Some(("networkMode", "Fargate tasks have a network of their own".to_owned(), "`networkMode: awsvpc`".to_owned()));
+            return Some((
+                "networkMode",
+                "Fargate tasks have a network of their own".to_owned(),
+                "`networkMode: awsvpc`".to_owned(),
+            ));
         }
     }
     spec.container_definitions.iter().any(|container| container.privileged).then(|| {
-        ("containerDefinitions", "Fargate refuses `privileged` containers".to_owned(), "leave `privileged` out, or use `launchType: EC2`".to_owned())
+        (
+            "containerDefinitions",
+            "Fargate refuses `privileged` containers".to_owned(),
+            "leave `privileged` out, or use `launchType: EC2`".to_owned(),
+        )
     })
 }
 
@@ -80,7 +96,13 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     for (index, container) in spec.container_definitions.iter().enumerate() {
         for (field, timeout) in [("stopTimeout", container.stop_timeout), ("startTimeout", container.start_timeout)] {
             if let Some(timeout) = timeout {
-                super::in_range(scope, at!["containerDefinitions", index, field], timeout.0, 0..=LONGEST_TIMEOUT_S, " s");
+                super::in_range(
+                    scope,
+                    at!["containerDefinitions", index, field],
+                    timeout.0,
+                    0..=LONGEST_TIMEOUT_S,
+                    " s",
+                );
             }
         }
     }
@@ -94,12 +116,36 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_table() {
         let fits = |cpu, memory| {
-            unfit(&TaskDefinitionSpec { cpu: Some(CpuUnits(cpu)), memory: Some(Mebibytes(memory)), ..TaskDefinitionSpec::default() }).is_none()
+            unfit(&TaskDefinitionSpec {
+                cpu: Some(CpuUnits(cpu)),
+                memory: Some(Mebibytes(memory)),
+                ..TaskDefinitionSpec::default()
+            })
+            .is_none()
         };
-        for (cpu, memory) in [(256, 512), (256, 1024), (256, 2048), (512, 1024), (512, 4096), (4096, 30 * GIB), (8192, 20 * GIB), (16384, 120 * GIB)] {
+        for (cpu, memory) in [
+            (256, 512),
+            (256, 1024),
+            (256, 2048),
+            (512, 1024),
+            (512, 4096),
+            (4096, 30 * GIB),
+            (8192, 20 * GIB),
+            (16384, 120 * GIB),
+        ] {
             assert!(fits(cpu, memory), "{cpu} {memory}");
         }
-        for (cpu, memory) in [(256, 256), (256, 1536), (256, 3072), (512, 512), (512, 1536), (4096, 31 * GIB), (8192, 18 * GIB), (16384, 36 * GIB), (128, 512)] {
+        for (cpu, memory) in [
+            (256, 256),
+            (256, 1536),
+            (256, 3072),
+            (512, 512),
+            (512, 1536),
+            (4096, 31 * GIB),
+            (8192, 18 * GIB),
+            (16384, 36 * GIB),
+            (128, 512),
+        ] {
             assert!(!fits(cpu, memory), "{cpu} {memory}");
         }
     }

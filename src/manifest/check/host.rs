@@ -37,7 +37,11 @@ pub fn host(spec: &mut HostSpec, scope: &mut Scope<'_>, folder: &Path) {
     for (field, file) in [("identityFile", &mut spec.ssh.identity_file), ("knownHosts", &mut spec.ssh.known_hosts)] {
         if let Some(path) = file {
             if path.is_empty() {
-                scope.error(&[Step::Key("ssh"), Step::Key(field)], "bad-path", format!("{} names no file", quote(field)));
+                scope.error(
+                    &[Step::Key("ssh"), Step::Key(field)],
+                    "bad-path",
+                    format!("{} names no file", quote(field)),
+                );
             } else if !path.starts_with(['/', '~']) {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
@@ -47,9 +51,16 @@ pub fn host(spec: &mut HostSpec, scope: &mut Scope<'_>, folder: &Path) {
         Some(key) => host_key(key, scope),
         None if spec.ssh.known_hosts.is_none() && spec.address != LOCAL => {
             scope
-                .warning(at!["address"], "untrusted", "no key is pinned for this host: it will be UNTRUSTED, and nothing is sent to it")
+                .warning(
+                    at!["address"],
+                    "untrusted",
+                    "no key is pinned for this host: it will be UNTRUSTED, and nothing is sent to it",
+                )
                 .label("neither `ssh.hostKey` nor `ssh.knownHosts`")
-                .help(format!("`roadstead host add` writes it for you; `ssh-keyscan {}` prints it, to be compared on the machine", spec.address));
+                .help(format!(
+                    "`roadstead host add` writes it for you; `ssh-keyscan {}` prints it, to be compared on the machine",
+                    spec.address
+                ));
         }
         None => {}
     }
@@ -94,7 +105,10 @@ fn host_key(key: &str, scope: &mut Scope<'_>) {
         scope
             .error(path, "host-key", "this is a fingerprint, not the key")
             .help("`ssh-keyscan -t ed25519 ADDRESS` prints the key; `roadstead host add --fingerprint` checks it against a fingerprint");
-    } else if !KEY_TYPES.contains(&kind) || blob.len() < 32 || !blob.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')) {
+    } else if !KEY_TYPES.contains(&kind)
+        || blob.len() < 32
+        || !blob.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+    {
         scope
             .error(path, "host-key", "this is not a public key")
             .label("such as `ssh-ed25519 AAAA…`")

@@ -22,10 +22,15 @@ const LONGEST: usize = 1024;
 
 /// Checks an image reference.
 pub fn check(image: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
-    let placeholder = image.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).is_some_and(|name| !name.is_empty());
+    let placeholder =
+        image.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).is_some_and(|name| !name.is_empty());
     if placeholder {
         scope
-            .error(path, "placeholder", format!("{} is a placeholder that a CodePipeline fills in, not an image", quote(image)))
+            .error(
+                path,
+                "placeholder",
+                format!("{} is a placeholder that a CodePipeline fills in, not an image", quote(image)),
+            )
             .label("nothing has filled it in")
             .help("write the image here, such as `registry.example.com/auth:1.4`");
         return;
@@ -42,7 +47,13 @@ pub fn check(image: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
         "leave the scheme out: `registry.example.com/auth:1.4`".to_owned()
     } else if image.trim() != image || image.contains(' ') {
         "an image has no blanks".to_owned()
-    } else if name.rsplit_once('/').map_or(name, |(_, last)| last).split(':').next().is_some_and(|last| last.contains(|c: char| c.is_ascii_uppercase())) {
+    } else if name
+        .rsplit_once('/')
+        .map_or(name, |(_, last)| last)
+        .split(':')
+        .next()
+        .is_some_and(|last| last.contains(|c: char| c.is_ascii_uppercase()))
+    {
         "repository names are lower case".to_owned()
     } else {
         "it is `[registry[:port]/]name[:tag][@sha256:…]`".to_owned()
@@ -58,11 +69,30 @@ mod tests {
     fn references_are_told_from_other_words() {
         let good = |image: &str| REFERENCE.as_ref().unwrap().is_match(image);
         let digest = "a".repeat(64);
-        for image in ["nginx", "nginx:1.27", "library/nginx", "localhost:5000/a/b:v1", "registry.example.com/auth:1.4", "198.18.0.1:5000/x_y/z__a--b:T.1"] {
+        for image in [
+            "nginx",
+            "nginx:1.27",
+            "library/nginx",
+            "localhost:5000/a/b:v1",
+            "registry.example.com/auth:1.4",
+            "198.18.0.1:5000/x_y/z__a--b:T.1",
+        ] {
             assert!(good(image), "{image}");
             assert!(good(&format!("{image}@sha256:{digest}")), "{image}");
         }
-        for image in ["", "Nginx", "nginx:", "nginx:a:b", "/nginx", "a//b", "nginx@sha256:12", "-nginx", "a b", "nginx:1.27 ", "http://x/y"] {
+        for image in [
+            "",
+            "Nginx",
+            "nginx:",
+            "nginx:a:b",
+            "/nginx",
+            "a//b",
+            "nginx@sha256:12",
+            "-nginx",
+            "a b",
+            "nginx:1.27 ",
+            "http://x/y",
+        ] {
             assert!(!good(image), "{image}");
         }
     }

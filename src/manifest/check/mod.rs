@@ -35,7 +35,11 @@ fn join<'a>(path: &[Step<'a>], more: &[Step<'a>]) -> Vec<Step<'a>> {
 fn in_range(scope: &mut Scope<'_>, path: &[Step<'_>], value: u32, range: std::ops::RangeInclusive<u32>, unit: &str) {
     if !range.contains(&value) {
         let message = format!("{value}{unit} is out of range");
-        scope.error(path, "out-of-range", message).label(format!("from {}{unit} to {}{unit}", range.start(), range.end()));
+        scope.error(path, "out-of-range", message).label(format!(
+            "from {}{unit} to {}{unit}",
+            range.start(),
+            range.end()
+        ));
     }
 }
 
@@ -48,14 +52,23 @@ fn one_of(scope: &mut Scope<'_>, path: &[Step<'_>], word: &str, words: &[&str]) 
 }
 
 /// Placement constraints of a service or a task definition, which may not say distinctInstance (ECS).
-fn constraints(scope: &mut Scope<'_>, constraints: &[PlacementConstraint], of_service: bool, check_expression: CheckExpression) {
+fn constraints(
+    scope: &mut Scope<'_>,
+    constraints: &[PlacementConstraint],
+    of_service: bool,
+    check_expression: CheckExpression,
+) {
     for (index, constraint) in constraints.iter().enumerate() {
         let base = [Step::Key("placementConstraints"), Step::Index(index)];
         let expression_path = join(&base, &[Step::Key("expression")]);
         match (constraint.kind, &constraint.expression) {
             (PlacementConstraintType::DistinctInstance, _) if !of_service => {
                 scope
-                    .error(&join(&base, &[Step::Key("type")]), "placement", "a task definition's constraints are all `memberOf`")
+                    .error(
+                        &join(&base, &[Step::Key("type")]),
+                        "placement",
+                        "a task definition's constraints are all `memberOf`",
+                    )
                     .help("put `distinctInstance` into the service");
             }
             (PlacementConstraintType::DistinctInstance, None) => {}
@@ -63,11 +76,18 @@ fn constraints(scope: &mut Scope<'_>, constraints: &[PlacementConstraint], of_se
                 scope.error(&expression_path, "placement", "`distinctInstance` takes no expression");
             }
             (PlacementConstraintType::MemberOf, None) => {
-                scope.error(&base, "placement", "`memberOf` needs an `expression`").help("such as `attribute:disk == ssd`");
+                scope
+                    .error(&base, "placement", "`memberOf` needs an `expression`")
+                    .help("such as `attribute:disk == ssd`");
             }
             (PlacementConstraintType::MemberOf, Some(expression)) => {
                 if let Err((offset, message)) = check_expression(expression) {
-                    let span = inside(scope.node.locate(&expression_path), scope.node.find(&expression_path), expression, offset);
+                    let span = inside(
+                        scope.node.locate(&expression_path),
+                        scope.node.find(&expression_path),
+                        expression,
+                        offset,
+                    );
                     scope.error(&expression_path, "expression", message).at(span);
                 }
             }

@@ -34,14 +34,22 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
                 NetworkMode::Host | NetworkMode::Awsvpc => {
                     if fixed.is_some_and(|port| port != mapping.container_port) {
                         scope
-                            .error(host_port, "ports", "here a container's port is the task's: `hostPort` must be equal to `containerPort`")
+                            .error(
+                                host_port,
+                                "ports",
+                                "here a container's port is the task's: `hostPort` must be equal to `containerPort`",
+                            )
                             .help("leave `hostPort` out");
                         continue;
                     }
                     (mapping.container_port, container_port)
                 }
                 NetworkMode::None => {
-                    scope.error(container_port, "ports", "with `networkMode: none` there is no network to have a port in");
+                    scope.error(
+                        container_port,
+                        "ports",
+                        "with `networkMode: none` there is no network to have a port in",
+                    );
                     continue;
                 }
             };
@@ -53,7 +61,10 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
                         Protocol::Udp => "udp",
                     };
                     let first = *first;
-                    scope.error(path, "port-clash", format!("port {port}/{protocol} is taken twice in one task")).label("again here").also(first, "first here");
+                    scope
+                        .error(path, "port-clash", format!("port {port}/{protocol} is taken twice in one task"))
+                        .label("again here")
+                        .also(first, "first here");
                 }
                 None => {
                     taken.insert((port, mapping.protocol), span);

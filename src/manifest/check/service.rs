@@ -22,7 +22,11 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     constraints(scope, &spec.placement_constraints, true, check_expression);
     if spec.placement_strategy.len() > 5 {
         scope
-            .error(at!["placementStrategy", 5], "placement", format!("{} placement strategies, five are the most", spec.placement_strategy.len()))
+            .error(
+                at!["placementStrategy", 5],
+                "placement",
+                format!("{} placement strategies, five are the most", spec.placement_strategy.len()),
+            )
             .label("the sixth");
     }
     for (index, strategy) in spec.placement_strategy.iter().enumerate() {
@@ -50,10 +54,12 @@ fn placement_strategy(strategy: &PlacementStrategy, base: &[Step<'_>], scope: &m
             let label = field.strip_prefix("attribute:");
             if !matches!(field, "host" | "instanceId") && label.is_none_or(str::is_empty) {
                 let message = format!("{} is nothing that tasks can be spread over", quote(field));
-                scope.error(&path, "placement", message).maybe_help(Some(match did_you_mean(field, ["host", "instanceId"]) {
-                    Some(help) => help,
-                    None => format!("`host`, `instanceId`, or a label: {}", quote(&format!("attribute:{field}"))),
-                }));
+                scope.error(&path, "placement", message).maybe_help(Some(
+                    match did_you_mean(field, ["host", "instanceId"]) {
+                        Some(help) => help,
+                        None => format!("`host`, `instanceId`, or a label: {}", quote(&format!("attribute:{field}"))),
+                    },
+                ));
             }
         }
         (PlacementStrategyType::Binpack, None) => {
@@ -95,7 +101,11 @@ fn replica(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     if desired > 0 && floor >= desired && ceiling <= desired {
         let field = if bounds.maximum_percent.is_some() { "maximumPercent" } else { "minimumHealthyPercent" };
         scope
-            .warning(&[Step::Key("deploymentConfiguration"), Step::Key(field)], "stuck-deployment", "no later deployment of this service can begin")
+            .warning(
+                &[Step::Key("deploymentConfiguration"), Step::Key(field)],
+                "stuck-deployment",
+                "no later deployment of this service can begin",
+            )
             .label(format!("of {desired} at least {floor} must run and at most {ceiling} may"))
             .help("leave room for one more (`maximumPercent`) or one less (`minimumHealthyPercent`)");
     }
@@ -104,21 +114,35 @@ fn replica(spec: &ServiceSpec, scope: &mut Scope<'_>) {
 fn daemon(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     percentages(spec, scope);
     if scope.node.get("desiredCount").is_some() {
-        scope.warning(at!["desiredCount"], "daemon", "a DAEMON runs one task on every matching host").label("has no effect");
+        scope
+            .warning(at!["desiredCount"], "daemon", "a DAEMON runs one task on every matching host")
+            .label("has no effect");
     }
     if !spec.placement_strategy.is_empty() {
         scope
-            .error(at!["placementStrategy"], "daemon", "a DAEMON runs on every matching host: there is nothing to spread or pack")
+            .error(
+                at!["placementStrategy"],
+                "daemon",
+                "a DAEMON runs on every matching host: there is nothing to spread or pack",
+            )
             .help("`placementConstraints` choose the hosts");
     }
     if spec.deployment_configuration.maximum_percent.is_some_and(|percent| percent > 100) {
         scope
-            .warning(at!["deploymentConfiguration", "maximumPercent"], "daemon", "a host never runs two tasks of one DAEMON")
+            .warning(
+                at!["deploymentConfiguration", "maximumPercent"],
+                "daemon",
+                "a host never runs two tasks of one DAEMON",
+            )
             .label("counts as 100");
     }
     if spec.deployment_configuration.minimum_healthy_percent == Some(100) {
         scope
-            .warning(at!["deploymentConfiguration", "minimumHealthyPercent"], "stuck-deployment", "no later deployment of this service can begin")
+            .warning(
+                at!["deploymentConfiguration", "minimumHealthyPercent"],
+                "stuck-deployment",
+                "no later deployment of this service can begin",
+            )
             .label("a DAEMON stops its task on a host before it starts the new one")
             .help("99 or less replaces them one by one");
     }
@@ -126,12 +150,25 @@ fn daemon(spec: &ServiceSpec, scope: &mut Scope<'_>) {
 
 fn fargate(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     if spec.scheduling_strategy == SchedulingStrategy::Daemon {
-        scope.error(at!["schedulingStrategy"], "fargate", "with `launchType: FARGATE` there are no hosts to run a DAEMON on each of").help("`launchType: EC2`");
+        scope
+            .error(
+                at!["schedulingStrategy"],
+                "fargate",
+                "with `launchType: FARGATE` there are no hosts to run a DAEMON on each of",
+            )
+            .help("`launchType: EC2`");
     }
-    for (field, given) in [("placementStrategy", !spec.placement_strategy.is_empty()), ("placementConstraints", !spec.placement_constraints.is_empty())] {
+    for (field, given) in [
+        ("placementStrategy", !spec.placement_strategy.is_empty()),
+        ("placementConstraints", !spec.placement_constraints.is_empty()),
+    ] {
         if given {
             scope
-                .error(&[Step::Key(field)], "fargate", format!("with `launchType: FARGATE` you choose no host, so {} has no meaning", quote(field)))
+                .error(
+                    &[Step::Key(field)],
+                    "fargate",
+                    format!("with `launchType: FARGATE` you choose no host, so {} has no meaning", quote(field)),
+                )
                 .help("leave it out, or use `launchType: EC2`");
         }
     }

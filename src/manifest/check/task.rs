@@ -24,12 +24,18 @@ pub fn task_definition(spec: &mut TaskDefinitionSpec, scope: &mut Scope<'_>, che
         scope.error(at!["family"], "bad-name", format!("{} is not a family", quote(family))).help(FAMILY_RULE);
     }
     for (index, compatibility) in spec.requires_compatibilities.iter().enumerate() {
-        one_of(scope, at!["requiresCompatibilities", index], compatibility, &["EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES"]);
+        one_of(
+            scope,
+            at!["requiresCompatibilities", index],
+            compatibility,
+            &["EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES"],
+        );
     }
     platform(spec, scope);
     constraints(scope, &spec.placement_constraints, false, check_expression);
     if spec.container_definitions.len() > MAX_CONTAINERS {
-        let message = format!("{} containers in one task, {MAX_CONTAINERS} are the most", spec.container_definitions.len());
+        let message =
+            format!("{} containers in one task, {MAX_CONTAINERS} are the most", spec.container_definitions.len());
         scope.error(at!["containerDefinitions", MAX_CONTAINERS, "name"], "containers", message).label("the eleventh");
         return;
     }
@@ -58,7 +64,9 @@ fn platform(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     if let Some(system) = &platform.operating_system_family {
         let path = at!["runtimePlatform", "operatingSystemFamily"];
         if system.to_ascii_uppercase().starts_with("WINDOWS") {
-            scope.error(path, "windows", "Windows containers are not run: hosts are Linux machines").label("only `LINUX`");
+            scope
+                .error(path, "windows", "Windows containers are not run: hosts are Linux machines")
+                .label("only `LINUX`");
         } else {
             one_of(scope, path, system, &["LINUX"]);
         }
@@ -68,7 +76,9 @@ fn platform(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
 fn containers(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     let containers = &spec.container_definitions;
     if containers.is_empty() {
-        scope.error(at!["containerDefinitions"], "containers", "a task has at least one container").help("add one to `containerDefinitions`");
+        scope
+            .error(at!["containerDefinitions"], "containers", "a task has at least one container")
+            .help("add one to `containerDefinitions`");
         return;
     }
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
@@ -77,7 +87,11 @@ fn containers(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
             Some(first) => {
                 let first = scope.node.locate(at!["containerDefinitions", *first, "name"]);
                 scope
-                    .error(at!["containerDefinitions", index, "name"], "duplicate-container", format!("two containers are named {}", quote(&definition.name)))
+                    .error(
+                        at!["containerDefinitions", index, "name"],
+                        "duplicate-container",
+                        format!("two containers are named {}", quote(&definition.name)),
+                    )
                     .label("again here")
                     .also(first, "first here");
             }
@@ -89,7 +103,11 @@ fn containers(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     }
     if !containers.iter().any(|container| container.essential) {
         scope
-            .error(at!["containerDefinitions"], "essential", "no container is essential: nothing would say when the task is over")
+            .error(
+                at!["containerDefinitions"],
+                "essential",
+                "no container is essential: nothing would say when the task is over",
+            )
             .help("leave `essential: false` out of the one that matters");
     }
 }
@@ -97,16 +115,26 @@ fn containers(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
 fn sums(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     let containers = &spec.container_definitions;
     if let Some(task) = spec.memory {
-        let counted: u64 = containers.iter().map(|container| u64::from(container.memory_reservation.or(container.memory).unwrap_or_default().0)).sum();
+        let counted: u64 = containers
+            .iter()
+            .map(|container| u64::from(container.memory_reservation.or(container.memory).unwrap_or_default().0))
+            .sum();
         if counted > u64::from(task.0) {
             scope
-                .error(at!["memory"], "impossible-size", format!("the containers need {counted} MiB, the task has {} MiB", task.0))
+                .error(
+                    at!["memory"],
+                    "impossible-size",
+                    format!("the containers need {counted} MiB, the task has {} MiB", task.0),
+                )
                 .label("less than the sum of its containers");
         }
         for (index, container) in containers.iter().enumerate() {
             if container.memory.is_some_and(|memory| memory > task) {
-                scope
-                    .error(at!["containerDefinitions", index, "memory"], "impossible-size", format!("more memory than the whole task has ({} MiB)", task.0));
+                scope.error(
+                    at!["containerDefinitions", index, "memory"],
+                    "impossible-size",
+                    format!("more memory than the whole task has ({} MiB)", task.0),
+                );
             }
         }
     }
@@ -114,7 +142,11 @@ fn sums(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
         let counted: u64 = containers.iter().map(|container| u64::from(container.cpu.0)).sum();
         if counted > u64::from(task.0) {
             scope
-                .error(at!["cpu"], "impossible-size", format!("the containers ask for {counted} CPU units, the task has {}", task.0))
+                .error(
+                    at!["cpu"],
+                    "impossible-size",
+                    format!("the containers ask for {counted} CPU units, the task has {}", task.0),
+                )
                 .label("less than the sum of its containers");
         }
     }
@@ -124,7 +156,9 @@ fn sums(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
 pub fn host_ports(spec: &TaskDefinitionSpec) -> BTreeSet<(u16, Protocol)> {
     let ports = spec.container_definitions.iter().flat_map(|container| &container.port_mappings);
     match spec.network_mode {
-        NetworkMode::Bridge => ports.filter_map(|port| port.host_port.filter(|number| *number != 0).map(|number| (number, port.protocol))).collect(),
+        NetworkMode::Bridge => ports
+            .filter_map(|port| port.host_port.filter(|number| *number != 0).map(|number| (number, port.protocol)))
+            .collect(),
         NetworkMode::Host => ports.map(|port| (port.container_port, port.protocol)).collect(),
         NetworkMode::Awsvpc | NetworkMode::None => BTreeSet::new(),
     }

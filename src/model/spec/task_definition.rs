@@ -342,7 +342,9 @@ impl<'de> Deserialize<'de> for Environment {
 
 impl Serialize for Environment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|(name, value)| KeyValuePair { name: name.clone(), value: Scalar(value.clone()) }))
+        serializer.collect_seq(
+            self.0.iter().map(|(name, value)| KeyValuePair { name: name.clone(), value: Scalar(value.clone()) }),
+        )
     }
 }
 
