@@ -21,7 +21,7 @@ use super::{
 };
 use crate::model::{
     desired::{Desired, Manifest},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Severity},
     spec::{Kind, Metadata, ServiceSpec, TaskDefinitionSpec, service::TaskDefinitionRef},
 };
 
@@ -84,8 +84,17 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
         clerk.declare(file, document);
     }
     let Clerk { tables, mut findings, .. } = clerk;
-    let kept = Kept { previous, broken: &broken };
+    let vanished = perhaps_renamed(&declared_before, &broken, tree);
+    let stays: BTreeSet<String> = broken.union(&vanished).cloned().collect();
+    let kept = Kept { previous, broken: &stays };
     let desired = settle(tables, &kept, &tree.files, &mut findings);
+    for file in Kept::files(&desired).into_iter().filter(|file| vanished.contains(*file)) {
+        let message =
+            "the file is gone; what it declared stays until every new file can be read: one may be this file, renamed";
+        let mut diagnostic = about_file(file, "gone-or-renamed", message, None);
+        diagnostic.severity = Severity::Warning;
+        diagnostics.push(diagnostic);
+    }
     for (path, mut found) in findings {
         if let Some(file) = tree.files.get(&path) {
             found.sort_by_key(|finding| finding.span);
@@ -94,6 +103,18 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
     }
     diagnostics.sort();
     Admission { desired, diagnostics, broken_files: broken }
+}
+
+/// The files that are gone, while there is a broken one that nobody knew before: it may be one of them under a new name, and then nothing of
+/// it was meant to go.
+fn perhaps_renamed(declared_before: &BTreeSet<&str>, broken: &BTreeSet<String>, tree: &SourceTree) -> BTreeSet<String> {
+    let known = |path: &String| {
+        declared_before.iter().any(|file| file == path || (path.ends_with('/') && file.starts_with(path.as_str())))
+    };
+    if broken.iter().all(known) {
+        return BTreeSet::new();
+    }
+    declared_before.iter().filter(|file| !tree.files.contains_key(**file)).map(|file| (*file).to_owned()).collect()
 }
 
 /// Findings by file.

@@ -79,9 +79,28 @@ fn what_cannot_be_read_is_not_gone() {
         assert_eq!(counts(&after.desired), [row("a", 2), row("b", 1)], "{unread}");
     }
     // Another folder whose name begins alike.
+    let before =
+        admitted(&[("sub/b.yaml", &service("b", 1)), ("su/c.yaml", &service("c", 1))], &Desired::default()).desired;
     let mut tree = SourceTree::from_texts("/srv/manifests", [("a.yaml", service("a", 2))]);
     tree.unread.insert("su/".to_owned());
-    assert_eq!(counts(&admit(&tree, &before(), check_expression).desired), [row("a", 2)]);
+    assert_eq!(counts(&admit(&tree, &before, check_expression).desired), [row("a", 2), row("c", 1)]);
+}
+
+#[test]
+fn a_file_that_is_renamed_and_broken_at_once_is_not_gone() {
+    let after = admitted(&[("renamed.yaml", "kind: ["), ("sub/b.yaml", &service("b", 2))], &before());
+    assert_eq!(counts(&after.desired), [row("a", 1), row("b", 2)]);
+    assert!(
+        after
+            .diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.code == "gone-or-renamed" && diagnostic.place.file == "a.yaml")
+    );
+    // Mended, it is the renamed one; or it was another, and the first is gone.
+    let mended = admitted(&[("renamed.yaml", &service("a", 3)), ("sub/b.yaml", &service("b", 2))], &after.desired);
+    assert_eq!(counts(&mended.desired), [row("a", 3), row("b", 2)]);
+    let other = admitted(&[("renamed.yaml", &service("c", 1)), ("sub/b.yaml", &service("b", 2))], &after.desired);
+    assert_eq!(counts(&other.desired), [row("b", 2), row("c", 1)]);
 }
 
 #[test]
