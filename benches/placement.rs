@@ -94,7 +94,9 @@ fn benches(criterion: &mut Criterion) {
     for tasks in [1000, 10_000, 20_000, 100_000] {
         group.throughput(Throughput::Elements(tasks as u64));
         group.bench_with_input(BenchmarkId::from_parameter(tasks), &tasks, |bench, tasks| {
-            bench.iter(|| black_box(Placer::new(fleet.inputs(), fleet.running(*tasks), NOW, 7)).remaining(&fleet.hosts[0].0));
+            bench.iter(|| {
+                black_box(Placer::new(fleet.inputs(), fleet.running(*tasks), NOW, 7)).remaining(&fleet.hosts[0].0)
+            });
         });
     }
     group.finish();
@@ -106,7 +108,9 @@ fn benches(criterion: &mut Criterion) {
         for tasks in [1000, 10_000, 20_000, 100_000] {
             assert_eq!(fleet.place(tasks), tasks, "there is room for all");
             group.throughput(Throughput::Elements(tasks as u64));
-            group.bench_with_input(BenchmarkId::from_parameter(tasks), &tasks, |bench, tasks| bench.iter(|| fleet.place(*tasks)));
+            group.bench_with_input(BenchmarkId::from_parameter(tasks), &tasks, |bench, tasks| {
+                bench.iter(|| fleet.place(*tasks))
+            });
         }
         group.finish();
     }

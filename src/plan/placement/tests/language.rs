@@ -5,7 +5,13 @@ use query::{HostAttrs, parse};
 
 /// The host asked about: `box-a`, X86_64, disk=ssd, rack=7, ecs.instance-type by its short name, zone a, running web and db.
 fn matches(expression: &str) -> bool {
-    let labels = [("disk", "ssd"), ("rack", "7"), ("instance-type", "t2.small"), ("availability-zone", "a"), ("note", "two words")];
+    let labels = [
+        ("disk", "ssd"),
+        ("rack", "7"),
+        ("instance-type", "t2.small"),
+        ("availability-zone", "a"),
+        ("note", "two words"),
+    ];
     let labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into();
     let groups = ["service:db", "service:web"];
     let host = HostAttrs { name: "box-a", architecture: "X86_64", labels: &labels, groups: &groups };
@@ -88,8 +94,14 @@ fn expressions_mean_what_ecs_says() {
 #[test]
 fn expressions_are_written_back_simply() {
     for (text, canonical) in [
-        ("  attribute:a==b&&(!attribute:c exists||task:group   not_equals x)", "attribute:a == b and (not attribute:c exists or task:group != x)"),
-        ("(attribute:a exists and attribute:b exists) or ec2InstanceId == c", "attribute:a exists and attribute:b exists or host == c"),
+        (
+            "  attribute:a==b&&(!attribute:c exists||task:group   not_equals x)",
+            "attribute:a == b and (not attribute:c exists or task:group != x)",
+        ),
+        (
+            "(attribute:a exists and attribute:b exists) or ec2InstanceId == c",
+            "attribute:a exists and attribute:b exists or host == c",
+        ),
         ("attribute:a not in ['x y',z]", "attribute:a not_in [\"x y\", z]"),
         ("attribute:a == 'say \"hi\"'", "attribute:a == 'say \"hi\"'"),
         ("attribute:a =~ (x|y)", "attribute:a =~ \"(x|y)\""),

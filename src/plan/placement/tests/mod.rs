@@ -218,10 +218,9 @@ pub(super) fn ask(text: &str) -> Ask {
                 "ARM64" | "X86_64" => ask.architecture = Some(word.into()),
                 "FARGATE" => ask.launch_type = LaunchType::Fargate,
                 "random" => ask.strategies.push(strategy(PlacementStrategyType::Random, "")),
-                "distinct" => ask.constraints.push(PlacementConstraint {
-                    kind: PlacementConstraintType::DistinctInstance,
-                    expression: None,
-                }),
+                "distinct" => ask
+                    .constraints
+                    .push(PlacementConstraint { kind: PlacementConstraintType::DistinctInstance, expression: None }),
                 word => panic!("{word}?"),
             }
         }

@@ -34,8 +34,23 @@ fn any_fleet() -> impl Strategy<Value = Vec<OwnedHost>> {
 
 fn any_ask() -> impl Strategy<Value = Ask> {
     let rest = ["", "distinct", "ARM64", ":any", ":80", ":81 :any", ":any :any/udp", "distinct :82"];
-    let strategies = ["", "spread=zone", "spread=zone binpack=memory", "binpack=cpu", "random", "spread=attribute:disk random", "spread=host", "FARGATE"];
-    let constraint = ["", " | attribute:disk == ssd", " | attribute:disk !exists or attribute:disk == hdd", " | task:group != service:s1", " | nonsense"];
+    let strategies = [
+        "",
+        "spread=zone",
+        "spread=zone binpack=memory",
+        "binpack=cpu",
+        "random",
+        "spread=attribute:disk random",
+        "spread=host",
+        "FARGATE",
+    ];
+    let constraint = [
+        "",
+        " | attribute:disk == ssd",
+        " | attribute:disk !exists or attribute:disk == hdd",
+        " | task:group != service:s1",
+        " | nonsense",
+    ];
     let parts = (select(&["s1", "s2", "s3"][..]), 0_u32..200, 0_u32..200, 0_u64..9, any::<bool>());
     (parts, select(rest.to_vec()), select(strategies.to_vec()), select(constraint.to_vec())).prop_map(
         |((service, cpu, memory, nth, fails), rest, strategies, constraint)| {
@@ -59,7 +74,11 @@ fn as_tasks(asks: &[Ask], results: &[Result<Placement, Unplaceable>]) -> Vec<Own
             host: placement.host.clone(),
             cpu: ask.cpu,
             memory: ask.memory,
-            ports: placement.ports.iter().map(|port| HostPort { protocol: port.protocol, port: port.host_port }).collect(),
+            ports: placement
+                .ports
+                .iter()
+                .map(|port| HostPort { protocol: port.protocol, port: port.host_port })
+                .collect(),
             counts: true,
         })
         .collect()
@@ -171,20 +190,39 @@ proptest! {
 }
 
 const WORDS: [&str; 20] = [
-    "attribute:a", "task:group", "==", "!=", "=~", "!", "in", "not_in", "exists", "[", "]", ",", "(", ")", "and", "or", "not", "x", "'", "5",
+    "attribute:a",
+    "task:group",
+    "==",
+    "!=",
+    "=~",
+    "!",
+    "in",
+    "not_in",
+    "exists",
+    "[",
+    "]",
+    ",",
+    "(",
+    ")",
+    "and",
+    "or",
+    "not",
+    "x",
+    "'",
+    "5",
 ];
 
 fn any_expression() -> impl Strategy<Value = String> {
     let value = select(vec!["a", "'x y'", "\"it's\"", "''", "7.5", "and", "ü", "a:b/c"]);
     let subject = select(vec!["attribute:a", "attribute:ü", "task:group", "host"]);
-    let leaf = (subject, select(vec!["==", "!=", "in", "!in", "=~", "!~", "exists", "!exists"]), value).prop_map(|(subject, operator, value)| {
-        match operator {
+    let leaf = (subject, select(vec!["==", "!=", "in", "!in", "=~", "!~", "exists", "!exists"]), value).prop_map(
+        |(subject, operator, value)| match operator {
             "in" | "!in" => format!("{subject} {operator} [{value}, b]"),
             "exists" | "!exists" => format!("{subject} {operator}"),
             "=~" | "!~" if value == "''" => format!("{subject} {operator} (a|[bc])*"),
             _ => format!("{subject} {operator} {value}"),
-        }
-    });
+        },
+    );
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a} and {b}")),

@@ -3,18 +3,27 @@
 use super::*;
 
 /// (what it shows, hosts, tasks, requests one after the other, their outcomes)
-type Row = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+type Row =
+    (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
 const FILTERS: &[Row] = &[
     ("nothing speaks against a", &["a"], &[], &["web 256/512 :any"], &["a"]),
     ("the fleet is empty", &[], &[], &["web"], &["cluster default has no hosts"]),
-    ("hosts of other clusters are not asked", &["a", "b cluster=klp"], &[], &["web 0/9999"], &["0/1 hosts fit: 1 lacks 9999 MiB memory (has 8192)"]),
+    (
+        "hosts of other clusters are not asked",
+        &["a", "b cluster=klp"],
+        &[],
+        &["web 0/9999"],
+        &["0/1 hosts fit: 1 lacks 9999 MiB memory (has 8192)"],
+    ),
     (
         "each host is counted once, room only where it could be used",
         &["a 4096/300", "b 4096/200", "c draining disk=ssd", "d", "e disk=hdd"],
         &[],
         &["web 0/512 | host == a or host == b or attribute:disk == ssd"],
-        &["0/5 hosts fit: 2 lack 512 MiB memory (best has 300), 1 draining, 2 fail memberOf host == a or host == b or attribute:disk == ssd"],
+        &[
+            "0/5 hosts fit: 2 lack 512 MiB memory (best has 300), 1 draining, 2 fail memberOf host == a or host == b or attribute:disk == ssd",
+        ],
     ),
     (
         "every state has its word",
@@ -26,22 +35,78 @@ const FILTERS: &[Row] = &[
     ("the architecture must agree", &["a", "b ARM64"], &[], &["web ARM64", "web X86_64"], &["b", "a"]),
     ("no host has the architecture", &["a", "b"], &[], &["web ARM64"], &["0/2 hosts fit: 2 are not ARM64"]),
     ("exactly enough is enough", &["a 256/512"], &[], &["web 256/512"], &["a"]),
-    ("what was placed is reserved: cpu", &["a 256/512"], &[], &["web 200/1", "web 57/1"], &["a", "0/1 hosts fit: 1 lacks 57 CPU units (has 56)"]),
-    ("tasks that run hold room", &["a 256/512"], &["db@a 0/500"], &["web 0/13"], &["0/1 hosts fit: 1 lacks 13 MiB memory (has 12)"]),
-    ("tasks that stop hold room", &["a 256/512"], &["db@a 0/500 stopping"], &["web 0/13"], &["0/1 hosts fit: 1 lacks 13 MiB memory (has 12)"]),
-    ("an overcommitted host has nothing left", &["a 256/512"], &["db@a 999/600"], &["web 1/1", "web"], &["0/1 hosts fit: 1 lacks 1 CPU units (has 0)", "a"]),
-    ("a fixed port is held by a foreign container", &["a :80", "b"], &[], &["web :80", "web :80"], &["b", "0/2 hosts fit: 2 have port 80/tcp in use"]),
-    ("a fixed port is held by a task", &["a"], &["db@a :80"], &["web :80"], &["0/1 hosts fit: 1 has port 80/tcp in use"]),
+    (
+        "what was placed is reserved: cpu",
+        &["a 256/512"],
+        &[],
+        &["web 200/1", "web 57/1"],
+        &["a", "0/1 hosts fit: 1 lacks 57 CPU units (has 56)"],
+    ),
+    (
+        "tasks that run hold room",
+        &["a 256/512"],
+        &["db@a 0/500"],
+        &["web 0/13"],
+        &["0/1 hosts fit: 1 lacks 13 MiB memory (has 12)"],
+    ),
+    (
+        "tasks that stop hold room",
+        &["a 256/512"],
+        &["db@a 0/500 stopping"],
+        &["web 0/13"],
+        &["0/1 hosts fit: 1 lacks 13 MiB memory (has 12)"],
+    ),
+    (
+        "an overcommitted host has nothing left",
+        &["a 256/512"],
+        &["db@a 999/600"],
+        &["web 1/1", "web"],
+        &["0/1 hosts fit: 1 lacks 1 CPU units (has 0)", "a"],
+    ),
+    (
+        "a fixed port is held by a foreign container",
+        &["a :80", "b"],
+        &[],
+        &["web :80", "web :80"],
+        &["b", "0/2 hosts fit: 2 have port 80/tcp in use"],
+    ),
+    (
+        "a fixed port is held by a task",
+        &["a"],
+        &["db@a :80"],
+        &["web :80"],
+        &["0/1 hosts fit: 1 has port 80/tcp in use"],
+    ),
     ("tcp and udp are different ports", &["a :80"], &[], &["web :80/udp"], &["a"]),
-    ("a task cannot have one port twice", &["a"], &[], &["web :80 :80"], &["0/1 hosts fit: 1 cannot give port 80/tcp twice to one task"]),
-    ("distinctInstance: one on a host", &["a", "b"], &["web@a"], &["web distinct", "web distinct"], &["b", "0/2 hosts fit: 2 already run web (distinctInstance)"]),
-    ("distinctInstance overlooks tasks that stop and those of others", &["a"], &["web@a stopping", "db@a"], &["web distinct"], &["a"]),
+    (
+        "a task cannot have one port twice",
+        &["a"],
+        &[],
+        &["web :80 :80"],
+        &["0/1 hosts fit: 1 cannot give port 80/tcp twice to one task"],
+    ),
+    (
+        "distinctInstance: one on a host",
+        &["a", "b"],
+        &["web@a"],
+        &["web distinct", "web distinct"],
+        &["b", "0/2 hosts fit: 2 already run web (distinctInstance)"],
+    ),
+    (
+        "distinctInstance overlooks tasks that stop and those of others",
+        &["a"],
+        &["web@a stopping", "db@a"],
+        &["web distinct"],
+        &["a"],
+    ),
     (
         "a constraint that cannot be read lets nothing pass",
         &["a"],
         &[],
         &["web | attribute:disk = ssd"],
-        &["0/1 hosts fit: 1 cannot be judged by memberOf `attribute:disk = ssd`: a single `=`: write `==` (at byte 15)"],
+        &[
+            "0/1 hosts fit: 1 cannot be judged by memberOf `attribute:disk = ssd`: a single `=`: write `==` (at byte 15)",
+        ],
     ),
     ("task:group attracts", &["a", "b"], &["db@b"], &["web | task:group == service:db"], &["b"]),
     (
@@ -54,19 +119,106 @@ const FILTERS: &[Row] = &[
 ];
 
 const STRATEGIES: &[Row] = &[
-    ("default: even over zones", &["a zone=1", "b zone=1", "c zone=2"], &[], &["web", "web", "web", "web"], &["a", "c", "b", "c"]),
-    ("default: then fewest of the service, then fewest tasks", &["a", "b", "c"], &["web@a", "db@b"], &["web", "web", "web"], &["c", "b", "a"]),
-    ("spread counts this service only", &["a zone=1", "b zone=2"], &["db@a", "db@a", "web@b"], &["web spread=zone"], &["a"]),
-    ("spread overlooks tasks that stop", &["a zone=1", "b zone=2"], &["web@a stopping", "web@b"], &["web spread=zone"], &["a"]),
-    ("the zone's full name is the same", &["a zone=1", "b zone=2"], &["web@a"], &["web spread=attribute:ecs.availability-zone"], &["b"]),
-    ("a full zone is passed over", &["a 10/10 zone=1", "b zone=2"], &[], &["web 8/8 spread=zone", "web 8/8 spread=zone", "web 8/8 spread=zone"], &["a", "b", "b"]),
-    ("hosts without the label are one group, last of equals", &["a", "b rack=1", "c rack=2", "d"], &[], &["web spread=attribute:rack", "web spread=attribute:rack", "web spread=attribute:rack", "web spread=attribute:rack"], &["b", "c", "a", "b"]),
-    ("spread over hosts", &["a", "b"], &["web@a", "db@b", "db@b"], &["web spread=instanceId", "web spread=host"], &["b", "a"]),
-    ("binpack memory: least left that still fits", &["a 99/300", "b 1/200", "c 99/100"], &[], &["web 1/150 binpack=memory", "web 1/150 binpack=memory", "web 0/100 binpack=memory"], &["b", "a", "c"]),
-    ("binpack cpu: least left that still fits", &["a 300/1", "b 200/99", "c 100/1"], &[], &["web 150/1 binpack=cpu"], &["b"]),
-    ("strategies in order: zone, then memory", &["a 9/500 zone=1", "b 9/400 zone=1", "c 9/900 zone=2"], &[], &["web 1/100 spread=zone binpack=memory", "web 1/100 spread=zone binpack=memory", "web 1/100 spread=zone binpack=memory"], &["b", "c", "b"]),
-    ("strategies in order: memory, then zone", &["a 9/500 zone=1", "b 9/400 zone=1", "c 9/400 zone=2"], &["web@b"], &["web 1/100 binpack=memory spread=zone"], &["c"]),
-    ("FARGATE spreads whatever the strategies say", &["a 9/100 zone=1", "b 9/200 zone=2"], &["web@a"], &["web 1/1 FARGATE binpack=memory"], &["b"]),
+    (
+        "default: even over zones",
+        &["a zone=1", "b zone=1", "c zone=2"],
+        &[],
+        &["web", "web", "web", "web"],
+        &["a", "c", "b", "c"],
+    ),
+    (
+        "default: then fewest of the service, then fewest tasks",
+        &["a", "b", "c"],
+        &["web@a", "db@b"],
+        &["web", "web", "web"],
+        &["c", "b", "a"],
+    ),
+    (
+        "spread counts this service only",
+        &["a zone=1", "b zone=2"],
+        &["db@a", "db@a", "web@b"],
+        &["web spread=zone"],
+        &["a"],
+    ),
+    (
+        "spread overlooks tasks that stop",
+        &["a zone=1", "b zone=2"],
+        &["web@a stopping", "web@b"],
+        &["web spread=zone"],
+        &["a"],
+    ),
+    (
+        "the zone's full name is the same",
+        &["a zone=1", "b zone=2"],
+        &["web@a"],
+        &["web spread=attribute:ecs.availability-zone"],
+        &["b"],
+    ),
+    (
+        "a full zone is passed over",
+        &["a 10/10 zone=1", "b zone=2"],
+        &[],
+        &["web 8/8 spread=zone", "web 8/8 spread=zone", "web 8/8 spread=zone"],
+        &["a", "b", "b"],
+    ),
+    (
+        "hosts without the label are one group, last of equals",
+        &["a", "b rack=1", "c rack=2", "d"],
+        &[],
+        &[
+            "web spread=attribute:rack",
+            "web spread=attribute:rack",
+            "web spread=attribute:rack",
+            "web spread=attribute:rack",
+        ],
+        &["b", "c", "a", "b"],
+    ),
+    (
+        "spread over hosts",
+        &["a", "b"],
+        &["web@a", "db@b", "db@b"],
+        &["web spread=instanceId", "web spread=host"],
+        &["b", "a"],
+    ),
+    (
+        "binpack memory: least left that still fits",
+        &["a 99/300", "b 1/200", "c 99/100"],
+        &[],
+        &["web 1/150 binpack=memory", "web 1/150 binpack=memory", "web 0/100 binpack=memory"],
+        &["b", "a", "c"],
+    ),
+    (
+        "binpack cpu: least left that still fits",
+        &["a 300/1", "b 200/99", "c 100/1"],
+        &[],
+        &["web 150/1 binpack=cpu"],
+        &["b"],
+    ),
+    (
+        "strategies in order: zone, then memory",
+        &["a 9/500 zone=1", "b 9/400 zone=1", "c 9/900 zone=2"],
+        &[],
+        &[
+            "web 1/100 spread=zone binpack=memory",
+            "web 1/100 spread=zone binpack=memory",
+            "web 1/100 spread=zone binpack=memory",
+        ],
+        &["b", "c", "b"],
+    ),
+    (
+        "strategies in order: memory, then zone",
+        &["a 9/500 zone=1", "b 9/400 zone=1", "c 9/400 zone=2"],
+        &["web@b"],
+        &["web 1/100 binpack=memory spread=zone"],
+        &["c"],
+    ),
+    (
+        "FARGATE spreads whatever the strategies say",
+        &["a 9/100 zone=1", "b 9/200 zone=2"],
+        &["web@a"],
+        &["web 1/1 FARGATE binpack=memory"],
+        &["b"],
+    ),
     ("the name settles it", &["c", "b", "a"], &[], &["web binpack=memory"], &["a"]),
 ];
 
@@ -131,8 +283,13 @@ fn dynamic_ports_are_free_different_and_not_those_just_given_back() {
     let mut placer = placer(&fleet, &[]);
     let pair = ask("web :any :any :any/udp :81");
     let ports = placer.place(&pair.request()).unwrap().ports;
-    assert_eq!(ports.iter().map(|port| port.protocol).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Tcp]);
-    let [first, second, udp, fixed] = ports[..] .iter().map(|port| port.host_port).collect::<Vec<_>>()[..] else { panic!() };
+    assert_eq!(
+        ports.iter().map(|port| port.protocol).collect::<Vec<_>>(),
+        [Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Tcp]
+    );
+    let [first, second, udp, fixed] = ports[..].iter().map(|port| port.host_port).collect::<Vec<_>>()[..] else {
+        panic!()
+    };
     assert_eq!(fixed, 81);
     assert_ne!(first, second);
     assert!([first, second, udp].iter().all(|port| DYNAMIC_PORTS.contains(port)));
@@ -154,7 +311,8 @@ fn dynamic_ports_are_free_different_and_not_those_just_given_back() {
 #[test]
 fn the_last_dynamic_port_is_found_and_the_next_is_refused() {
     let mut host = host("a");
-    host.ports = DYNAMIC_PORTS.filter(|port| *port != 45_678).map(|port| HostPort { protocol: Protocol::Tcp, port }).collect();
+    host.ports =
+        DYNAMIC_PORTS.filter(|port| *port != 45_678).map(|port| HostPort { protocol: Protocol::Tcp, port }).collect();
     let fleet = [host];
     for nth in 0..20 {
         let mut placer = placer(&fleet, &[]);
