@@ -47,10 +47,12 @@ impl PortTable {
         if let Some(port) = wants.fixed.iter().find(|port| self.held.binary_search(port).is_ok()) {
             return Some(PortLack::Taken(*port));
         }
-        [(Protocol::Tcp, wants.dynamic_tcp), (Protocol::Udp, wants.dynamic_udp)]
-            .into_iter()
-            .find(|(protocol, wanted)| *wanted > 0 && !self.has_dynamic(*protocol, *wanted + wants.fixed.len()))
-            .map(|_| PortLack::Dynamic)
+        let lacks_dynamic = |(protocol, wanted): (Protocol, usize)| {
+            let in_range = |port: &&HostPort| port.protocol == protocol && DYNAMIC_PORTS.contains(&port.port);
+            wanted > 0 && !self.has_dynamic(protocol, wanted + wants.fixed.iter().filter(in_range).count())
+        };
+        let dynamic = [(Protocol::Tcp, wants.dynamic_tcp), (Protocol::Udp, wants.dynamic_udp)];
+        dynamic.into_iter().any(lacks_dynamic).then_some(PortLack::Dynamic)
     }
 
     fn has_dynamic(&self, protocol: Protocol, wanted: usize) -> bool {

@@ -313,6 +313,7 @@ fn the_last_dynamic_port_is_found_and_the_next_is_refused() {
     let mut host = host("a");
     host.ports =
         DYNAMIC_PORTS.filter(|port| *port != 45_678).map(|port| HostPort { protocol: Protocol::Tcp, port }).collect();
+    host.ports.extend([port("80"), port("45678/udp")]);
     let fleet = [host];
     for nth in 0..20 {
         let mut placer = placer(&fleet, &[]);
@@ -321,6 +322,7 @@ fn the_last_dynamic_port_is_found_and_the_next_is_refused() {
         assert_eq!(outcome(placer.place(&one.request())), "0/1 hosts fit: 1 has no dynamic port left");
         assert_eq!(outcome(placer.place(&ask("web :any/udp").request())), "a");
     }
+    assert_eq!(outcome(placer(&fleet, &[]).place(&ask("web :81 :45679/udp :any").request())), "a");
     let taken = ask("web :45678 :any");
     assert_eq!(outcome(placer(&fleet, &[]).place(&taken.request())), "0/1 hosts fit: 1 has no dynamic port left");
 }
