@@ -97,8 +97,8 @@ pub struct Handle {
     pub engines: watch::Receiver<Arc<BTreeMap<HostName, Arc<dyn Engine>>>>,
     /// Events and decisions.
     pub store: Arc<Store>,
-    /// What would happen, computed by the planner itself; reads only.
-    pub what_if: Arc<dyn Fn(WhatIf) -> Result<Plan, Vec<Diagnostic>> + Send + Sync>,
+    /// The manifests' folder.
+    pub manifests: PathBuf,
 }
 
 /// A question to the planner.
@@ -124,6 +124,14 @@ impl Handle {
             Ok(Err(_)) => Err(CommandError::Unavailable("it is stopping".to_owned())),
             Err(_) => Err(CommandError::Unavailable("no answer within 10 s".to_owned())),
         }
+    }
+
+    /// What would happen, by the planner itself; changes nothing.
+    ///
+    /// # Errors
+    /// The diagnostics, when a text does not pass admission or the folder cannot be read.
+    pub fn what_if(&self, question: &WhatIf) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+        super::what_if::answer(&self.snapshot(), &self.manifests, question)
     }
 
     /// The newest picture.

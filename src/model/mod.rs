@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod container;
+pub mod decision;
 pub mod desired;
 pub mod name;
 pub mod observed;

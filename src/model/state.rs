@@ -222,6 +222,8 @@ pub struct Brake {
     pub since: Timestamp,
     /// Why, in words.
     pub reason: String,
+    /// The lost hosts: the first that answers ends it.
+    pub hosts: Vec<HostName>,
     /// A person said: go on regardless.
     pub released: bool,
 }

@@ -24,8 +24,10 @@ pub struct World {
     pub state: State,
     /// How hosts can be reached just now.
     pub contacts: BTreeMap<HostName, HostContact>,
-    /// Orders under way.
+    /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: BTreeSet<ActionKey>,
+    /// Orders that went wrong: not again before this.
+    pub retry_at: BTreeMap<ActionKey, Timestamp>,
     /// Adoption first: set until every reachable host was looked at once since the controller started.
     pub settling: bool,
 }

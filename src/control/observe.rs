@@ -1,0 +1,290 @@
+//! Watching one host: heartbeats, events as hints, and complete looks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{EngineError, EventAction},
+    host::{ExecRequest, TransportError},
+    model::{
+        name::HostName,
+        observed::{EngineIdentity, HostContact, HostObservation},
+        ownership::FleetKey,
+        spec::cluster::HostLoss,
+    },
+};
+
+use super::{connect::Connection, core::Input, seams::Clock};
+
+/// A look is taken at least this often, hints or not.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Two looks in a row keep at least this distance, so that a burst of hints costs little.
+const LOOK_GAP: Duration = Duration::from_millis(100);
+/// A complete look takes no longer.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before the event stream is opened again.
+const EVENTS_RETRY: Duration = Duration::from_secs(1);
+
+/// How hosts can be reached just now: written by their observers, read before each decision.
+#[derive(Clone, Default)]
+pub struct Contacts {
+    inner: Arc<Mutex<BTreeMap<HostName, HostContact>>>,
+    changed: Arc<Notify>,
+}
+
+impl Contacts {
+    /// All of them.
+    pub fn all(&self) -> BTreeMap<HostName, HostContact> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Resolves when a host became reachable, unreachable or untrusted.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Silence counts anew from `now`: for when we ourselves were stopped for a while.
+    pub fn forgive(&self, now: crate::model::time::Timestamp) {
+        for contact in self.inner.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            contact.watched_since = now;
+        }
+    }
+
+    /// A host that cannot even be connected.
+    pub(super) fn fail(&self, host: &HostName, since: crate::model::time::Timestamp, error: String) {
+        self.update(host, |contact| {
+            contact.watched_since = since;
+            contact.error = Some(error);
+        });
+    }
+
+    fn update(&self, host: &HostName, update: impl FnOnce(&mut HostContact)) {
+        let mut contacts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let contact = contacts.entry(host.clone()).or_default();
+        let before = (contact.error.is_some(), contact.untrusted.clone(), contact.looked_at.is_some());
+        update(contact);
+        if before != (contact.error.is_some(), contact.untrusted.clone(), contact.looked_at.is_some()) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn remove(&self, host: &HostName) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+}
+
+/// One host's observer.
+pub(super) struct Observer {
+    pub(super) host: HostName,
+    pub(super) connection: Connection,
+    pub(super) loss: HostLoss,
+    pub(super) key: FleetKey,
+    pub(super) clock: Clock,
+    pub(super) contacts: Contacts,
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// Asks for a look now.
+    pub(super) hint: Arc<Notify>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Observer {
+    /// Runs until told to stop.
+    pub(super) async fn run(self) {
+        let since = self.clock.now();
+        self.contacts.update(&self.host, |contact| contact.watched_since = since);
+        let events = self.clone_for_events();
+        let follow = tokio::spawn(async move { events.await });
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.watch() => {}
+        }
+        follow.abort();
+        self.contacts.remove(&self.host);
+        // A host that hangs must not hold up the rest.
+        let _ = timeout(Duration::from_secs(2), self.connection.transport.close()).await;
+    }
+
+    async fn watch(&self) {
+        let beat_deadline = Duration::from_millis((self.loss.lost_after.as_ms() / 3).clamp(1_000, 4_000));
+        let beat_every = Duration::from_millis((self.loss.suspect_after.as_ms() / 5).clamp(250, 1_000));
+        let mut identity: Option<EngineIdentity> = None;
+        let mut next_look = Instant::now();
+        let mut last_look = Instant::now().checked_sub(LOOK_GAP).unwrap_or_else(Instant::now);
+        loop {
+            tokio::select! {
+                () = self.hint.notified() => next_look = Instant::now(),
+                () = sleep_until(next_look) => {}
+                () = sleep(beat_every) => {
+                    if !self.beat(beat_deadline).await {
+                        identity = None;
+                        next_look = Instant::now() + beat_every;
+                        continue;
+                    }
+                    if identity.is_none() {
+                        next_look = Instant::now();
+                    }
+                }
+            }
+            if Instant::now() < next_look {
+                continue;
+            }
+            sleep_until(last_look + LOOK_GAP).await;
+            last_look = Instant::now();
+            next_look = last_look + LOOK_EVERY;
+            let look = timeout(LOOK_DEADLINE, self.look(&mut identity)).await;
+            match look {
+                Ok(Ok(look)) => {
+                    let (started_at, finished_at) = (look.started_at, look.finished_at);
+                    if self.inputs.send(Input::Look(Arc::new(look))).await.is_err() {
+                        return;
+                    }
+                    self.contacts.update(&self.host, |contact| {
+                        contact.engine_answered_at = Some(finished_at);
+                        contact.link_answered_at = Some(finished_at);
+                        contact.looked_at = Some(started_at);
+                        contact.error = None;
+                        contact.untrusted = None;
+                    });
+                }
+                Ok(Err(error)) => {
+                    identity = None;
+                    self.note_error(&error);
+                    next_look = Instant::now() + beat_every;
+                }
+                Err(_) => {
+                    identity = None;
+                    self.contacts.update(&self.host, |contact| contact.error = Some("no complete list of containers within 10 s".to_owned()));
+                    next_look = Instant::now() + beat_every;
+                }
+            }
+        }
+    }
+
+    /// Whether the engine answered; if not, whether at least the machine does.
+    async fn beat(&self, deadline: Duration) -> bool {
+        let error = match timeout(deadline, self.connection.engine.ping()).await {
+            Ok(Ok(())) => {
+                let now = self.clock.now();
+                self.contacts.update(&self.host, |contact| {
+                    contact.engine_answered_at = Some(now);
+                    contact.link_answered_at = Some(now);
+                    contact.error = None;
+                });
+                return true;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => EngineError::OutcomeUnknown { what: "ping".to_owned(), reason: format!("the engine did not answer within {deadline:?}") },
+        };
+        self.note_error(&error);
+        let probe = ExecRequest { deadline, ..ExecRequest::new(["true"]) };
+        if let Ok(Ok(_)) = timeout(deadline, self.connection.transport.exec(probe)).await {
+            let now = self.clock.now();
+            self.contacts.update(&self.host, |contact| contact.link_answered_at = Some(now));
+        }
+        false
+    }
+
+    async fn look(&self, identity: &mut Option<EngineIdentity>) -> Result<HostObservation, EngineError> {
+        let started_at = self.clock.now();
+        let known = match identity {
+            Some(known) => known.clone(),
+            None => {
+                let mut seen = self.connection.engine.identify().await?;
+                seen.machine_id = self.machine_id().await;
+                identity.insert(seen).clone()
+            }
+        };
+        let verify = |labels: &BTreeMap<String, String>| self.key.owner_of(&self.host, labels);
+        let containers = self.connection.engine.list(&verify).await?;
+        Ok(HostObservation { host: self.host.clone(), started_at, finished_at: self.clock.now(), identity: known, containers })
+    }
+
+    /// `/etc/machine-id`; nothing when the SSH user may not run commands.
+    async fn machine_id(&self) -> Option<String> {
+        let request = ExecRequest { deadline: Duration::from_secs(5), output_limit_bytes: 256, ..ExecRequest::new(["cat", "/etc/machine-id"]) };
+        let output = self.connection.transport.exec(request).await.ok()?;
+        let id = std::str::from_utf8(&output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+    }
+
+    fn note_error(&self, error: &EngineError) {
+        let untrusted = match error {
+            EngineError::Unreachable(transport @ TransportError::Untrusted { .. }) => Some(transport.to_string()),
+            EngineError::Unreachable(_)
+            | EngineError::OutcomeUnknown { .. }
+            | EngineError::NotFound { .. }
+            | EngineError::NameTaken { .. }
+            | EngineError::Conflict { .. }
+            | EngineError::PortTaken { .. }
+            | EngineError::ImageMissing { .. }
+            | EngineError::RegistryUnavailable { .. }
+            | EngineError::Unauthorised { .. }
+            | EngineError::RateLimited { .. }
+            | EngineError::OutOfSpace { .. }
+            | EngineError::Refused { .. }
+            | EngineError::ServerError { .. }
+            | EngineError::Malformed { .. }
+            | EngineError::UnsupportedVersion { .. } => None,
+        };
+        tracing::debug!(host = %self.host, %error, "no answer");
+        self.contacts.update(&self.host, |contact| {
+            contact.error = Some(error.to_string());
+            if untrusted.is_some() {
+                contact.untrusted = untrusted;
+            }
+        });
+    }
+
+    /// Follows the engine's events; each that matters asks for a look.
+    fn clone_for_events(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (engine, hint, host) = (Arc::clone(&self.connection.engine), Arc::clone(&self.hint), self.host.clone());
+        async move {
+            loop {
+                match engine.events(None).await {
+                    Ok(mut events) => {
+                        // Between the last stream and this one anything may have happened.
+                        hint.notify_one();
+                        while let Some(event) = events.next().await {
+                            match event {
+                                Ok(event) if matters(&event.action) => hint.notify_one(),
+                                Ok(_) => {}
+                                Err(error) => {
+                                    tracing::debug!(%host, %error, "the event stream ended");
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                    Err(error) => tracing::debug!(%host, %error, "no event stream"),
+                }
+                sleep(EVENTS_RETRY).await;
+            }
+        }
+    }
+}
+
+fn matters(action: &EventAction) -> bool {
+    match action {
+        EventAction::Create
+        | EventAction::Start
+        | EventAction::Die { .. }
+        | EventAction::Oom
+        | EventAction::Stop
+        | EventAction::Destroy
+        | EventAction::Health => true,
+        EventAction::Kill => false,
+        // Health checks run as execs, every few seconds in every container.
+        EventAction::Other(word) => matches!(word.as_str(), "pause" | "unpause" | "rename" | "update"),
+    }
+}

@@ -1,0 +1,71 @@
+//! An order's answer → changes.
+
+use std::sync::Arc;
+
+use crate::model::{
+    action::{ActionResult, Answer, VerbName},
+    name::{ContainerName, RuntimeId},
+    state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
+    task::{Launch, StopCode, Task},
+};
+use crate::plan::{deployment, throttle};
+
+/// Notes how an order ended. Only a launch's answer changes a task: of stops and removals the next complete look tells.
+pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
+    let Some(task) = state.tasks.get(&answer.key.task) else { return Vec::new() };
+    let mut changed: Task = (**task).clone();
+    let mut changes = Vec::new();
+    match (&answer.result, answer.key.verb) {
+        (ActionResult::Done { containers }, VerbName::Launch) => {
+            changed.launch = Launch::Answered { at: answer.at };
+            note_ids(&mut changed, containers);
+        }
+        (ActionResult::Failed { reason, containers }, VerbName::Launch) => {
+            changed.launch = Launch::Answered { at: answer.at };
+            note_ids(&mut changed, containers);
+            changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
+            changes.push(Change::Service(after_failure(state, &changed, answer.at)));
+            changes.push(event(answer, &changed, "TaskFailedToStart", format!("task {} on {} could not start: {reason}", changed.id, changed.host)));
+        }
+        (ActionResult::Failed { reason, .. }, VerbName::Stop | VerbName::Remove) => {
+            changes.push(event(answer, &changed, "OrderFailed", format!("host {} refused to end task {}: {reason}", changed.host, changed.id)));
+        }
+        // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
+        (ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _) | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove) => {}
+    }
+    if changed != **task {
+        changes.push(Change::Task(Arc::new(changed)));
+    }
+    changes
+}
+
+/// A service's record after a task of it failed.
+pub(super) fn after_failure(state: &State, task: &Task, at: crate::model::time::Timestamp) -> ServiceRecord {
+    let mut record = state
+        .services
+        .get(&task.service)
+        .cloned()
+        .unwrap_or_else(|| ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() });
+    throttle::note_failure(&mut record, &task.host, at);
+    deployment::count_failure(&mut record, &task.revision);
+    record
+}
+
+fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {
+    for (name, id) in containers {
+        if let Some(container) = task.containers.get_mut(name) {
+            container.runtime_id = Some(id.clone());
+        }
+    }
+}
+
+fn event(answer: &Answer, task: &Task, reason: &str, message: String) -> Change {
+    Change::Event(Event {
+        id: 0,
+        at: answer.at,
+        subject: EventSubject::Service(task.service.clone()),
+        level: EventLevel::Warning,
+        reason: reason.to_owned(),
+        message,
+    })
+}

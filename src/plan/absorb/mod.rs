@@ -1,0 +1,9 @@
+//! What was seen, answered and wished becomes changes of the state. Pure, like the planner.
+
+mod answer;
+mod desired;
+mod observation;
+
+pub use answer::answer;
+pub use desired::{SyncVerdict, desired};
+pub use observation::{Absorbed, observation};

@@ -1,0 +1,408 @@
+//! A complete look at a host → changes of its tasks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::model::{
+    container::{ContainerState, ContainerView, HealthStatus},
+    name::{ContainerName, RevisionId, TaskId},
+    observed::{EngineIdentity, HostObservation},
+    ownership::{Claim, Owner},
+    state::{Change, Event, EventLevel, EventSubject, HostRecord, Revision, ServiceRecord, State},
+    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
+};
+use crate::plan::{deployment, health, launch, revision, throttle};
+
+/// After an order of unknown outcome, its containers may still appear for this long.
+const LATE_CONTAINER_MS: u64 = 10_000;
+
+/// What a look led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absorbed {
+    /// To be committed.
+    pub changes: Vec<Change>,
+    /// The host is not who it says it is: nothing of the look was believed.
+    pub untrusted: Option<String>,
+    /// Another controller drives this fleet: containers carry a higher epoch than ours (S7).
+    pub fenced: Option<String>,
+}
+
+/// Takes in a complete look.
+pub fn observation(state: &State, look: &Arc<HostObservation>) -> Absorbed {
+    let mut absorbed = Absorbed::default();
+    if let Some(reason) = identity_problem(state, look) {
+        absorbed.untrusted = Some(reason);
+        return absorbed;
+    }
+    let claims = look.containers.values().filter_map(|container| Some((container.owner.ours()?, container)));
+    let mut by_task: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>> = BTreeMap::new();
+    for (claim, container) in claims {
+        if claim.epoch > state.fleet.epoch {
+            absorbed.fenced = Some(format!(
+                "container {} on {} was made by a controller with epoch {}, and ours is {}: another controller drives this fleet",
+                container.name, look.host, claim.epoch, state.fleet.epoch
+            ));
+        }
+        by_task.entry(&claim.task).or_default().push((claim, container));
+    }
+    if absorbed.fenced.is_some() {
+        return absorbed;
+    }
+
+    remember_host(state, look, &mut absorbed.changes);
+    let mut records: BTreeMap<String, ServiceRecord> = BTreeMap::new();
+    for task in state.tasks.values().filter(|task| task.host == look.host) {
+        let seen = by_task.remove(&task.id).unwrap_or_default();
+        if task.last_status == LastStatus::Stopped && seen.is_empty() && task.containers.values().all(|row| row.runtime_id.is_none()) {
+            continue;
+        }
+        let mut update = Update { state, look, task: (**task).clone(), events: Vec::new(), failed: false };
+        update.containers(&seen);
+        update.judge();
+        if update.failed {
+            let record = records.entry(task.service.0.clone()).or_insert_with(|| {
+                let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
+                state.services.get(&task.service).cloned().unwrap_or_else(new)
+            });
+            throttle::note_failure(record, &look.host, look.finished_at);
+            deployment::count_failure(record, &task.revision);
+        }
+        if update.task != **task {
+            absorbed.changes.push(Change::Task(Arc::new(update.task)));
+        }
+        absorbed.changes.extend(update.events.into_iter().map(Change::Event));
+    }
+    absorbed.changes.extend(records.into_values().map(Change::Service));
+    adopt(state, look, by_task, &mut absorbed.changes);
+    report_strangers(state, look, &mut absorbed.changes);
+    absorbed
+}
+
+/// Why the host is not believed (S21): it changed, or it is the same machine as another one.
+fn identity_problem(state: &State, look: &HostObservation) -> Option<String> {
+    let now = &look.identity;
+    if let Some(known) = state.hosts.get(&look.host).and_then(|record| record.identity.as_ref())
+        && differs(known, now)
+    {
+        return Some(format!(
+            "it is another machine than before (engine {} instead of {}): reinstalled? Then: roadstead host repin {}",
+            short(&now.engine_id),
+            short(&known.engine_id),
+            look.host
+        ));
+    }
+    let twin = state.hosts.values().filter(|other| other.name != look.host).find(|other| {
+        let Some(identity) = &other.identity else { return false };
+        let same_engine = !now.engine_id.is_empty() && identity.engine_id == now.engine_id;
+        let same_machine = now.machine_id.is_some() && identity.machine_id == now.machine_id;
+        (same_engine || same_machine) && state.desired.hosts.contains_key(&other.name)
+    })?;
+    Some(format!(
+        "it has the identity of host {}: the same machine under two names, or a clone (make /etc/docker/key.json and /etc/machine-id its own, restart Docker)",
+        twin.name
+    ))
+}
+
+fn differs(known: &EngineIdentity, now: &EngineIdentity) -> bool {
+    let machine_changed = known.machine_id.is_some() && now.machine_id.is_some() && known.machine_id != now.machine_id;
+    known.engine_id != now.engine_id || machine_changed
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+fn remember_host(state: &State, look: &Arc<HostObservation>, changes: &mut Vec<Change>) {
+    let before = state.hosts.get(&look.host);
+    let mut record = before.cloned().unwrap_or_else(|| HostRecord { name: look.host.clone(), ..HostRecord::default() });
+    let machine_id = look.identity.machine_id.clone().or_else(|| record.identity.as_ref().and_then(|identity| identity.machine_id.clone()));
+    record.identity = Some(EngineIdentity { machine_id, ..look.identity.clone() });
+    if before != Some(&record) {
+        changes.push(Change::Host(record));
+    }
+    // The time of a look is kept in memory; only what it showed is durable.
+    let shown = |look: &HostObservation| (look.identity.clone(), look.containers.clone());
+    if state.observations.get(&look.host).is_none_or(|known| shown(known) != shown(look)) {
+        changes.push(Change::Observation(Arc::clone(look)));
+    }
+}
+
+/// One task against one look.
+struct Update<'a> {
+    state: &'a State,
+    look: &'a HostObservation,
+    task: Task,
+    events: Vec<Event>,
+    failed: bool,
+}
+
+impl Update<'_> {
+    /// Whether the look began after all that we did to the task: only then is absence real.
+    fn is_fresh(&self) -> bool {
+        match self.task.launch {
+            Launch::NotIssued => true,
+            Launch::Issued { .. } => false,
+            Launch::Answered { at } => self.look.started_at > at,
+        }
+    }
+
+    fn containers(&mut self, seen: &[(&Claim, &ContainerView)]) {
+        let fresh = self.is_fresh();
+        let mut restarted = false;
+        for (name, row) in &mut self.task.containers {
+            let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
+            match view {
+                Some(view) => restarted |= note_view(row, view),
+                None if fresh => {
+                    row.runtime_id = None;
+                    row.state = None;
+                    row.health = HealthStatus::Unknown;
+                }
+                None => {}
+            }
+        }
+        if restarted {
+            self.task.restarts.push(self.look.finished_at);
+            let surplus = self.task.restarts.len().saturating_sub(MAX_RESTARTS_KEPT);
+            self.task.restarts.drain(..surplus);
+        }
+        // All that was asked for exists: the launch of unknown outcome has happened.
+        if matches!(self.task.launch, Launch::Issued { .. }) && self.task.containers.values().all(|row| row.runtime_id.is_some()) {
+            self.task.launch = Launch::Answered { at: self.look.started_at };
+        }
+        self.task.health_status = health::task_health(&self.task);
+    }
+
+    fn judge(&mut self) {
+        let live = self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live));
+        match self.task.desired_status {
+            DesiredStatus::Running => {
+                if let Some(reason) = self.ended() {
+                    self.fail(reason);
+                    if !self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live)) {
+                        self.task.advance(LastStatus::Deprovisioning);
+                    }
+                } else if health::all_running(&self.task) {
+                    self.note_running();
+                } else if live {
+                    self.task.advance(LastStatus::Activating);
+                }
+            }
+            DesiredStatus::Stopped if !live && self.nothing_can_appear() => self.note_stopped(),
+            DesiredStatus::Stopped => {}
+        }
+        if self.task.last_status == LastStatus::Deprovisioning && !live && self.nothing_can_appear() {
+            self.note_stopped();
+        }
+    }
+
+    /// Why the task is over, if it is.
+    fn ended(&self) -> Option<String> {
+        if self.task.launch == Launch::NotIssued {
+            return None;
+        }
+        let fresh = self.is_fresh();
+        for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
+            match row.state {
+                Some(ContainerState::Exited | ContainerState::Dead) => return Some(exit_words(name, row)),
+                None if fresh => return Some(format!("container {name} was removed on the host by somebody")),
+                Some(ContainerState::Created | ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Removing)
+                | None => {}
+            }
+        }
+        let spec = self.state.revision(&self.task.revision)?.spec.as_deref()?;
+        let (name, code) = launch::failed_success_dependency(&self.task, spec)?;
+        Some(format!("container {name} had to end with 0 and ended with {code}"))
+    }
+
+    fn fail(&mut self, reason: String) {
+        let at = self.look.finished_at;
+        self.failed = throttle::failed_early(&self.task, at);
+        self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
+        self.event(EventLevel::Warning, "TaskEnded", format!("task {} on {} ended: {reason}", self.task.id, self.look.host));
+    }
+
+    fn note_running(&mut self) {
+        if self.task.last_status < LastStatus::Running {
+            self.task.advance(LastStatus::Running);
+            self.task.started_at = Some(self.look.finished_at);
+            self.event(EventLevel::Normal, "TaskRunning", format!("task {} runs on {}", self.task.id, self.look.host));
+        }
+    }
+
+    /// Whether no order of unknown outcome can still bring a container to life.
+    fn nothing_can_appear(&self) -> bool {
+        match self.task.launch {
+            Launch::NotIssued | Launch::Answered { .. } => self.is_fresh(),
+            Launch::Issued { at } => self.look.started_at.since_ms(at) > LATE_CONTAINER_MS,
+        }
+    }
+
+    fn note_stopped(&mut self) {
+        if self.task.last_status < LastStatus::Stopped {
+            self.task.advance(LastStatus::Stopped);
+            self.task.stopped_at = Some(self.look.finished_at);
+            self.event(EventLevel::Normal, "TaskStopped", format!("task {} on {} is over", self.task.id, self.look.host));
+        }
+    }
+
+    fn event(&mut self, level: EventLevel, reason: &str, message: String) {
+        self.events.push(Event {
+            id: 0,
+            at: self.look.finished_at,
+            subject: EventSubject::Service(self.task.service.clone()),
+            level,
+            reason: reason.to_owned(),
+            message,
+        });
+    }
+}
+
+/// Writes a container's view into its row; true when the engine restarted it since the last look.
+fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
+    let restarted = row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
+    row.runtime_id = Some(view.id.clone());
+    row.state = Some(view.state);
+    row.health = match view.state {
+        // Frozen or between two lives: whatever its last check said.
+        ContainerState::Paused | ContainerState::Restarting => HealthStatus::Unhealthy,
+        ContainerState::Created | ContainerState::Running | ContainerState::Removing | ContainerState::Exited | ContainerState::Dead => view.health,
+    };
+    row.has_health_check = view.has_health_check;
+    row.exit_code = view.exit_code;
+    row.oom_killed = view.oom_killed;
+    row.restart_count = view.restart_count;
+    row.started_at = view.started_at.or(row.started_at);
+    row.image_digest = Some(view.image_id.clone());
+    restarted
+}
+
+fn exit_words(name: &ContainerName, row: &TaskContainer) -> String {
+    let how = match (row.oom_killed, row.exit_code) {
+        (true, _) => "was killed by the kernel: it used more memory than its limit".to_owned(),
+        (false, Some(137)) => "was killed (exit code 137)".to_owned(),
+        (false, Some(code)) => format!("ended with exit code {code}"),
+        (false, None) => "ended".to_owned(),
+    };
+    format!("essential container {name} {how}")
+}
+
+/// Containers of ours that no row knows: they run since before this database, and go on.
+fn adopt(state: &State, look: &HostObservation, unknown: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>>, changes: &mut Vec<Change>) {
+    let mut stubs: BTreeMap<RevisionId, String> = BTreeMap::new();
+    for (id, seen) in unknown {
+        if state.tasks.contains_key(id) {
+            // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
+            continue;
+        }
+        let Some((claim, _)) = seen.first() else { continue };
+        let revision = adopted_revision(state, &mut stubs, claim, look, changes);
+        let mut task = Task {
+            id: id.clone(),
+            cluster: claim.cluster.clone(),
+            service: claim.service.clone(),
+            slot: claim.slot,
+            revision,
+            host: look.host.clone(),
+            launch_type: claim.launch_type,
+            cpu: claim.task_cpu,
+            memory: claim.task_memory,
+            desired_status: DesiredStatus::Running,
+            last_status: LastStatus::Pending,
+            health_status: HealthStatus::Unknown,
+            launch: Launch::Answered { at: crate::model::time::Timestamp(0) },
+            containers: seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view))).collect(),
+            epoch: claim.epoch,
+            created_at: crate::model::time::Timestamp(claim.task_created_at_ms),
+            started_at: None,
+            healthy_at: None,
+            stopping_at: None,
+            stopped_at: None,
+            stop_code: None,
+            stopped_reason: None,
+            restarts: Vec::new(),
+        };
+        task.health_status = health::task_health(&task);
+        let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));
+        if lives && health::all_running(&task) {
+            task.advance(LastStatus::Running);
+            // It has been up for long, as far as anyone knows.
+            task.started_at = task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
+        } else if !lives {
+            task.order_stop(look.finished_at, StopCode::ServiceSchedulerInitiated, "it had ended before the database knew of it");
+        }
+        let message = format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host);
+        changes.push(Change::Event(Event {
+            id: 0,
+            at: look.finished_at,
+            subject: EventSubject::Service(task.service.clone()),
+            level: EventLevel::Normal,
+            reason: "TaskAdopted".to_owned(),
+            message,
+        }));
+        changes.push(Change::Task(Arc::new(task)));
+    }
+}
+
+/// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks.
+fn adopted_revision(state: &State, stubs: &mut BTreeMap<RevisionId, String>, claim: &Claim, look: &HostObservation, changes: &mut Vec<Change>) -> RevisionId {
+    let family = &claim.revision.family;
+    if let Some(known) = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash) {
+        return known.id.clone();
+    }
+    let made_now = stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
+    if let Some(known) = made_now.or_else(|| revision::find_by_hash(state, family, &claim.revision_hash)) {
+        return known;
+    }
+    let taken = |id: &RevisionId| state.revision(id).is_some() || stubs.contains_key(id);
+    let mut id = claim.revision.clone();
+    while taken(&id) {
+        id.number = id.number.saturating_add(1);
+    }
+    stubs.insert(id.clone(), claim.revision_hash.clone());
+    changes.push(Change::Revision(Revision { id: id.clone(), hash: claim.revision_hash.clone(), spec: None, created_at: look.finished_at }));
+    id
+}
+
+fn adopted_container(claim: &Claim, view: &ContainerView) -> TaskContainer {
+    let mut row = TaskContainer {
+        created_name: claim.created_name.clone(),
+        essential: claim.essential,
+        image: view.image.clone(),
+        image_digest: None,
+        runtime_id: None,
+        state: None,
+        health: HealthStatus::Unknown,
+        has_health_check: false,
+        exit_code: None,
+        oom_killed: false,
+        restart_count: 0,
+        started_at: None,
+        // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
+        ports: if view.state.is_live() { view.ports.clone() } else { Vec::new() },
+    };
+    note_view(&mut row, view);
+    row
+}
+
+/// Says once of containers that carry our fleet's name without a right digest: they are never touched.
+fn report_strangers(state: &State, look: &HostObservation, changes: &mut Vec<Change>) {
+    let known: BTreeSet<_> = state.observations.get(&look.host).map(|known| known.containers.keys().collect()).unwrap_or_default();
+    for container in look.containers.values().filter(|container| !known.contains(&container.id)) {
+        let what = match &container.owner {
+            Owner::Forged => "carries our labels without a valid digest".to_owned(),
+            Owner::OtherFleet { fleet } => format!("belongs to another fleet ({fleet}); if that was this one, its key is lost: give the old one with --fleet-key"),
+            Owner::Ours(_) | Owner::Foreign => continue,
+        };
+        changes.push(Change::Event(Event {
+            id: 0,
+            at: look.finished_at,
+            subject: EventSubject::Host(look.host.clone()),
+            level: EventLevel::Warning,
+            reason: "StrangeContainer".to_owned(),
+            message: format!("container {} on {} {what}: it is left alone", container.name, look.host),
+        }));
+    }
+}

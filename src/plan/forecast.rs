@@ -1,0 +1,107 @@
+//! What would happen if everything went well: the planner asked again and again, each order pretended done.
+//!
+//! `plan`, `simulate` and `apply` answer from here, so that what-if is the very function that decides.
+
+use std::sync::Arc;
+
+use crate::model::{
+    action::{Action, ActionKey, Verb, VerbName},
+    container::{ContainerState, HealthStatus},
+    name::RuntimeId,
+    report::Waiting,
+    spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
+    task::{LastStatus, Launch, Task},
+    time::Timestamp,
+    world::{Plan, Subject, World},
+};
+
+/// More rounds than any deployment of the allowed sizes needs.
+const MAX_ROUNDS: usize = 2_000;
+
+/// All changes, orders and reasons until nothing is left to do, as one plan; `waiting` is what still waits then.
+pub fn forecast(world: &World) -> Plan {
+    let mut world = world.clone();
+    let in_flight: Vec<ActionKey> = std::mem::take(&mut world.in_flight).into_iter().collect();
+    world.retry_at.clear();
+    for key in in_flight.iter().filter(|key| key.verb == VerbName::Launch) {
+        change(&mut world, &key.task.clone(), |task, spec| pretend_launched(task, None, spec));
+    }
+    let mut whole = Plan::default();
+    for _ in 0..MAX_ROUNDS {
+        let round = crate::plan::plan(&world);
+        for change in &round.changes {
+            world.state.apply(change);
+        }
+        for action in &round.actions {
+            pretend(&mut world, action);
+        }
+        whole.report.doing.extend(round.report.doing);
+        whole.report.waiting = round.report.waiting;
+        whole.wake_at = round.wake_at;
+        whole.changes.extend(round.changes.iter().cloned());
+        whole.actions.extend(round.actions.iter().cloned());
+        if round.actions.is_empty() && round.changes.is_empty() {
+            return whole;
+        }
+    }
+    whole.report.waiting.push(Waiting {
+        subject: Subject::Fleet,
+        reason: format!("the forecast ends after {MAX_ROUNDS} rounds"),
+        wakes_when: "the first part is done".to_owned(),
+        wakes_at: None,
+    });
+    whole
+}
+
+fn pretend(world: &mut World, action: &Action) {
+    match &action.verb {
+        Verb::Launch { containers } => {
+            let started: Vec<&str> = containers.iter().filter(|step| step.start).map(|step| step.container.as_str()).collect();
+            change(world, &action.task, |task, spec| pretend_launched(task, Some(&started), spec));
+        }
+        Verb::Stop { .. } | Verb::Remove { .. } => change(world, &action.task, |task, _| {
+            for row in task.containers.values_mut() {
+                row.state = None;
+                row.runtime_id = None;
+            }
+            task.advance(LastStatus::Stopped);
+            task.stopped_at = Some(task.stopping_at.unwrap_or_default());
+        }),
+    }
+}
+
+/// `started`: the containers that were started; all when absent.
+fn pretend_launched(task: &mut Task, started: Option<&[&str]>, spec: Option<&TaskDefinitionSpec>) {
+    // Long ago, so that no waiting time stands between.
+    let long_ago = Timestamp(1);
+    task.launch = Launch::Answered { at: long_ago };
+    for (name, row) in &mut task.containers {
+        row.runtime_id = Some(RuntimeId(format!("{}-{name}", task.id)));
+        if started.is_none_or(|started| started.contains(&name.as_str())) {
+            let must_end = spec.is_some_and(|spec| {
+                spec.container_definitions.iter().flat_map(|definition| &definition.depends_on).any(|dependency| {
+                    dependency.container_name == name.as_str()
+                        && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
+                })
+            });
+            row.state = Some(if must_end { ContainerState::Exited } else { ContainerState::Running });
+            row.exit_code = must_end.then_some(0);
+            row.health = HealthStatus::Healthy;
+        } else if row.state.is_none() {
+            row.state = Some(ContainerState::Created);
+        }
+    }
+    if crate::plan::health::all_running(task) {
+        task.advance(LastStatus::Running);
+        task.started_at = Some(long_ago);
+        task.health_status = HealthStatus::Healthy;
+    }
+}
+
+fn change(world: &mut World, id: &crate::model::name::TaskId, change: impl FnOnce(&mut Task, Option<&TaskDefinitionSpec>)) {
+    let Some(task) = world.state.tasks.get(id) else { return };
+    let spec = world.state.revision(&task.revision).and_then(|revision| revision.spec.clone());
+    let mut task = (**task).clone();
+    change(&mut task, spec.as_deref());
+    world.state.tasks.insert(id.clone(), Arc::new(task));
+}

@@ -1,0 +1,61 @@
+//! When a task is healthy.
+//!
+//! Rules: "Health check", ECS task definition parameters; "healthy" for deployments, ECS service scheduler.
+
+use crate::model::{
+    container::{ContainerState, HealthStatus},
+    task::{LastStatus, Task},
+    time::Timestamp,
+};
+
+/// A crash loop: this many engine restarts …
+pub(super) const CRASH_LOOP_RESTARTS: usize = 3;
+/// … within this time.
+pub(super) const CRASH_LOOP_WINDOW_MS: u64 = 5 * 60_000;
+
+/// Task health over the essential containers: any UNHEALTHY → UNHEALTHY; else any UNKNOWN → UNKNOWN; else HEALTHY.
+pub fn task_health(task: &Task) -> HealthStatus {
+    let verdicts = || task.containers.values().filter(|container| container.essential).map(|container| container.health);
+    if verdicts().any(|health| health == HealthStatus::Unhealthy) {
+        HealthStatus::Unhealthy
+    } else if verdicts().any(|health| health == HealthStatus::Unknown) {
+        HealthStatus::Unknown
+    } else {
+        HealthStatus::Healthy
+    }
+}
+
+/// Whether every essential container runs now.
+pub fn all_running(task: &Task) -> bool {
+    task.containers
+        .values()
+        .filter(|container| container.essential)
+        .all(|container| container.state == Some(ContainerState::Running))
+}
+
+/// Whether a task counts as healthy at `now`; `Err` tells when it will by itself, if it only has to wait.
+///
+/// With a check: HEALTHY. Without any: RUNNING for `minimum_healthy_ms`.
+pub fn healthy(task: &Task, minimum_healthy_ms: u64, now: Timestamp) -> Result<(), Option<Timestamp>> {
+    if !task.is_wanted() || task.last_status != LastStatus::Running || !all_running(task) {
+        return Err(None);
+    }
+    let mut healthy_at = Timestamp(0);
+    for container in task.containers.values().filter(|container| container.essential) {
+        if container.has_health_check {
+            if container.health != HealthStatus::Healthy {
+                return Err(None);
+            }
+        } else {
+            // By our own clock: the host's may be wrong. A restart by the engine starts the wait anew.
+            let running_since = task.restarts.last().copied().max(task.started_at).unwrap_or(now);
+            healthy_at = healthy_at.max(running_since.plus_ms(minimum_healthy_ms));
+        }
+    }
+    if healthy_at <= now { Ok(()) } else { Err(Some(healthy_at)) }
+}
+
+/// How many engine restarts fall into the crash-loop window.
+pub(super) fn recent_restarts(task: &Task, now: Timestamp) -> usize {
+    task.restarts.iter().filter(|at| now.since_ms(**at) < CRASH_LOOP_WINDOW_MS).count()
+}

@@ -1,0 +1,45 @@
+//! World → Plan. Everything clever lives here, and nothing that does I/O.
+//!
+//! *Architecture invariant:* synchronous, no clock, no randomness, ordered maps only: the same World gives the same Plan,
+//! byte for byte. What was seen and answered becomes changes in [`absorb`]; what follows from them is decided in [`plan`].
+
+pub mod absorb;
+mod daemon;
+mod deployment;
+mod draft;
+pub mod forecast;
+mod gc;
+pub mod health;
+mod hosts;
+mod launch;
+mod orders;
+pub mod placement;
+mod replica;
+pub mod revision;
+mod service;
+mod throttle;
+
+pub use hosts::host_status;
+
+use crate::model::world::{Plan, Subject, World};
+use draft::Draft;
+
+/// Decides everything that can be decided now.
+pub fn plan(world: &World) -> Plan {
+    let mut draft = Draft::new(world);
+    hosts::judge(&mut draft);
+    if world.settling {
+        draft.waiting(
+            Subject::Fleet,
+            "the controller has just started and first looks at every host, so that it adopts what runs",
+            "every host has answered or is counted as lost",
+            None,
+        );
+        return draft.finish();
+    }
+    revision::number(&mut draft);
+    service::reconcile(&mut draft);
+    orders::issue(&mut draft);
+    gc::forget(&mut draft);
+    draft.finish()
+}

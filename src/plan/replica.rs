@@ -1,0 +1,278 @@
+//! REPLICA services: `desiredCount` tasks, kept within floor and ceiling.
+//!
+//! Rules: "Deployment configuration" and "Service scheduler", ECS developer guide. Floor = ceil(desired × minimum %),
+//! ceiling = floor(desired × maximum %), over tasks that run or may.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    container::{ContainerState, HealthStatus},
+    name::TaskId,
+    spec::service::DeploymentConfiguration,
+    task::{LastStatus, StopCode, Task},
+    world::{HostStatus, Subject},
+};
+
+use super::{
+    draft::Draft,
+    health,
+    service::{self, Subjected},
+};
+
+/// Fewest healthy and most live tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) floor: usize,
+    pub(super) ceiling: usize,
+}
+
+/// Bounds for `desired` tasks; defaults as given (REPLICA 100/200, DAEMON 0/100).
+pub(super) fn bounds(desired: usize, configuration: &DeploymentConfiguration, default_minimum: u32, default_maximum: u32) -> Bounds {
+    let minimum = configuration.minimum_healthy_percent.unwrap_or(default_minimum) as usize;
+    let maximum = configuration.maximum_percent.unwrap_or(default_maximum) as usize;
+    Bounds { floor: (desired * minimum).div_ceil(100), ceiling: desired * maximum / 100 }
+}
+
+/// Why a task is to be replaced by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replace {
+    /// It runs another revision.
+    Outdated,
+    /// Its host drains.
+    Draining,
+    /// Its health check fails.
+    Unhealthy,
+    /// Its engine restarts it again and again.
+    CrashLoop,
+}
+
+impl Replace {
+    fn code(self) -> StopCode {
+        match self {
+            Self::Outdated => StopCode::ServiceSchedulerInitiated,
+            Self::Draining => StopCode::TerminationNotice,
+            Self::Unhealthy => StopCode::ServiceSchedulerInitiated,
+            Self::CrashLoop => StopCode::EssentialContainerExited,
+        }
+    }
+
+    fn words(self, service: &Subjected<'_>, task: &Task) -> String {
+        match self {
+            Self::Outdated => format!("{} replaces {}", service.target, task.revision),
+            Self::Draining => format!("host {} is being drained", task.host),
+            Self::Unhealthy => unhealthy_words(task),
+            Self::CrashLoop => crash_loop_words(task),
+        }
+    }
+}
+
+/// Why a task counts as unhealthy, in words.
+pub(super) fn unhealthy_words(task: &Task) -> String {
+    let paused = task.containers.iter().find(|(_, container)| container.state == Some(ContainerState::Paused));
+    match paused {
+        Some((name, _)) => format!("somebody paused its container {name}"),
+        None => "its health check fails".to_owned(),
+    }
+}
+
+/// What a crash loop looked like, in words.
+pub(super) fn crash_loop_words(task: &Task) -> String {
+    let culprit = task.containers.iter().max_by_key(|(_, container)| container.restart_count);
+    let (name, code) = culprit.map_or(("?", None), |(name, container)| (name.as_str(), container.exit_code));
+    let code = code.map_or_else(String::new, |code| format!(", last with exit code {code}"));
+    format!("container {name} was restarted {} times in 5 minutes{code}", health::CRASH_LOOP_RESTARTS)
+}
+
+/// Whether a task must be given up for its own behaviour.
+pub(super) fn crash_loops(draft: &Draft<'_>, task: &Task) -> bool {
+    health::recent_restarts(task, draft.now()) >= health::CRASH_LOOP_RESTARTS
+}
+
+/// Whether a task is unhealthy for good: failing checks are overlooked within the grace period.
+pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId) -> bool {
+    let Some(task) = draft.task(id) else { return false };
+    if task.health_status != HealthStatus::Unhealthy || task.last_status != LastStatus::Running {
+        return false;
+    }
+    let overlooked_until = task.started_at.unwrap_or(draft.now()).plus_ms(service.spec.health_check_grace_period_seconds.as_ms());
+    draft.wake_at(overlooked_until);
+    overlooked_until <= draft.now()
+}
+
+pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
+    let desired = service.spec.desired_count as usize;
+    let bounds = bounds(desired, &service.spec.deployment_configuration, 100, 200);
+    let wanted: Vec<TaskId> = service.wanted(draft).into_iter().map(|task| task.id.clone()).collect();
+
+    let mut keepers: Vec<TaskId> = Vec::new();
+    let mut replaced: Vec<(TaskId, Replace)> = Vec::new();
+    for id in wanted {
+        match reason_to_replace(draft, service, &id) {
+            // A crash loop is over at once: what it does is not service.
+            Some(why @ Replace::CrashLoop) => end_crash_loop(draft, service, &id, why),
+            Some(why) => replaced.push((id, why)),
+            None => keepers.push(id),
+        }
+    }
+
+    let missing = desired.saturating_sub(keepers.len());
+    let started = start_missing(draft, service, bounds, missing, replaced.len());
+    if draft.braked() {
+        return;
+    }
+    stop_replaced(draft, service, bounds, desired, &keepers, &replaced, missing > started);
+    scale_in(draft, service, bounds, desired, &keepers);
+}
+
+fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId) -> Option<Replace> {
+    let unhealthy = is_unhealthy(draft, service, id);
+    let task = draft.task(id)?;
+    if crash_loops(draft, task) {
+        Some(Replace::CrashLoop)
+    } else if task.revision != service.target {
+        Some(Replace::Outdated)
+    } else if draft.statuses.get(&task.host) == Some(&HostStatus::Draining) {
+        Some(Replace::Draining)
+    } else if unhealthy {
+        Some(Replace::Unhealthy)
+    } else {
+        None
+    }
+}
+
+fn end_crash_loop(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId, why: Replace) {
+    let Some(task) = draft.task(id).cloned() else { return };
+    service::stop(draft, id, why.code(), &why.words(service, &task));
+    let now = draft.now();
+    service::change_record(draft, service.name, |record| {
+        super::throttle::note_failure(record, &task.host, now);
+        super::deployment::count_failure(record, &task.revision);
+    });
+}
+
+/// Starts what is missing, as far as the ceiling and the throttle allow; returns how many.
+fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, missing: usize, replaced: usize) -> usize {
+    if missing == 0 {
+        return 0;
+    }
+    let subject = || Subject::Service(service.name.clone());
+    let room = bounds.ceiling.saturating_sub(service.counted_live(draft));
+    let allowed = missing.min(room);
+    if allowed == 0 {
+        if replaced == 0 {
+            draft.waiting(subject(), format!("{missing} tasks are missing, and old ones must end first (ceiling {})", bounds.ceiling), "a task ends", None);
+        }
+        return 0;
+    }
+    if let Some(at) = service.throttled_until(draft) {
+        let failures = draft.service(service.name).consecutive_failures;
+        let reason = format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
+        draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
+        return 0;
+    }
+    let mut slots = free_slots(draft, service);
+    let failed_before = draft.service(service.name).consecutive_failures > 0;
+    // After failures one task at a time tries whether it is better now.
+    let allowed = if failed_before { 1 } else { allowed };
+    for started in 0..allowed {
+        let slot = slots.next().unwrap_or(u32::MAX);
+        let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
+        if let Err(unplaceable) = service::start(draft, service, slot, None, &reason) {
+            let still = missing - started;
+            draft.waiting(subject(), format!("{still} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count), "a host has room or becomes ACTIVE", None);
+            return started;
+        }
+    }
+    if allowed < missing {
+        let why = if failed_before { "one task at a time is tried after a failure".to_owned() } else { format!("the ceiling is {}", bounds.ceiling) };
+        draft.waiting(subject(), format!("{} more tasks are to be started: {why}", missing - allowed), "the started ones are healthy", None);
+    }
+    allowed
+}
+
+/// Slot numbers that no live task of the service has, ascending.
+fn free_slots(draft: &Draft<'_>, service: &Subjected<'_>) -> impl Iterator<Item = u32> + use<> {
+    let taken: BTreeSet<u32> = service.live.iter().filter_map(|id| draft.task(id)).filter(|task| task.is_live()).map(|task| task.slot).collect();
+    (1..u32::MAX).filter(move |slot| !taken.contains(slot))
+}
+
+/// Stops tasks that are to be replaced: healthy ones while the floor stays kept, others once their place is filled or
+/// nothing can be started without it.
+fn stop_replaced(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    bounds: Bounds,
+    desired: usize,
+    keepers: &[TaskId],
+    replaced: &[(TaskId, Replace)],
+    starts_are_blocked: bool,
+) {
+    let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
+    let healthy_keepers = keepers.iter().filter(|id| is_healthy(draft, id)).count();
+    let healthy_replaced = replaced.iter().filter(|(id, _)| is_healthy(draft, id)).count();
+    let mut budget = (healthy_keepers + healthy_replaced).saturating_sub(bounds.floor);
+    // Start-first where the ceiling allows it: a task goes only when a healthy one took its place, unless none can be
+    // started before it went.
+    let mut places_filled = (healthy_keepers + replaced.len()).saturating_sub(desired);
+    let ceiling_blocks = starts_are_blocked && service.counted_live(draft) >= bounds.ceiling;
+    for (id, why) in replaced {
+        let Some(task) = draft.task(id).cloned() else { continue };
+        let healthy = service.healthy(draft, &task);
+        let never_ran = task.last_status < LastStatus::Running;
+        let may_go = if healthy {
+            budget > 0 && (places_filled > 0 || ceiling_blocks || bounds.floor < desired)
+        } else {
+            never_ran || places_filled > 0 || ceiling_blocks
+        };
+        if !may_go {
+            let reason = format!("{}: it stays until a healthy task takes its place (floor {})", why.words(service, &task), bounds.floor);
+            draft.waiting(Subject::Task(id.clone()), reason, "a new task is healthy", None);
+            continue;
+        }
+        if healthy {
+            budget -= 1;
+        }
+        places_filled = places_filled.saturating_sub(1);
+        service::stop(draft, id, why.code(), &why.words(service, &task));
+    }
+}
+
+/// Stops what is beyond the desired count, by ECS's rule of choice.
+fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desired: usize, keepers: &[TaskId]) {
+    let surplus = keepers.len().saturating_sub(desired);
+    if surplus == 0 {
+        return;
+    }
+    let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
+    let healthy_all = keepers.iter().filter(|id| is_healthy(draft, id)).count();
+    let mut budget = healthy_all.saturating_sub(bounds.floor);
+    let chosen = service::choose_scale_in(draft, service, keepers, surplus);
+    for id in chosen {
+        if is_healthy(draft, &id) {
+            if budget == 0 {
+                draft.waiting(Subject::Task(id), format!("it is one too many, but the floor is {}", bounds.floor), "another task is healthy", None);
+                continue;
+            }
+            budget -= 1;
+        }
+        service::stop(draft, &id, StopCode::ServiceSchedulerInitiated, &format!("{} wants only {desired} tasks", service.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floor_rounds_up_and_ceiling_down() {
+        let with = |minimum, maximum| DeploymentConfiguration {
+            minimum_healthy_percent: Some(minimum),
+            maximum_percent: Some(maximum),
+            ..DeploymentConfiguration::default()
+        };
+        assert_eq!(bounds(3, &with(50, 150), 100, 200), Bounds { floor: 2, ceiling: 4 });
+        assert_eq!(bounds(1, &with(0, 100), 100, 200), Bounds { floor: 0, ceiling: 1 });
+        assert_eq!(bounds(4, &DeploymentConfiguration::default(), 100, 200), Bounds { floor: 4, ceiling: 8 });
+        assert_eq!(bounds(4, &DeploymentConfiguration::default(), 0, 100), Bounds { floor: 0, ceiling: 4 });
+    }
+}

@@ -1,0 +1,57 @@
+//! The start throttle: services whose tasks fail one after the other are started ever more slowly.
+//!
+//! Rule: "Service throttle logic", ECS developer guide.
+
+use crate::model::{
+    name::HostName,
+    state::{MAX_FAILURES_KEPT, ServiceRecord},
+    task::Task,
+    time::Timestamp,
+};
+
+/// The longest pause between two starts.
+const MAX_DELAY_MS: u64 = 15 * 60_000;
+/// A task that ended this soon after it was first healthy failed, too.
+const EARLY_END_MS: u64 = 10_000;
+
+/// The pause after `failures` in a row: none after the first, then 2 s, 4 s … 15 min.
+pub(super) fn delay_ms(failures: u32) -> u64 {
+    match failures {
+        0 | 1 => 0,
+        more => 1000_u64.checked_shl((more - 1).min(20)).unwrap_or(MAX_DELAY_MS).min(MAX_DELAY_MS),
+    }
+}
+
+/// Whether the end of this task at `now` is a failed start rather than the end of a life.
+pub(super) fn failed_early(task: &Task, now: Timestamp) -> bool {
+    task.healthy_at.is_none_or(|healthy_at| now.since_ms(healthy_at) < EARLY_END_MS)
+}
+
+/// Counts a failed start.
+pub(super) fn note_failure(record: &mut ServiceRecord, host: &HostName, now: Timestamp) {
+    // What failed together counts once: ten tasks of one killed host are not ten attempts.
+    if record.failures.last().is_none_or(|(at, _)| *at != now) {
+        record.consecutive_failures = record.consecutive_failures.saturating_add(1);
+    }
+    record.not_before = Some(now.plus_ms(delay_ms(record.consecutive_failures)));
+    record.failures.push((now, host.clone()));
+    let surplus = record.failures.len().saturating_sub(MAX_FAILURES_KEPT);
+    record.failures.drain(..surplus);
+}
+
+/// A task became healthy, or a new revision came: starts are free again.
+pub(super) fn reset(record: &mut ServiceRecord) {
+    record.consecutive_failures = 0;
+    record.not_before = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_a_quarter_of_an_hour() {
+        let delays: Vec<u64> = [0, 1, 2, 3, 4, 10, 11, 100].into_iter().map(|n| delay_ms(n) / 1000).collect();
+        assert_eq!(delays, [0, 0, 2, 4, 8, 512, 900, 900]);
+    }
+}
