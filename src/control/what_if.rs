@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    manifest::{self, SourceFile},
+    manifest,
     model::{
         diagnostic::{Diagnostic, Place, Severity},
         report::Waiting,
@@ -30,7 +30,7 @@ pub(super) fn answer(snapshot: &Snapshot, root: &Path, question: &WhatIf) -> Res
         }]
     })?;
     for (path, text) in &question.files {
-        tree.files.insert(path.clone(), SourceFile::new(path.as_str(), text.as_str()));
+        tree.put(path.as_str(), text.as_str());
     }
     let admission = manifest::admit(&tree, &snapshot.world.state.desired, check_expression);
     if admission.has_errors() {

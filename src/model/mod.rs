@@ -4,6 +4,7 @@ pub mod action;
 pub mod container;
 pub mod decision;
 pub mod desired;
+pub mod diagnostic;
 pub mod name;
 pub mod observed;
 pub mod ownership;

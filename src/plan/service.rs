@@ -243,7 +243,7 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         let answered = world.contacts.get(name).is_some_and(|contact| contact.looked_at.is_some());
         let accepts = match draft.statuses.get(name).copied() {
             Some(HostStatus::Active) if answered => Ok(()),
-            Some(HostStatus::Active) | None => Err(Refusal::NotSeenYet),
+            Some(HostStatus::Active) | None => Err(Refusal::NotSeen),
             Some(HostStatus::Cordoned) => Err(Refusal::Cordoned),
             Some(HostStatus::Draining) => Err(Refusal::Draining),
             Some(HostStatus::Suspect) => Err(Refusal::Suspect),

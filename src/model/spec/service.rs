@@ -1,7 +1,12 @@
 //! Kind `Service`, with ECS's field names.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{NotActedOn, TaskDefinitionSpec};
 use crate::model::{name::ClusterName, quantity::Seconds};
@@ -85,13 +90,38 @@ pub struct ServiceSpec {
 }
 
 /// What `taskDefinition` may be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TaskDefinitionRef {
     /// `auth` or `auth:3`.
     Named(String),
     /// In place; its family is the service's name unless it says another.
     Inline(Box<TaskDefinitionSpec>),
+}
+
+/// By hand, since a derived untagged enum forgets what was wrong and where.
+impl<'de> Deserialize<'de> for TaskDefinitionRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = TaskDefinitionRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a task definition, or a task definition")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(TaskDefinitionRef::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(TaskDefinitionRef::Inline)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// ECS's launch types.

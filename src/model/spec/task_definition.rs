@@ -2,10 +2,13 @@
 //!
 //! Rules: "Task definition parameters", ECS developer guide.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 
 use super::{NotActedOn, service::PlacementConstraint};
 use crate::model::quantity::{CpuUnits, Mebibytes, Seconds};
@@ -237,34 +240,65 @@ struct KeyValuePair {
 }
 
 /// Text; numbers and booleans are taken as they are written.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
-    Whole(i64),
-    Fraction(f64),
-    Truth(bool),
-}
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+struct Scalar(String);
 
-impl Default for Scalar {
-    fn default() -> Self {
-        Self::Text(String::new())
+impl JsonSchema for Scalar {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scalar".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
     }
 }
 
-impl Scalar {
-    fn into_text(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Whole(number) => number.to_string(),
-            Self::Fraction(number) => number.to_string(),
-            Self::Truth(truth) => truth.to_string(),
+/// Asks for text, so that a format that knows how a number was written (`1.10`) hands it over so.
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsText;
+
+        impl Visitor<'_> for AsText {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+
+            fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
+                Ok(Scalar(truth.to_string()))
+            }
         }
+
+        deserializer.deserialize_str(AsText)
     }
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// The two forms, for the schema.
+#[derive(JsonSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
 enum EnvironmentForm {
     List(Vec<KeyValuePair>),
     Map(BTreeMap<String, Scalar>),
@@ -272,16 +306,45 @@ enum EnvironmentForm {
 
 impl<'de> Deserialize<'de> for Environment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match EnvironmentForm::deserialize(deserializer)? {
-            EnvironmentForm::List(pairs) => pairs.into_iter().map(|pair| (pair.name, pair.value.into_text())).collect(),
-            EnvironmentForm::Map(map) => map.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
-        }))
+        struct ListOrMap;
+
+        impl<'de> Visitor<'de> for ListOrMap {
+            type Value = Environment;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of `name` and `value`, or a mapping")
+            }
+
+            fn visit_unit<E>(self) -> Result<Environment, E> {
+                Ok(Environment::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Environment, A::Error> {
+                let mut variables = BTreeMap::new();
+                while let Some(KeyValuePair { name, value }) = list.next_element()? {
+                    variables.insert(name, value.0);
+                }
+                Ok(Environment(variables))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
+                let mut variables = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
+                    variables.insert(name, value.0);
+                }
+                Ok(Environment(variables))
+            }
+        }
+
+        deserializer.deserialize_any(ListOrMap)
     }
 }
 
 impl Serialize for Environment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|(name, value)| KeyValuePair { name: name.clone(), value: Scalar::Text(value.clone()) }))
+        serializer.collect_seq(
+            self.0.iter().map(|(name, value)| KeyValuePair { name: name.clone(), value: Scalar(value.clone()) }),
+        )
     }
 }
 
@@ -377,18 +440,35 @@ pub struct HealthCheck {
     pub start_period: Seconds,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// The two forms, for the schema.
+#[derive(JsonSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
 enum TextOrList {
     Text(String),
     List(Vec<String>),
 }
 
 fn text_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(match TextOrList::deserialize(deserializer)? {
-        TextOrList::Text(line) => vec!["CMD-SHELL".to_owned(), line],
-        TextOrList::List(list) => list,
-    })
+    struct Either;
+
+    impl<'de> Visitor<'de> for Either {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of words, or a line for the shell")
+        }
+
+        fn visit_str<E>(self, line: &str) -> Result<Self::Value, E> {
+            Ok(vec!["CMD-SHELL".to_owned(), line.to_owned()])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            Deserialize::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    deserializer.deserialize_any(Either)
 }
 
 /// Restarts by the engine.

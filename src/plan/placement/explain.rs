@@ -129,7 +129,8 @@ impl fmt::Display for Unplaceable {
 
 impl Reason {
     fn write(&self, f: &mut fmt::Formatter<'_>, one: bool) -> fmt::Result {
-        let (lack, has, is, have) = if one { ("lacks", "has", "is", "has") } else { ("lack", "best has", "are", "have") };
+        let (lack, has, is, have) =
+            if one { ("lacks", "has", "is", "has") } else { ("lack", "best has", "are", "have") };
         match self {
             Self::Cpu { wanted, best } => write!(f, "{lack} {wanted} CPU units ({has} {best})"),
             Self::Memory { wanted, best } => write!(f, "{lack} {wanted} MiB memory ({has} {best})"),

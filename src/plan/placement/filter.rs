@@ -33,7 +33,10 @@ pub(super) enum Constraint {
     Distinct,
     Member(Expr),
     /// Nothing passes it: a constraint is never dropped because it cannot be read.
-    Unreadable { expression: String, error: ParseError },
+    Unreadable {
+        expression: String,
+        error: ParseError,
+    },
 }
 
 /// The hosts of a cluster as judged for one set of constraints.

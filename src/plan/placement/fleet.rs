@@ -54,10 +54,10 @@ impl<'a> Fleet<'a> {
         inputs.sort_by_key(|input| input.name);
         inputs.dedup_by_key(|input| input.name);
         let ids = inputs.iter().enumerate().map(|(id, input)| (input.name.as_str(), id)).collect();
-        let room = inputs.iter().map(|input| Room { cpu: input.cpu.into(), memory: input.memory.into(), tasks: 0 }).collect();
-        let host = |input: HostInput<'a>| {
-            let mut ports = PortTable::default();
-            input.ports_in_use.iter().for_each(|port| ports.hold(*port));
+        let room =
+            inputs.iter().map(|input| Room { cpu: input.cpu.into(), memory: input.memory.into(), tasks: 0 }).collect();
+        let host = |mut input: HostInput<'a>| {
+            let ports = PortTable::new(std::mem::take(&mut input.ports_in_use));
             Host { input, ports, services: BTreeMap::new(), groups_version: 1 }
         };
         Self { hosts: inputs.into_iter().map(host).collect(), room, ids, groupings: Vec::new() }

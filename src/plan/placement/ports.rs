@@ -1,6 +1,6 @@
 //! The ports of one host: each held by one at most (S4).
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use super::{HostPort, PortRequest, Request, rank::Hash};
 use crate::model::{container::PortBinding, spec::task_definition::Protocol};
@@ -12,24 +12,31 @@ const FIRST: u16 = *DYNAMIC_PORTS.start();
 const LAST: u16 = *DYNAMIC_PORTS.end();
 const COUNT: usize = (LAST - FIRST) as usize + 1;
 
-/// Who holds a port is counted: a task's port may be in use by somebody else, too, and stays so when the task goes.
+/// In order, a port once for each holder: a task's port may be in use by somebody else, too, and stays so when the task goes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PortTable {
-    held: BTreeMap<HostPort, u32>,
+    held: Vec<HostPort>,
 }
 
 impl PortTable {
+    pub(super) fn new(mut held: Vec<HostPort>) -> Self {
+        held.sort_unstable();
+        Self { held }
+    }
+
     pub(super) fn hold(&mut self, port: HostPort) {
-        *self.held.entry(port).or_default() += 1;
+        self.held.insert(self.before(port), port);
     }
 
     pub(super) fn release(&mut self, port: HostPort) {
-        if let Some(holders) = self.held.get_mut(&port) {
-            *holders -= 1;
-            if *holders == 0 {
-                self.held.remove(&port);
-            }
+        if let Ok(index) = self.held.binary_search(&port) {
+            self.held.remove(index);
         }
+    }
+
+    /// How many stand before this port.
+    fn before(&self, port: HostPort) -> usize {
+        self.held.partition_point(|held| *held < port)
     }
 
     /// What of `wants` cannot be had.
@@ -37,18 +44,27 @@ impl PortTable {
         if let Some(port) = wants.twice {
             return Some(PortLack::Twice(port));
         }
-        if let Some(port) = wants.fixed.iter().find(|port| self.held.contains_key(port)) {
+        if let Some(port) = wants.fixed.iter().find(|port| self.held.binary_search(port).is_ok()) {
             return Some(PortLack::Taken(*port));
         }
-        [(Protocol::Tcp, wants.dynamic_tcp), (Protocol::Udp, wants.dynamic_udp)]
-            .into_iter()
-            .find(|(protocol, wanted)| *wanted > 0 && !self.has_dynamic(*protocol, *wanted + wants.fixed.len()))
-            .map(|_| PortLack::Dynamic)
+        let lacks_dynamic = |(protocol, wanted): (Protocol, usize)| {
+            let in_range = |port: &&HostPort| port.protocol == protocol && DYNAMIC_PORTS.contains(&port.port);
+            wanted > 0 && !self.has_dynamic(protocol, wanted + wants.fixed.iter().filter(in_range).count())
+        };
+        let dynamic = [(Protocol::Tcp, wants.dynamic_tcp), (Protocol::Udp, wants.dynamic_udp)];
+        dynamic.into_iter().any(lacks_dynamic).then_some(PortLack::Dynamic)
     }
 
     fn has_dynamic(&self, protocol: Protocol, wanted: usize) -> bool {
-        let range = HostPort { protocol, port: FIRST }..=HostPort { protocol, port: LAST };
-        self.held.len() + wanted <= COUNT || self.held.range(range).count() + wanted <= COUNT
+        self.held.len() + wanted <= COUNT || self.held_from(protocol, FIRST).count() + wanted <= COUNT
+    }
+
+    /// The dynamic ports that are held, in order from `start`, each once.
+    fn held_from(&self, protocol: Protocol, start: u16) -> impl Iterator<Item = u16> {
+        let rest = self.held.get(self.before(HostPort { protocol, port: start })..).unwrap_or_default();
+        let dynamic = rest.iter().take_while(move |held| held.protocol == protocol && held.port <= LAST);
+        let mut last = None;
+        dynamic.map(|held| held.port).filter(move |port| last.replace(*port) != Some(*port))
     }
 
     /// Holds all that is asked for. What `lacks` would name is left out.
@@ -74,9 +90,8 @@ impl PortTable {
     /// The first free dynamic port from `start` on, round the end.
     fn free_from(&self, protocol: Protocol, start: u16) -> Option<u16> {
         let gap = |from: u16, to: u16| {
-            let held = self.held.range(HostPort { protocol, port: from }..=HostPort { protocol, port: to });
-            let next = (from..=to).zip(held).take_while(|(port, (held, _))| *port == held.port).count();
-            Some(from + next as u16).filter(|port| *port <= to)
+            let run = (from..=to).zip(self.held_from(protocol, from)).take_while(|(port, held)| port == held).count();
+            Some(from + run as u16).filter(|port| *port <= to)
         };
         gap(start, LAST).or_else(|| gap(FIRST, start))
     }

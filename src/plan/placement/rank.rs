@@ -100,7 +100,13 @@ pub(super) fn strategy_rules(
 }
 
 /// All rules for a new task.
-pub(super) fn rules(request: &Request<'_>, fleet: &mut Fleet<'_>, tally: &mut Tally, now: Timestamp, lot: Hash) -> Vec<Rule> {
+pub(super) fn rules(
+    request: &Request<'_>,
+    fleet: &mut Fleet<'_>,
+    tally: &mut Tally,
+    now: Timestamp,
+    lot: Hash,
+) -> Vec<Rule> {
     let mut rules = strategy_rules(request.launch_type, request.strategies, fleet, tally, lot.and(request.nth));
     let failing = failing(request, fleet, now);
     if !failing.is_empty() {

@@ -30,6 +30,9 @@ pub struct ScaleInCandidate<'a> {
     pub memory: u32,
 }
 
+/// Not ready first, then the dearest, then the newest.
+type Key = (bool, [u64; MAX_RULES], Timestamp);
+
 impl Placer<'_> {
     /// `n` of these tasks, in the order in which to stop them; all of them when there are no more.
     ///
@@ -67,7 +70,7 @@ impl Placer<'_> {
         rules.push(Rule::FewestOfService);
 
         while chosen.len() < n {
-            let mut best: Option<(HostId, (bool, [u64; MAX_RULES], Timestamp))> = None;
+            let mut best: Option<(HostId, Key)> = None;
             for (host, next) in on_host.iter().filter_map(|(host, tasks)| Some((*host, *tasks.last()?))) {
                 let before = room[host];
                 room[host].cpu += i64::from(next.cpu);

@@ -74,7 +74,10 @@ impl<'t> Lexer<'t> {
                 break;
             }
             if is_quote(c) {
-                return Err(error(start + index, "a quote inside a pattern: put the whole pattern in quotes of the other kind"));
+                return Err(error(
+                    start + index,
+                    "a quote inside a pattern: put the whole pattern in quotes of the other kind",
+                ));
             }
             if escaped {
                 escaped = false;

@@ -130,7 +130,9 @@ impl Expr {
 impl Subject {
     fn any_value(&self, host: &HostAttrs<'_>, passes: impl Fn(&str) -> bool) -> bool {
         match self {
-            Self::Attribute(name) => attribute(host.labels, host.architecture, name).is_some_and(|value| passes(&value)),
+            Self::Attribute(name) => {
+                attribute(host.labels, host.architecture, name).is_some_and(|value| passes(&value))
+            }
             Self::TaskGroup => host.groups.iter().any(|group| passes(group)),
             Self::Host => passes(host.name),
         }
@@ -156,7 +158,11 @@ impl Test {
 
 /// A host's attribute: its label of that name. ECS's own attributes `ecs.NAME` mean the label `NAME`;
 /// `ecs.cpu-architecture` (x86_64, arm64) and `ecs.os-type` are known without a label.
-pub(super) fn attribute<'a>(labels: &'a BTreeMap<String, String>, architecture: &str, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn attribute<'a>(
+    labels: &'a BTreeMap<String, String>,
+    architecture: &str,
+    name: &str,
+) -> Option<Cow<'a, str>> {
     if let Some(value) = labels.get(name) {
         return Some(Cow::Borrowed(value));
     }

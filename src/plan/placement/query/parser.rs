@@ -213,10 +213,14 @@ fn subject(at: usize, word: &str) -> Result<Subject, ParseError> {
         "agentConnected" | "agentVersion" => {
             Err(error(at, format!("`{word}` has no meaning here: hosts run no agent; use a label, `attribute:NAME`")))
         }
-        "registeredAt" | "runningTasksCount" => {
-            Err(error(at, format!("`{word}` cannot place tasks; use a label, `attribute:NAME`, or a placement strategy")))
-        }
-        _ => Err(error(at, format!("unknown subject `{word}`: write `attribute:{word}` for a host's label, `task:group` or `host`"))),
+        "registeredAt" | "runningTasksCount" => Err(error(
+            at,
+            format!("`{word}` cannot place tasks; use a label, `attribute:NAME`, or a placement strategy"),
+        )),
+        _ => Err(error(
+            at,
+            format!("unknown subject `{word}`: write `attribute:{word}` for a host's label, `task:group` or `host`"),
+        )),
     }
 }
 
@@ -225,7 +229,9 @@ fn pattern(at: usize, text: &str) -> Result<Pattern, ParseError> {
         regex_lite::RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).nest_limit(MAX_DEPTH as u32).build()
     };
     // By itself first: `a)|(b` is whole only inside the parentheses added below.
-    let wrong = |e: regex_lite::Error| error(at, format!("`{text}` is not a pattern: {e}; a pattern with spaces or brackets goes in quotes"));
+    let wrong = |e: regex_lite::Error| {
+        error(at, format!("`{text}` is not a pattern: {e}; a pattern with spaces or brackets goes in quotes"))
+    };
     compile(text).map_err(wrong)?;
     let regex = compile(&format!("^(?:{text})$")).map_err(wrong)?;
     Ok(Pattern { text: text.to_owned(), regex })

@@ -1,0 +1,28 @@
+//! Cluster by itself.
+
+use crate::{
+    manifest::{node::at, report::Scope},
+    model::spec::ClusterSpec,
+};
+
+/// Checks a cluster.
+pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
+    let loss = spec.host_loss;
+    if loss.suspect_after.0 == 0 {
+        scope
+            .error(at!["hostLoss", "suspectAfter"], "out-of-range", "a host cannot be suspected after 0 s")
+            .label("at least 1s");
+    }
+    if loss.suspect_after >= loss.lost_after {
+        let message = format!(
+            "a host is suspected after {} s and would count as lost after {} s already",
+            loss.suspect_after.0, loss.lost_after.0
+        );
+        let path = if scope.node.find(at!["hostLoss", "lostAfter"]).is_some() {
+            at!["hostLoss", "lostAfter"]
+        } else {
+            at!["hostLoss", "suspectAfter"]
+        };
+        scope.error(path, "host-loss", message).help("`lostAfter` must be longer than `suspectAfter`");
+    }
+}

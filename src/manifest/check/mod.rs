@@ -1,0 +1,109 @@
+//! One object by itself: the rules that need nothing but its own spec.
+
+mod cluster;
+mod container;
+mod depends;
+mod fargate;
+mod host;
+mod image;
+mod ports;
+mod service;
+mod task;
+
+pub use cluster::cluster;
+pub use fargate::unfit as unfit_for_fargate;
+pub use host::{host, names_a_host};
+pub use service::service;
+pub use task::{host_ports, task_definition};
+
+use super::{
+    node::{Span, Step},
+    report::{Scope, quote},
+    suggest::did_you_mean,
+};
+use crate::model::spec::service::{PlacementConstraint, PlacementConstraintType};
+
+/// The planner's parser of placement expressions: `Err` is the offset of what is wrong, in bytes, and what was expected.
+pub type CheckExpression = fn(&str) -> Result<(), (usize, String)>;
+
+/// A path with further steps.
+fn join<'a>(path: &[Step<'a>], more: &[Step<'a>]) -> Vec<Step<'a>> {
+    path.iter().chain(more).copied().collect()
+}
+
+/// A number that must lie in a range.
+fn in_range(scope: &mut Scope<'_>, path: &[Step<'_>], value: u32, range: std::ops::RangeInclusive<u32>, unit: &str) {
+    if !range.contains(&value) {
+        let message = format!("{value}{unit} is out of range");
+        scope.error(path, "out-of-range", message).label(format!(
+            "from {}{unit} to {}{unit}",
+            range.start(),
+            range.end()
+        ));
+    }
+}
+
+/// A word that must be one of some.
+fn one_of(scope: &mut Scope<'_>, path: &[Step<'_>], word: &str, words: &[&str]) {
+    if !words.contains(&word) {
+        let message = format!("{} is none of {}", quote(word), super::report::quote_all(words.iter().copied()));
+        scope.error(path, "wrong-value", message).maybe_help(did_you_mean(word, words.iter().copied()));
+    }
+}
+
+/// Placement constraints of a service or a task definition, which may not say distinctInstance (ECS).
+fn constraints(
+    scope: &mut Scope<'_>,
+    constraints: &[PlacementConstraint],
+    of_service: bool,
+    check_expression: CheckExpression,
+) {
+    for (index, constraint) in constraints.iter().enumerate() {
+        let base = [Step::Key("placementConstraints"), Step::Index(index)];
+        let expression_path = join(&base, &[Step::Key("expression")]);
+        match (constraint.kind, &constraint.expression) {
+            (PlacementConstraintType::DistinctInstance, _) if !of_service => {
+                scope
+                    .error(
+                        &join(&base, &[Step::Key("type")]),
+                        "placement",
+                        "a task definition's constraints are all `memberOf`",
+                    )
+                    .help("put `distinctInstance` into the service");
+            }
+            (PlacementConstraintType::DistinctInstance, None) => {}
+            (PlacementConstraintType::DistinctInstance, Some(_)) => {
+                scope.error(&expression_path, "placement", "`distinctInstance` takes no expression");
+            }
+            (PlacementConstraintType::MemberOf, None) => {
+                scope
+                    .error(&base, "placement", "`memberOf` needs an `expression`")
+                    .help("such as `attribute:disk == ssd`");
+            }
+            (PlacementConstraintType::MemberOf, Some(expression)) => {
+                if let Err((offset, message)) = check_expression(expression) {
+                    let span = inside(
+                        scope.node.locate(&expression_path),
+                        scope.node.find(&expression_path),
+                        expression,
+                        offset,
+                    );
+                    scope.error(&expression_path, "expression", message).at(span);
+                }
+            }
+        }
+    }
+}
+
+/// The place of a byte offset inside a scalar; the scalar itself where that cannot be told.
+fn inside(span: Span, node: Option<&super::node::Node>, text: &str, offset: usize) -> Span {
+    use super::node::{Style, Value};
+    let quotes = match node.map(|node| &node.value) {
+        Some(Value::Scalar { style: Style::Plain, .. }) => 0,
+        Some(Value::Scalar { style: Style::Quoted, .. }) => 1,
+        Some(Value::Scalar { style: Style::Block, .. } | Value::List(_) | Value::Map(_)) | None => return span,
+    };
+    let chars = text.char_indices().take_while(|(byte, _)| *byte < offset).count();
+    let column = span.column.saturating_add(u32::try_from(chars).unwrap_or(0)).saturating_add(quotes);
+    if span.line != span.end_line || column >= span.end_column { span } else { Span { column, ..span } }
+}

@@ -1,0 +1,175 @@
+//! Service by itself.
+
+use super::{CheckExpression, constraints, in_range, join};
+use crate::{
+    manifest::{
+        node::{Step, at},
+        report::{Scope, quote},
+        suggest::did_you_mean,
+    },
+    model::spec::{
+        ServiceSpec,
+        service::{LaunchType, PlacementStrategy, PlacementStrategyType, SchedulingStrategy},
+    },
+};
+
+/// Tasks of one service, at most (ECS: 5,000; ours is one controller's measure).
+const MAX_DESIRED_COUNT: u32 = 10_000;
+
+/// Checks a service.
+pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: CheckExpression) {
+    in_range(scope, at!["desiredCount"], spec.desired_count, 0..=MAX_DESIRED_COUNT, "");
+    constraints(scope, &spec.placement_constraints, true, check_expression);
+    if spec.placement_strategy.len() > 5 {
+        scope
+            .error(
+                at!["placementStrategy", 5],
+                "placement",
+                format!("{} placement strategies, five are the most", spec.placement_strategy.len()),
+            )
+            .label("the sixth");
+    }
+    for (index, strategy) in spec.placement_strategy.iter().enumerate() {
+        placement_strategy(strategy, at!["placementStrategy", index], scope);
+    }
+    match spec.scheduling_strategy {
+        SchedulingStrategy::Replica => replica(spec, scope),
+        SchedulingStrategy::Daemon => daemon(spec, scope),
+    }
+    match spec.launch_type {
+        LaunchType::Ec2 => {}
+        LaunchType::Fargate => fargate(spec, scope),
+    }
+}
+
+fn placement_strategy(strategy: &PlacementStrategy, base: &[Step<'_>], scope: &mut Scope<'_>) {
+    let path = join(base, &[Step::Key("field")]);
+    match (strategy.kind, strategy.field.as_deref()) {
+        (PlacementStrategyType::Spread, None) => {
+            scope
+                .error(base, "placement", "`spread` needs a `field`")
+                .help("`attribute:availability-zone` for zones, `host` for machines, `attribute:LABEL` for any label");
+        }
+        (PlacementStrategyType::Spread, Some(field)) => {
+            let label = field.strip_prefix("attribute:");
+            if !matches!(field, "host" | "instanceId") && label.is_none_or(str::is_empty) {
+                let message = format!("{} is nothing that tasks can be spread over", quote(field));
+                scope.error(&path, "placement", message).maybe_help(Some(
+                    match did_you_mean(field, ["host", "instanceId"]) {
+                        Some(help) => help,
+                        None => format!("`host`, `instanceId`, or a label: {}", quote(&format!("attribute:{field}"))),
+                    },
+                ));
+            }
+        }
+        (PlacementStrategyType::Binpack, None) => {
+            scope.error(base, "placement", "`binpack` needs a `field`").help("`cpu` or `memory`");
+        }
+        (PlacementStrategyType::Binpack, Some("cpu" | "memory")) => {}
+        (PlacementStrategyType::Binpack, Some(field)) => {
+            scope
+                .error(&path, "placement", format!("`binpack` packs by `cpu` or `memory`, not by {}", quote(field)))
+                .maybe_help(did_you_mean(field, ["cpu", "memory"]));
+        }
+        (PlacementStrategyType::Random, None) => {}
+        (PlacementStrategyType::Random, Some(_)) => {
+            scope.error(&path, "placement", "`random` takes no `field`");
+        }
+    }
+}
+
+fn percentages(spec: &ServiceSpec, scope: &mut Scope<'_>) -> bool {
+    let bounds = &spec.deployment_configuration;
+    if let Some(percent) = bounds.minimum_healthy_percent {
+        in_range(scope, at!["deploymentConfiguration", "minimumHealthyPercent"], percent, 0..=100, " %");
+    }
+    if let Some(percent) = bounds.maximum_percent {
+        in_range(scope, at!["deploymentConfiguration", "maximumPercent"], percent, 100..=10_000, " %");
+    }
+    !scope.failed()
+}
+
+fn replica(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    if !percentages(spec, scope) {
+        return;
+    }
+    let bounds = &spec.deployment_configuration;
+    let desired = u64::from(spec.desired_count);
+    let minimum = u64::from(bounds.minimum_healthy_percent.unwrap_or(100));
+    let maximum = u64::from(bounds.maximum_percent.unwrap_or(200));
+    let (floor, ceiling) = ((desired * minimum).div_ceil(100), desired * maximum / 100);
+    if desired > 0 && floor >= desired && ceiling <= desired {
+        let field = if bounds.maximum_percent.is_some() { "maximumPercent" } else { "minimumHealthyPercent" };
+        scope
+            .warning(
+                &[Step::Key("deploymentConfiguration"), Step::Key(field)],
+                "stuck-deployment",
+                "no later deployment of this service can begin",
+            )
+            .label(format!("of {desired} at least {floor} must run and at most {ceiling} may"))
+            .help("leave room for one more (`maximumPercent`) or one less (`minimumHealthyPercent`)");
+    }
+}
+
+fn daemon(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    percentages(spec, scope);
+    if scope.node.get("desiredCount").is_some() {
+        scope
+            .warning(at!["desiredCount"], "daemon", "a DAEMON runs one task on every matching host")
+            .label("has no effect");
+    }
+    if !spec.placement_strategy.is_empty() {
+        scope
+            .error(
+                at!["placementStrategy"],
+                "daemon",
+                "a DAEMON runs on every matching host: there is nothing to spread or pack",
+            )
+            .help("`placementConstraints` choose the hosts");
+    }
+    if spec.deployment_configuration.maximum_percent.is_some_and(|percent| percent > 100) {
+        scope
+            .warning(
+                at!["deploymentConfiguration", "maximumPercent"],
+                "daemon",
+                "a host never runs two tasks of one DAEMON",
+            )
+            .label("counts as 100");
+    }
+    if spec.deployment_configuration.minimum_healthy_percent == Some(100) {
+        scope
+            .warning(
+                at!["deploymentConfiguration", "minimumHealthyPercent"],
+                "stuck-deployment",
+                "no later deployment of this service can begin",
+            )
+            .label("a DAEMON stops its task on a host before it starts the new one")
+            .help("99 or less replaces them one by one");
+    }
+}
+
+fn fargate(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    if spec.scheduling_strategy == SchedulingStrategy::Daemon {
+        scope
+            .error(
+                at!["schedulingStrategy"],
+                "fargate",
+                "with `launchType: FARGATE` there are no hosts to run a DAEMON on each of",
+            )
+            .help("`launchType: EC2`");
+    }
+    for (field, given) in [
+        ("placementStrategy", !spec.placement_strategy.is_empty()),
+        ("placementConstraints", !spec.placement_constraints.is_empty()),
+    ] {
+        if given {
+            scope
+                .error(
+                    &[Step::Key(field)],
+                    "fargate",
+                    format!("with `launchType: FARGATE` you choose no host, so {} has no meaning", quote(field)),
+                )
+                .help("leave it out, or use `launchType: EC2`");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Good manifests: everything is understood, and nothing of it is an error.
+
+use roadstead::{
+    manifest::{Limits, SourceTree, read_tree, render, schema},
+    model::{
+        desired::Desired,
+        diagnostic::Severity,
+        quantity::{CpuUnits, Mebibytes, Seconds},
+        spec::{KINDS, service::TaskDefinitionRef},
+    },
+};
+use serde_json::Value;
+
+use crate::{admitted, check_expression, fixtures};
+
+fn good(name: &str) -> (Desired, Vec<String>) {
+    let text = std::fs::read_to_string(fixtures().join("good").join(name)).unwrap();
+    let admission = admitted(&[(name, &text)], &Desired::default());
+    assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
+    assert!(admission.broken_files.is_empty());
+    let told = admission
+        .diagnostics
+        .iter()
+        .map(|diagnostic| format!("{}:{} {}", diagnostic.place.line, diagnostic.place.column, diagnostic.message))
+        .collect();
+    (admission.desired, told)
+}
+
+#[test]
+fn the_smallest_service_brings_its_task_definition() {
+    let (desired, told) = good("smallest.yaml");
+    let service = &desired.services["web"].spec;
+    assert_eq!(service.task_definition, TaskDefinitionRef::Named("web".to_owned()));
+    assert_eq!(service.desired_count, 3);
+    assert_eq!(desired.task_definitions["web"].spec.container_definitions[0].memory, Some(Mebibytes(64)));
+    assert_eq!(told, ["9:3 `expose` is known, kept, and not acted on by this version"]);
+}
+
+#[test]
+fn the_full_example_gives_warnings_only() {
+    let (desired, told) = good("full.yaml");
+    let host = &desired.hosts["box-a"];
+    assert_eq!(host.spec.ssh.identity_file.as_deref(), Some("/srv/manifests/id_ed25519"));
+    assert_eq!(host.labels["availability-zone"], "az1");
+    assert_eq!(desired.services["auth"].spec.cluster.as_str(), "klp");
+    assert_eq!(
+        (desired.task_definitions["auth"].file.as_str(), desired.task_definitions["auth"].line),
+        ("full.yaml", 29)
+    );
+    // Its tasks would own an address each: a host port is nothing that they could clash over.
+    assert_eq!(desired.task_definitions["auth"].spec.container_definitions[0].port_mappings[0].host_port, None);
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, { insta::assert_snapshot!("full", told.join("\n")) });
+}
+
+#[test]
+fn what_ecs_prints_is_a_manifest() {
+    let (desired, _) = good("described.json");
+    let definition = &desired.task_definitions["ledger"].spec;
+    let container = &definition.container_definitions[0];
+    assert_eq!((definition.cpu, definition.memory), (Some(CpuUnits(512)), Some(Mebibytes(1024))));
+    assert_eq!((container.memory, container.port_mappings[0].container_port), (Some(Mebibytes(512)), 8080));
+    assert_eq!(container.environment.0["VERSION"], "1.10");
+    assert!(definition.volumes.is_some(), "kept as it is");
+}
+
+#[test]
+fn what_people_write_is_read_as_it_stands() {
+    let (desired, told) = good("human.yaml");
+    let definition = &desired.task_definitions["human"];
+    assert_eq!(told, [""; 0]);
+    assert_eq!((definition.labels["rack"].as_str(), definition.labels["version"].as_str()), ("12", "1.10"));
+    assert_eq!(definition.spec.cpu, Some(CpuUnits(512)));
+    let [a, b] = &definition.spec.container_definitions[..] else { panic!("two containers") };
+    assert_eq!((a.memory, a.stop_timeout), (Some(Mebibytes(256)), Some(Seconds(60))));
+    assert_eq!(a.health_check.as_ref().unwrap().command, ["CMD-SHELL", "curl -f localhost"]);
+    assert_eq!((b.name.as_str(), b.image.as_str()), ("b", "a:1"));
+    let environment: Vec<_> = b.environment.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(environment, ["DEBUG=false", "EMPTY=", "PORT=8080", "VERSION=1.10"]);
+}
+
+#[test]
+fn json_means_what_it_means_elsewhere() {
+    let words = [r#"\u00e9\/\n\t\""#, r"\ud83d\ude00 \uD83D\uDE00", r"\\ud83d", r"#: {x}, [y] & *z", ""];
+    for word in words {
+        let text = r#"{
+	"family":	"a",
+	"containerDefinitions":	[{ "name": "a", "image": "a", "memory": 64,	"command": ["WORD"] }]
+}"#
+        .replace("WORD", word);
+        let admission = admitted(&[("a.json", &text)], &Desired::default());
+        assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
+        let ours = &admission.desired.task_definitions["a"].spec.container_definitions[0].command[0];
+        let theirs: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(Some(ours.as_str()), theirs["containerDefinitions"][0]["command"][0].as_str());
+    }
+}
+
+/// What is kept in the database reads back as what it was.
+#[test]
+fn desired_survives_json() {
+    for name in ["smallest.yaml", "full.yaml", "described.json", "human.yaml"] {
+        let (desired, _) = good(name);
+        let json = serde_json::to_string(&desired).unwrap();
+        assert_eq!(serde_json::from_str::<Desired>(&json).unwrap(), desired, "{name}");
+    }
+}
+
+#[test]
+fn the_example_fleet_is_good() {
+    let tree =
+        read_tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")), &Limits::default()).unwrap();
+    let admission = roadstead::manifest::admit(&tree, &Desired::default(), check_expression);
+    assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
+    assert!(!admission.desired.services.is_empty());
+}
+
+/// `docs/schema/` is what `roadstead schema` prints. Written anew with `UPDATE_SCHEMA=1`.
+#[test]
+fn schemas_in_docs_are_those_of_the_types() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema");
+    let kinds = KINDS.iter().map(|info| (info.name.to_lowercase(), schema(Some(info.kind))));
+    for (name, schema) in kinds.chain([("manifest".to_owned(), schema(None))]) {
+        let path = folder.join(format!("{name}.json"));
+        let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).is_ok_and(|written| written == text),
+            "{} is stale: UPDATE_SCHEMA=1 writes it",
+            path.display()
+        );
+    }
+}
+
+/// Every `$ref` of every schema leads somewhere.
+#[test]
+fn schemas_refer_to_what_they_define() {
+    fn references<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(object) => {
+                out.extend(object.get("$ref").and_then(Value::as_str));
+                object.values().for_each(|value| references(value, out));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, out)),
+            _ => {}
+        }
+    }
+    for schema in KINDS.iter().map(|info| schema(Some(info.kind))).chain([schema(None)]) {
+        let mut found = Vec::new();
+        references(&schema, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            assert!(schema.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+        }
+    }
+}
+
+/// Our reading of YAML against that of the YAML crate: the same number, flag and text everywhere.
+#[test]
+fn yaml_means_what_it_means_elsewhere() {
+    let scalars = [
+        "1",
+        "-1",
+        "+1",
+        "0",
+        "007",
+        "0x1f",
+        "0o17",
+        "1.5",
+        "-1.5",
+        "1e3",
+        ".5",
+        "5.",
+        "true",
+        "True",
+        "yes",
+        "no",
+        "on",
+        "null",
+        "~",
+        "''",
+        "\"1\"",
+        "1.2.3",
+        "1_000",
+        "12:30",
+        "2025-04-02",
+        "!!str 12",
+        "'a''b'",
+        "\"a\\nb\"",
+        "a b",
+        "1-2",
+        "0.0",
+        "-0",
+        "18446744073709551615",
+    ];
+    for scalar in scalars {
+        let text = format!(
+            "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: {{ name: a }}\nspec: {{ network: {{ value: {scalar} }} }}\n"
+        );
+        let tree = SourceTree::from_texts("/", [("a.yaml", text.as_str())]);
+        let desired = roadstead::manifest::admit(&tree, &Desired::default(), check_expression).desired;
+        let ours = desired.clusters["a"].spec.network.as_ref().unwrap().0["value"].clone();
+        let theirs: Value = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(ours, theirs["spec"]["network"]["value"], "{scalar}");
+    }
+}
+
+#[test]
+fn findings_come_in_the_order_of_the_files() {
+    let texts = [("b.yaml", "kind: X"), ("a.yaml", "apiVersion: roadstead/v1\nkind: X\n---\nkind: Y")];
+    let admission = admitted(&texts, &Desired::default());
+    let places: Vec<_> = admission
+        .diagnostics
+        .iter()
+        .map(|diagnostic| (diagnostic.place.file.as_str(), diagnostic.place.line))
+        .collect();
+    assert_eq!(places, [("a.yaml", 2), ("a.yaml", 4), ("b.yaml", 1)]);
+    assert!(admission.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Error));
+}
