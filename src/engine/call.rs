@@ -52,6 +52,8 @@ struct Exchange {
     connection: Mutex<Option<Connection>>,
     /// Why nothing was sent.
     unreachable: Mutex<Option<TransportError>>,
+    /// The answer's head has come, and it was a success.
+    agreed: AtomicBool,
     answered: Notify,
 }
 
@@ -59,14 +61,12 @@ impl Exchange {
     async fn run(&self, mut request: Request) -> Result<Response<Incoming>, Error> {
         *request.uri_mut() = self.versioned(request.uri())?;
         let terms = self.terms;
-        let answer = self
-            .wire
-            .exchange(request, terms.lane, terms.limit_bytes, &self.sent)
-            .await;
+        let answer = self.wire.exchange(request, terms.lane, terms.limit_bytes, &self.sent).await;
         match answer {
             Ok((response, connection)) => {
                 *lock(&self.connection) = Some(connection);
                 if response.status().is_success() {
+                    self.agreed.store(true, Ordering::SeqCst);
                     self.answered.notify_one();
                 }
                 Ok(response)
@@ -112,6 +112,7 @@ impl Call {
                 sent: AtomicBool::new(false),
                 connection: Mutex::default(),
                 unreachable: Mutex::default(),
+                agreed: AtomicBool::new(false),
                 answered: Notify::new(),
             }),
         }
@@ -119,10 +120,7 @@ impl Call {
 
     /// The same as a pull of `image`.
     pub(super) fn for_image(self, image: &str) -> Self {
-        Self {
-            image: Some(image.to_owned()),
-            ..self
-        }
+        Self { image: Some(image.to_owned()), ..self }
     }
 
     pub(super) fn deadline(&self) -> Duration {
@@ -185,9 +183,10 @@ impl Call {
         };
         let first = match opened {
             Err(_) => return Err(self.too_late()),
-            Ok(Some(Some(Err(error)))) => return Err(self.failure(error)),
-            Ok(Some(Some(Ok(item)))) => Some(item),
-            Ok(Some(None) | None) => None,
+            Ok(Some(Some(Err(error)))) if !self.exchange.agreed.load(Ordering::SeqCst) => {
+                return Err(self.failure(error));
+            }
+            Ok(first) => first,
         };
         let rest = futures_util::stream::unfold(Some((self, items, first)), |state| async {
             let (call, mut items, first) = state?;
@@ -195,9 +194,10 @@ impl Call {
                 meter.allow(call.terms.limit_bytes);
             }
             let item = match first {
-                Some(item) => Ok(item),
-                None => items.next().await?.map_err(|error| call.failure(error)),
+                Some(first) => first,
+                None => items.next().await,
             };
+            let item = item?.map_err(|error| call.failure(error));
             let next = item.is_ok().then_some((call, items, None));
             Some((item, next))
         });
@@ -205,7 +205,10 @@ impl Call {
     }
 
     /// Sends a request of our own making and hands out the answer with the connection under it.
-    pub(super) async fn upgrade(&self, request: Request) -> Result<(hyper::upgrade::Upgraded, Connection), EngineError> {
+    pub(super) async fn upgrade(
+        &self,
+        request: Request,
+    ) -> Result<(hyper::upgrade::Upgraded, Connection), EngineError> {
         let work = async {
             let response = self.exchange.run(request).await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS && response.status() != StatusCode::OK {
@@ -240,17 +243,11 @@ impl Call {
         if self.exchange.sent.load(Ordering::SeqCst) {
             return self.unknown(&format!("no answer in {after:?}"));
         }
-        EngineError::Unreachable(TransportError::TimedOut {
-            what: format!("no connection for {}", self.what),
-            after,
-        })
+        EngineError::Unreachable(TransportError::TimedOut { what: format!("no connection for {}", self.what), after })
     }
 
     fn unknown(&self, reason: &str) -> EngineError {
-        EngineError::OutcomeUnknown {
-            what: self.what.clone(),
-            reason: clip(reason, 512),
-        }
+        EngineError::OutcomeUnknown { what: self.what.clone(), reason: clip(reason, 512) }
     }
 
     /// An answer came and is of no use.
@@ -258,10 +255,7 @@ impl Call {
         if self.terms.changes {
             return self.unknown(&format!("unusable answer: {reason}"));
         }
-        EngineError::Malformed {
-            what: self.what.clone(),
-            reason: clip(reason, 512),
-        }
+        EngineError::Malformed { what: self.what.clone(), reason: clip(reason, 512) }
     }
 
     /// What a failure means.
@@ -287,10 +281,7 @@ impl Call {
             Error::HyperResponseError { err } if err.is_parse() => self.malformed(&err.to_string()),
             error if self.exchange.sent.load(Ordering::SeqCst) => self.unknown(&error.to_string()),
             // Our own request could not be put together: an address or a number out of range.
-            error => EngineError::Refused {
-                status: 400,
-                message: clip(&error.to_string(), 512),
-            },
+            error => EngineError::Refused { status: 400, message: clip(&error.to_string(), 512) },
         }
     }
 }

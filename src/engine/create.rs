@@ -23,22 +23,16 @@ pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, Engi
         NetworkMode::Awsvpc => {
             return Err(EngineError::Refused {
                 status: 400,
-                message: "a container cannot be created in network mode awsvpc: its task's network is to be named".into(),
+                message: "a container cannot be created in network mode awsvpc: its task's network is to be named"
+                    .into(),
             });
         }
     };
-    let restart_policy = if config.restart {
-        RestartPolicyNameEnum::UNLESS_STOPPED
-    } else {
-        RestartPolicyNameEnum::NO
-    };
+    let restart_policy = if config.restart { RestartPolicyNameEnum::UNLESS_STOPPED } else { RestartPolicyNameEnum::NO };
     let host_config = HostConfig {
         network_mode: Some(network_mode.into()),
         port_bindings: Some(port_bindings(config)),
-        restart_policy: Some(RestartPolicy {
-            name: Some(restart_policy),
-            maximum_retry_count: None,
-        }),
+        restart_policy: Some(RestartPolicy { name: Some(restart_policy), maximum_retry_count: None }),
         memory: signed(config.memory_bytes),
         memory_reservation: signed(config.memory_reservation_bytes),
         nano_cpus: signed(config.nano_cpus),
@@ -73,15 +67,8 @@ pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, Engi
 fn port_bindings(config: &ContainerConfig) -> HashMap<String, Option<Vec<PortBinding>>> {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &config.ports {
-        let binding = PortBinding {
-            host_ip: None,
-            host_port: Some(port.host_port.to_string()),
-        };
-        bindings
-            .entry(container_port(port))
-            .or_default()
-            .get_or_insert_default()
-            .push(binding);
+        let binding = PortBinding { host_ip: None, host_port: Some(port.host_port.to_string()) };
+        bindings.entry(container_port(port)).or_default().get_or_insert_default().push(binding);
     }
     bindings
 }
@@ -96,10 +83,7 @@ fn container_port(port: &crate::model::container::PortBinding) -> String {
 
 fn health_check(check: Option<&HealthCheckConfig>) -> HealthConfig {
     let Some(check) = check else {
-        return HealthConfig {
-            test: Some(vec!["NONE".into()]),
-            ..HealthConfig::default()
-        };
+        return HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() };
     };
     let nanoseconds = |ms: u64| signed(Some(ms.saturating_mul(1_000_000)));
     HealthConfig {

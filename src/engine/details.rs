@@ -135,10 +135,7 @@ impl Details {
 
     /// Takes over what the list that was complete at `seen` showed. What it did not show is forgotten.
     pub(super) fn replace(&mut self, seen: Instant, ours: impl IntoIterator<Item = (Shown, ContainerView)>) {
-        self.known = ours
-            .into_iter()
-            .map(|(shown, view)| (view.id.clone(), Known { shown, seen, view }))
-            .collect();
+        self.known = ours.into_iter().map(|(shown, view)| (view.id.clone(), Known { shown, seen, view })).collect();
     }
 }
 

@@ -98,28 +98,15 @@ impl DockerEngine {
     }
 
     fn question(&self) -> Terms {
-        Terms {
-            lane: Lane::Calls,
-            deadline: self.limits.read,
-            limit_bytes: self.limits.answer_bytes,
-            changes: false,
-        }
+        Terms { lane: Lane::Calls, deadline: self.limits.read, limit_bytes: self.limits.answer_bytes, changes: false }
     }
 
     fn change(&self, deadline: Duration) -> Terms {
-        Terms {
-            deadline,
-            changes: true,
-            ..self.question()
-        }
+        Terms { deadline, changes: true, ..self.question() }
     }
 
     fn stream(&self, lane: Lane) -> Terms {
-        Terms {
-            lane,
-            limit_bytes: self.limits.item_bytes,
-            ..self.question()
-        }
+        Terms { lane, limit_bytes: self.limits.item_bytes, ..self.question() }
     }
 
     /// Asks `/version`, which needs no version, and agrees on one.
@@ -208,11 +195,7 @@ impl DockerEngine {
         let nobody = |_: &BTreeMap<String, String>| crate::model::ownership::Owner::Foreign;
         let holder = self.inspect(name, &nobody).await.ok().flatten();
         let (existing, labels) = holder.map(|holder| (holder.view.id, holder.labels)).unzip();
-        EngineError::NameTaken {
-            name: name.to_owned(),
-            existing,
-            labels: labels.unwrap_or_default(),
-        }
+        EngineError::NameTaken { name: name.to_owned(), existing, labels: labels.unwrap_or_default() }
     }
 }
 
@@ -289,10 +272,9 @@ impl Engine for DockerEngine {
             }),
             Err(EngineError::Conflict { .. }) => Err(self.name_taken(&config.name).await),
             // A create names nothing else that can be missing.
-            Err(EngineError::NotFound { .. }) => Err(EngineError::ImageMissing {
-                image: config.image.clone(),
-                message: "not on this host".into(),
-            }),
+            Err(EngineError::NotFound { .. }) => {
+                Err(EngineError::ImageMissing { image: config.image.clone(), message: "not on this host".into() })
+            }
             Err(other) => Err(other),
         }
     }
@@ -379,10 +361,7 @@ impl Engine for DockerEngine {
         let created = self.run(&call, docker.create_exec(id.as_str(), exec::config(&options))).await?;
         let exec = ExecId(created.id);
         check_name(&exec.0)?;
-        let terms = Terms {
-            changes: true,
-            ..self.stream(Lane::Streams)
-        };
+        let terms = Terms { changes: true, ..self.stream(Lane::Streams) };
         let call = self.call(format!("run a command in {id:.12}"), terms).await?;
         exec::start(call, exec, options.tty).await
     }
@@ -428,17 +407,14 @@ impl DockerEngine {
     }
 }
 
-/// Ids and names become parts of request paths.
-fn check_name(name: &str) -> Result<(), EngineError> {
+/// Docker's own rule for names. Ids and names become parts of request paths.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if begins && name.len() <= 255 && name.bytes().all(sane) {
+    if begins && (2..=255).contains(&name.len()) && name.bytes().all(sane) {
         return Ok(());
     }
-    Err(EngineError::Refused {
-        status: 400,
-        message: format!("`{}` is no container name", clip(name, 80)),
-    })
+    Err(EngineError::Refused { status: 400, message: format!("`{}` is no container name", clip(name, 80)) })
 }
 
 fn event(message: EventMessage) -> Option<EngineEvent> {
@@ -449,9 +425,7 @@ fn event(message: EventMessage) -> Option<EngineEvent> {
     let action = match action.as_str() {
         "create" => EventAction::Create,
         "start" => EventAction::Start,
-        "die" => EventAction::Die {
-            exit_code: attributes.get("exitCode").and_then(|code| code.parse().ok()),
-        },
+        "die" => EventAction::Die { exit_code: attributes.get("exitCode").and_then(|code| code.parse().ok()) },
         "oom" => EventAction::Oom,
         "kill" => EventAction::Kill,
         "stop" => EventAction::Stop,

@@ -151,10 +151,7 @@ impl EngineError {
             return Self::OutOfSpace { message };
         }
         if is_port_taken(&said) {
-            return Self::PortTaken {
-                port: port_in(&said),
-                message,
-            };
+            return Self::PortTaken { port: port_in(&said), message };
         }
         if status == 400 && said.contains("client version") {
             return Self::UnsupportedVersion {
@@ -211,10 +208,7 @@ fn is_port_taken(said: &str) -> bool {
 
 /// The port in `Bind for 0.0.0.0:8080 failed` or `listen tcp4 0.0.0.0:8080: bind: …`.
 fn port_in(said: &str) -> Option<u16> {
-    let tail = ["bind for ", "listen tcp", "listen udp"]
-        .iter()
-        .find_map(|begin| said.split_once(begin))?
-        .1;
+    let tail = ["bind for ", "listen tcp", "listen udp"].iter().find_map(|begin| said.split_once(begin))?.1;
     tail.split_whitespace().find_map(|word| {
         let (address, port) = word.trim_end_matches(':').rsplit_once(':')?;
         (!address.is_empty()).then(|| port.parse().ok())?
@@ -264,8 +258,16 @@ mod tests {
             (409, "removal of container x is already in progress", "conflict"),
             (400, "invalid restart policy 'x'", "refused"),
             (422, "what", "refused"),
-            (500, "driver failed programming external connectivity on endpoint x (0a): Bind for 0.0.0.0:8080 failed: port is already allocated", "port"),
-            (500, "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use", "port"),
+            (
+                500,
+                "driver failed programming external connectivity on endpoint x (0a): Bind for 0.0.0.0:8080 failed: port is already allocated",
+                "port",
+            ),
+            (
+                500,
+                "driver failed: Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use",
+                "port",
+            ),
             (500, "write /var/lib/docker/x: no space left on device", "space"),
             (500, "OCI runtime create failed", "server"),
             (503, "", "server"),
@@ -285,7 +287,11 @@ mod tests {
     fn pull_failures_are_sorted_by_what_to_do() {
         for (status, message, expected) in [
             (404, "manifest for nginx:none not found: manifest unknown: manifest unknown", "image"),
-            (404, "pull access denied for x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", "unauthorised"),
+            (
+                404,
+                "pull access denied for x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+                "unauthorised",
+            ),
             (500, "Get \"https://r.example/v2/\": unauthorized: authentication required", "unauthorised"),
             (500, "Get https://r.example/v2/: no basic auth credentials", "unauthorised"),
             (0, "toomanyrequests: You have reached your pull rate limit", "rate"),

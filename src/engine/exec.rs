@@ -34,11 +34,7 @@ pub(super) fn size(rows: u16, columns: u16) -> ResizeExecOptions {
 /// Starts a prepared command. bollard would take a terminal's first bytes for a frame header and wait
 /// for frames as a whole, hence the request and the frames are read here.
 pub(super) async fn start(call: Call, id: ExecId, tty: bool) -> Result<ExecSession, EngineError> {
-    let body = ExecStartConfig {
-        detach: Some(false),
-        tty: Some(tty),
-        ..ExecStartConfig::default()
-    };
+    let body = ExecStartConfig { detach: Some(false), tty: Some(tty), ..ExecStartConfig::default() };
     let body = serde_json::to_vec(&body).map_err(|error| call.malformed(&error.to_string()))?;
     let request = http::Request::post(format!("/exec/{}/start", id.0))
         .header(header::CONTENT_TYPE, "application/json")
@@ -56,11 +52,7 @@ pub(super) async fn start(call: Call, id: ExecId, tty: bool) -> Result<ExecSessi
         Some((item, next))
     });
     let output: EngineStream<ExecOutput> = Box::pin(output);
-    Ok(ExecSession {
-        id,
-        input: Box::pin(write),
-        output,
-    })
+    Ok(ExecSession { id, input: Box::pin(write), output })
 }
 
 /// Docker's stream format: a header of 8 bytes (output, 0, 0, 0, length) and so many bytes; with a
@@ -73,11 +65,7 @@ struct Frames {
 
 impl Frames {
     fn new(tty: bool) -> Self {
-        Self {
-            tty,
-            stream: OutputStream::Stdout,
-            left: 0,
-        }
+        Self { tty, stream: OutputStream::Stdout, left: 0 }
     }
 }
 
@@ -106,10 +94,7 @@ impl Decoder for Frames {
         let ready = source.len().min(self.left);
         self.left -= ready;
         let bytes = source.split_to(ready).freeze();
-        Ok((!bytes.is_empty()).then_some(ExecOutput {
-            stream: self.stream,
-            bytes,
-        }))
+        Ok((!bytes.is_empty()).then_some(ExecOutput { stream: self.stream, bytes }))
     }
 
     fn decode_eof(&mut self, source: &mut BytesMut) -> io::Result<Option<ExecOutput>> {

@@ -13,11 +13,7 @@ use crate::model::time::Timestamp;
 const LINE_MAX_BYTES: usize = 64 * 1024;
 
 pub(super) fn query(options: &LogOptions) -> LogsOptions {
-    let mut query = LogsOptionsBuilder::new()
-        .stdout(true)
-        .stderr(true)
-        .timestamps(true)
-        .follow(options.follow);
+    let mut query = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true).follow(options.follow);
     if let Some(Timestamp(ms)) = options.since {
         query = query.since(i32::try_from(ms / 1000).unwrap_or(i32::MAX));
     }
@@ -70,10 +66,7 @@ impl Assembler {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let slot = self.slot(stream);
-        let partial = slot.get_or_insert_with(|| Partial {
-            at,
-            bytes: BytesMut::new(),
-        });
+        let partial = slot.get_or_insert_with(|| Partial { at, bytes: BytesMut::new() });
         partial.bytes.extend_from_slice(text);
         if !ends && partial.bytes.len() < LINE_MAX_BYTES {
             return None;
@@ -98,11 +91,7 @@ impl Assembler {
 
 impl Partial {
     fn line(self, stream: OutputStream) -> LogLine {
-        LogLine {
-            stream,
-            at: self.at,
-            bytes: self.bytes.freeze(),
-        }
+        LogLine { stream, at: self.at, bytes: self.bytes.freeze() }
     }
 }
 

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+pub(crate) use docker::check_name;
 pub use docker::{DockerEngine, Limits};
 pub use error::EngineError;
 

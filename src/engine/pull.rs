@@ -16,10 +16,7 @@ pub(super) fn check_reference(image: &str) -> Result<(), EngineError> {
     if begins && image.len() <= 512 && image.bytes().all(sane) && !image.contains("..") && !image.contains("//") {
         return Ok(());
     }
-    Err(EngineError::Refused {
-        status: 400,
-        message: format!("`{}` is no image reference", clip(image, 80)),
-    })
+    Err(EngineError::Refused { status: 400, message: format!("`{}` is no image reference", clip(image, 80)) })
 }
 
 /// Pulls `image`; the call's deadline is for each step.

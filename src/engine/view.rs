@@ -35,11 +35,7 @@ pub(super) fn from_summary(summary: ContainerSummary, verify: Verify<'_>) -> Res
             PortSummaryTypeEnum::UDP => Protocol::Udp,
             PortSummaryTypeEnum::SCTP | PortSummaryTypeEnum::EMPTY => return None,
         };
-        Some(PortBinding {
-            container_port: port.private_port,
-            host_port: port.public_port?,
-            protocol,
-        })
+        Some(PortBinding { container_port: port.private_port, host_port: port.public_port?, protocol })
     });
     let view = ContainerView {
         name: own_name(summary.names.unwrap_or_default()),
@@ -86,7 +82,9 @@ pub(super) fn from_inspect(answer: ContainerInspectResponse, verify: Verify<'_>)
         exit_code: match status {
             // A restarting one tells the code of its last crash.
             ContainerState::Exited | ContainerState::Dead | ContainerState::Restarting => state.exit_code,
-            ContainerState::Created | ContainerState::Running | ContainerState::Paused | ContainerState::Removing => None,
+            ContainerState::Created | ContainerState::Running | ContainerState::Paused | ContainerState::Removing => {
+                None
+            }
         },
         oom_killed: state.oom_killed.unwrap_or_default(),
         started_at: state.started_at.as_deref().and_then(timestamp),
@@ -142,11 +140,7 @@ fn host_ports(map: &PortMap) -> Vec<PortBinding> {
         for binding in bindings.iter().flatten() {
             let host_port = binding.host_port.as_deref().and_then(|port| port.parse().ok());
             if let Some(host_port) = host_port.filter(|port| *port != 0) {
-                ports.push(PortBinding {
-                    container_port,
-                    host_port,
-                    protocol,
-                });
+                ports.push(PortBinding { container_port, host_port, protocol });
             }
         }
     }

@@ -61,11 +61,7 @@ pub(super) enum WireError {
 
 impl Wire {
     pub(super) fn new(transport: Arc<dyn Transport>, socket: PathBuf) -> Self {
-        Self {
-            transport,
-            socket,
-            idle: Mutex::default(),
-        }
+        Self { transport, socket, idle: Mutex::default() }
     }
 
     /// Sends `request` on an idle connection, or a new one, whose answer may be `limit_bytes` long.
@@ -77,9 +73,7 @@ impl Wire {
         limit_bytes: u64,
         sent: &AtomicBool,
     ) -> Result<(Response<Incoming>, Connection), WireError> {
-        request
-            .headers_mut()
-            .insert(header::HOST, HeaderValue::from_static("docker"));
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("docker"));
         // Each round but the last uses up an idle connection.
         loop {
             let reused = match lane {
@@ -130,17 +124,12 @@ impl Wire {
     async fn connect(&self, lane: Lane) -> Result<Connection, TransportError> {
         let io = self.transport.dial(&self.socket, lane).await?;
         let meter = Arc::new(Meter::default());
-        let metered = MeteredIo {
-            io,
-            meter: Arc::clone(&meter),
-        };
+        let metered = MeteredIo { io, meter: Arc::clone(&meter) };
         let (sender, connection) = http1::Builder::new()
             .max_header_size(HEADER_MAX_BYTES)
             .handshake(TokioIo::new(metered))
             .await
-            .map_err(|error| TransportError::Lost {
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| TransportError::Lost { detail: error.to_string() })?;
         let task = tokio::spawn(drive(connection.with_upgrades()));
         Ok(Connection { sender, meter, task })
     }
@@ -178,10 +167,7 @@ impl Meter {
 
     fn spend(&self, bytes: u64) -> io::Result<()> {
         let spent = |remaining: u64| remaining.checked_sub(bytes);
-        match self
-            .remaining_bytes
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent)
-        {
+        match self.remaining_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent) {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.exceeded.store(true, Ordering::SeqCst);

@@ -1,3 +1,5 @@
-//! A fleet that exists in memory only. Nothing here reads a clock or sleeps: everything is decided by a seed.
+//! A fleet that exists in memory only, behind the same traits as the real one. Nothing here reads a
+//! clock or sleeps: tests and the simulator's seed decide everything.
 
+pub mod engine;
 pub mod swarm;
