@@ -56,7 +56,7 @@ impl<'t> Parser<'t> {
         match token {
             Token::Symbol("(") => {
                 let expr = self.or(depth + 1)?;
-                self.expect(")", "`)`")?;
+                self.require(")", "`)`")?;
                 Ok(expr)
             }
             _ if nested => Ok(Expr::Not(Box::new(self.not(depth + 1)?))),
@@ -143,7 +143,7 @@ impl<'t> Parser<'t> {
     }
 
     fn list(&mut self) -> Result<Vec<String>, ParseError> {
-        self.expect("[", "a list such as `[a, b]`")?;
+        self.require("[", "a list such as `[a, b]`")?;
         let mut values = vec![self.value()?];
         loop {
             match self.lexer.next()? {
@@ -168,7 +168,7 @@ impl<'t> Parser<'t> {
         Ok(found)
     }
 
-    fn expect(&mut self, symbol: &str, what: &str) -> Result<(), ParseError> {
+    fn require(&mut self, symbol: &str, what: &str) -> Result<(), ParseError> {
         match self.lexer.next()? {
             (_, Token::Symbol(text)) if text == symbol => Ok(()),
             (at, found) => Err(error(at, format!("expected {what}, found {found}"))),

@@ -1,0 +1,106 @@
+//! Containers that die, and containers that are not ours.
+
+use crate::support::{Controller, Lab, MINUTE, until, web};
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_killed_container_is_replaced() {
+    let lab = Lab::up("kill");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(3))]);
+    controller.wait_steady();
+    let before = lab.running(&lab.hosts(), "web");
+    let (id, _) = lab.truth_of("host-a").into_iter().find(|(_, (name, _))| name.starts_with("rs-web-")).unwrap();
+    lab.docker("host-a", &["kill", &id]);
+    until("three run again", MINUTE, || lab.running(&lab.hosts(), "web").len() == 3);
+    let after = lab.running(&lab.hosts(), "web");
+    assert_eq!(after.intersection(&before).count(), 2, "the other two were left alone");
+    controller.wait_steady();
+    let stopped = controller.cli(&["events"]);
+    assert!(stopped.contains("was killed (exit code 137)"), "{stopped}");
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn all_containers_of_a_host_are_replaced() {
+    let lab = Lab::up("killall");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(9))]);
+    controller.wait_steady();
+    let victims: Vec<String> = lab.truth_of("host-b").into_keys().collect();
+    assert_eq!(victims.len(), 3, "spread over three zones");
+    let mut kill = vec!["kill"];
+    kill.extend(victims.iter().map(String::as_str));
+    lab.docker("host-b", &kill);
+    until("nine run again", MINUTE, || lab.running(&lab.hosts(), "web").len() == 9);
+    controller.wait_steady();
+    for host in lab.hosts() {
+        assert_eq!(lab.running(&[host], "web").len(), 3, "even again: {host}");
+    }
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_removed_container_is_replaced_and_a_paused_one_too() {
+    let lab = Lab::up("people");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(3))]);
+    controller.wait_steady();
+    let (id, (name, _)) = lab.truth_of("host-c").into_iter().next().unwrap();
+    lab.docker("host-c", &["rm", "-f", &id]);
+    until("three others run", MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 3 && !running.contains(&name)
+    });
+    controller.wait_steady();
+    let (paused, (name, _)) = lab.truth_of("host-a").into_iter().find(|(_, (_, running))| *running).unwrap();
+    lab.docker("host-a", &["pause", &paused]);
+    until("the paused one is gone and three others run", MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 3 && !running.contains(&name) && !lab.truth_of("host-a").contains_key(&paused)
+    });
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn an_unhealthy_task_is_replaced() {
+    let lab = Lab::up("unhealthy");
+    let text = web(3).replace("stopTimeout: 2,", "stopTimeout: 2, healthCheck: { command: [CMD, /demo, healthcheck], interval: 5s, timeout: 2s, retries: 1 },");
+    let controller = Controller::start(&lab, &[("web.yaml", &text)]);
+    controller.wait_steady();
+    let task = controller.items("tasks").into_iter().find(|task| task["host"] == "host-a").unwrap();
+    let binding = &task["containers"][0]["networkBindings"][0];
+    let host = controller.items("hosts").into_iter().find(|host| host["name"] == "host-a").unwrap();
+    let url = format!("http://{}:{}/healthz/fail", host["address"].as_str().unwrap(), binding["hostPort"]);
+    assert!(std::process::Command::new("curl").args(["-fsS", "-X", "POST", &url]).status().unwrap().success());
+    let id = task["taskId"].as_str().unwrap().to_owned();
+    until("its task is gone and three healthy ones run", 2 * MINUTE, || {
+        let names = lab.running(&lab.hosts(), "web");
+        names.len() == 3 && !names.iter().any(|name| name.contains(&id))
+    });
+    controller.wait_steady();
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_foreign_container_under_our_name_is_left_alone() {
+    let lab = Lab::up("foreign");
+    let mut controller = Controller::start(&lab, &[("web.yaml", &web(3))]);
+    controller.wait_steady();
+    // A task that is committed and whose create never arrives: its host is cut off at that moment.
+    lab.lab(&["cut", "host-a"]);
+    controller.write("web.yaml", &web(6));
+    let mut name = String::new();
+    until("a task is committed for the host that was cut off", MINUTE, || {
+        let pending = controller.items("tasks").into_iter().find(|task| task["host"] == "host-a" && task["lastStatus"] != "RUNNING");
+        let Some(task) = pending else { return false };
+        name = format!("rs-web-1-{}-web", task["taskId"].as_str().unwrap());
+        true
+    });
+    controller.kill();
+    lab.lab(&["heal", "host-a"]);
+    let foreign = lab.docker("host-a", &["run", "-d", "--name", &name, "roadstead/demo:1"]).trim().to_owned();
+    let started = lab.docker("host-a", &["inspect", "--format", "{{.State.StartedAt}}", &foreign]);
+    controller.launch();
+    until("six of ours run beside it", 2 * MINUTE, || lab.running(&lab.hosts(), "web").len() == 6);
+    controller.wait_steady();
+    assert_eq!(lab.docker("host-a", &["inspect", "--format", "{{.State.StartedAt}}", &foreign]), started, "it was not touched");
+    assert!(controller.cli(&["events"]).contains("it was left alone"), "and the reason is told");
+}

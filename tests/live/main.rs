@@ -1,0 +1,13 @@
+//! The real thing: a lab of Docker hosts, the real controller, and the faults of the invariants done for real.
+//!
+//! Ignored by default, since they need root and `deploy/lab`: `deploy/test`, or
+//! `cargo nextest run --profile live --run-ignored only --test live`.
+//! Every check of what runs asks the hosts' Docker, never the controller. Deadlines here are generous: how fast things are
+//! is measured by `deploy/bench`.
+
+mod containers;
+mod controllers;
+mod engines;
+mod links;
+mod manifests;
+mod support;
