@@ -60,7 +60,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         // Of a daemon: as many as there are, and at least one where any host matches.
         SchedulingStrategy::Daemon => live.len().max(1),
     };
-    let steady = others == 0 && current >= desired && draft.placed(service.name) == 0;
+    let steady = others == 0 && current >= desired && service.placed_now(draft) == 0;
     let mut completed = false;
     for deployment in &mut record.deployments {
         match deployment.status {

@@ -34,6 +34,7 @@ pub(super) struct Draft<'w> {
     wake_at: Option<Timestamp>,
     placer: Option<Placer<'w>>,
     placed: BTreeMap<ServiceName, u64>,
+    edits: u64,
     next_id: u64,
 }
 
@@ -56,6 +57,7 @@ impl<'w> Draft<'w> {
             wake_at: None,
             placer: None,
             placed: BTreeMap::new(),
+            edits: 0,
             next_id: 0,
         }
     }
@@ -76,6 +78,7 @@ impl<'w> Draft<'w> {
         change(&mut after);
         if Some(&after) != self.task(id) {
             self.tasks.insert(id.clone(), after);
+            self.edits += 1;
         }
     }
 
@@ -87,6 +90,7 @@ impl<'w> Draft<'w> {
     /// Adds a task.
     pub(super) fn add_task(&mut self, task: Task) {
         *self.placed.entry(task.service.clone()).or_default() += 1;
+        self.edits += 1;
         self.tasks.insert(task.id.clone(), task);
     }
 
@@ -196,6 +200,28 @@ impl<'w> Draft<'w> {
     pub(super) fn placer(&mut self) -> &mut Placer<'w> {
         let placer = self.placer.take().unwrap_or_else(|| super::service::build_placer(self));
         self.placer.insert(placer)
+    }
+
+    /// How often a task was changed or added so far.
+    pub(super) fn edits(&self) -> u64 {
+        self.edits
+    }
+
+    /// How much waits so far; [`Self::forget_waiting`] goes back to here.
+    pub(super) fn waiting_mark(&self) -> usize {
+        self.report.waiting.len()
+    }
+
+    /// Forgets what waits since the mark: it is judged again.
+    pub(super) fn forget_waiting(&mut self, mark: usize) {
+        self.report.waiting.truncate(mark);
+    }
+
+    /// Tells the placer, if there is one, that a task of a service no longer counts.
+    pub(super) fn uncount(&mut self, service: &ServiceName, host: &HostName) {
+        if let Some(placer) = &mut self.placer {
+            placer.uncount(service, host);
+        }
     }
 
     /// A new task id: from the seed, so that a plan can be computed again.

@@ -34,10 +34,28 @@ pub(super) struct Subjected<'a> {
     pub(super) definition: std::sync::Arc<TaskDefinitionSpec>,
     /// Its live tasks, by id.
     pub(super) live: Vec<TaskId>,
+    /// Tasks of it that this draft had placed when `live` was taken.
+    placed_before: u64,
 }
 
-/// Reconciles every service, and ends the tasks of services that are no longer declared.
+/// One pass may make room for the next: a task that was never sent is over at once. More passes than this never help.
+const MAX_PASSES: usize = 4;
+
+/// Reconciles every service until nothing changes any more, so that planning again finds nothing to do (S12).
 pub(super) fn reconcile(draft: &mut Draft<'_>) {
+    let mark = draft.waiting_mark();
+    for _ in 0..MAX_PASSES {
+        draft.forget_waiting(mark);
+        let edits = draft.edits();
+        pass(draft);
+        if draft.edits() == edits {
+            return;
+        }
+    }
+}
+
+/// Reconciles every service once, and ends the tasks of services that are no longer declared.
+fn pass(draft: &mut Draft<'_>) {
     let world = draft.world;
     let mut live: BTreeMap<ServiceName, Vec<TaskId>> = BTreeMap::new();
     for task in draft.tasks().filter(|task| task.is_live()) {
@@ -68,7 +86,8 @@ fn one(draft: &mut Draft<'_>, name: &ServiceName, manifest: &Manifest<ServiceSpe
         Err(reason) => return revision::report_unresolved(draft, Subject::Service(name.clone()), reason),
     };
     let Some(definition) = draft.revision(&target).and_then(|revision| revision.spec.clone()) else { return };
-    let service = Subjected { name, spec: &manifest.spec, target, definition, live };
+    let placed_before = draft.placed(name);
+    let service = Subjected { name, spec: &manifest.spec, target, definition, live, placed_before };
     deployment::begin(draft, &service);
     note_first_health(draft, &service);
     match manifest.spec.scheduling_strategy {
@@ -107,9 +126,10 @@ impl Subjected<'_> {
         health::healthy(task, self.spec.minimum_healthy_seconds.as_ms(), draft.now()).is_ok()
     }
 
-    /// Live tasks that count against the ceiling: not those on hosts that cannot be asked (ghosts, S2).
+    /// Live tasks that count against the ceiling, those placed in this draft included: not those on hosts that cannot be
+    /// asked (ghosts, S2).
     pub(super) fn counted_live(&self, draft: &Draft<'_>) -> usize {
-        self.live
+        let known = self.live
             .iter()
             .filter_map(|id| draft.task(id))
             .filter(|task| task.is_live())
@@ -117,7 +137,13 @@ impl Subjected<'_> {
                 task.desired_status == DesiredStatus::Running
                     || !matches!(draft.statuses.get(&task.host), Some(HostStatus::Lost | HostStatus::Untrusted) | None)
             })
-            .count()
+            .count();
+        known + self.placed_now(draft)
+    }
+
+    /// How many tasks of it were placed since `live` was taken.
+    pub(super) fn placed_now(&self, draft: &Draft<'_>) -> usize {
+        usize::try_from(draft.placed(self.name) - self.placed_before).unwrap_or(usize::MAX)
     }
 
     /// When the next start is allowed, if not now (start throttle).
@@ -139,6 +165,7 @@ pub(super) fn stop(draft: &mut Draft<'_>, id: &TaskId, code: StopCode, reason: &
             task.stopped_at = Some(now);
         }
     });
+    draft.uncount(&service, &host);
     draft.event(EventSubject::Service(service), EventLevel::Normal, "TaskStopping", format!("task {id} on {host} is stopped: {reason}"));
 }
 

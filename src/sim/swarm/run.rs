@@ -371,8 +371,13 @@ impl Sim {
         }
         let again = self.core.clone().decide(self.now);
         if !again.actions.is_empty() || !again.changes.is_empty() {
-            let what = again.actions.first().map(|action| format!("{action:?}")).or_else(|| again.changes.first().map(|change| format!("{change:?}")));
-            return Err(Broken { predicate: "S12", detail: format!("planning again finds more to do: {}", what.unwrap_or_default()) });
+            let action = again.actions.first().map(|action| format!("{:?} task {} ({})", action.verb.name(), action.task, action.reason));
+            let change = again.changes.first().map(|change| match change {
+                Change::Task(task) => format!("task {} of {}: {:?}/{:?} {}", task.id, task.revision, task.desired_status, task.last_status, task.stopped_reason.as_deref().unwrap_or("")),
+                other => format!("{other:?}").chars().take(300).collect(),
+            });
+            let what = action.into_iter().chain(change).collect::<Vec<_>>().join("; ");
+            return Err(Broken { predicate: "S12", detail: format!("planning again finds more to do: {}", what) });
         }
         let acted = !plan.actions.is_empty() || !plan.changes.is_empty();
         for action in plan.actions {

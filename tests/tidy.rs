@@ -1,0 +1,165 @@
+//! The house rules that a machine can hold: the layers' arrows, purity, file size, no panics on input.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which modules each module may use. An arrow that is not here does not exist.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("manifest", &["model"]),
+    ("plan", &["model"]),
+    ("store", &["model"]),
+    ("host", &["model"]),
+    ("engine", &["model", "host"]),
+    ("control", &["model", "manifest", "plan", "store", "host", "engine"]),
+    ("sim", &["model", "plan", "engine", "host", "control"]),
+    ("api", &["model", "plan", "store", "engine", "manifest", "control"]),
+    ("cli", &["model", "manifest", "plan", "host", "engine", "control", "api"]),
+];
+
+/// No I/O, no async, no clock, no randomness, ordered maps only.
+const PURE: &[&str] = &["model", "plan"];
+
+/// A file with more lines holds two ideas.
+const MAX_LINES: usize = 620;
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.insert(path, text);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 50, "the walk found the sources");
+    found
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+}
+
+/// The file without its test module, without comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn module(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    let first = inside.components().next()?.as_os_str().to_str()?.to_owned();
+    (inside.components().count() > 1 && first != "bin").then_some(first)
+}
+
+/// The modules that a file names behind `crate::`, grouped imports included.
+fn used(code: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for (position, _) in code.match_indices("crate::") {
+        let rest = &code[position + "crate::".len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            used.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            continue;
+        };
+        let (mut depth, mut name) = (1, String::new());
+        for character in group.chars() {
+            match character {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ if depth == 1 && (character.is_alphanumeric() || character == '_' || character == ':') => {
+                    name.push(character);
+                    continue;
+                }
+                _ => {}
+            }
+            if depth <= 1 && !name.is_empty() {
+                used.push(name.split("::").next().unwrap_or_default().to_owned());
+                name.clear();
+            }
+            if depth == 0 {
+                break;
+            }
+            if depth > 1 && !name.is_empty() {
+                used.push(name.split("::").next().unwrap_or_default().to_owned());
+                name.clear();
+            }
+        }
+    }
+    used.retain(|name| !name.is_empty());
+    used
+}
+
+#[test]
+fn data_flows_one_way() {
+    let layers: BTreeMap<&str, &[&str]> = LAYERS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = module(&path).filter(|_| !is_test(&path)) else { continue };
+        let Some(allowed) = layers.get(module.as_str()) else {
+            wrong.push(format!("{}: module `{module}` has no row in the table of layers", path.display()));
+            continue;
+        };
+        for other in used(&code(&text)) {
+            if other != module && layers.contains_key(other.as_str()) && !allowed.contains(&other.as_str()) {
+                wrong.push(format!("{}: {module} → {other}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows against the layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_is_pure() {
+    let forbidden = [
+        "async fn", "tokio::", "std::fs", "std::net", "std::env", "std::process", "SystemTime", "Instant::", "HashMap", "HashSet", "rand::",
+        "println!", "eprintln!", "tracing::",
+    ];
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        if !module(&path).is_some_and(|module| PURE.contains(&module.as_str())) || is_test(&path) {
+            continue;
+        }
+        let code = code(&text);
+        wrong.extend(forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())));
+    }
+    assert!(wrong.is_empty(), "impure:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_panics_on_input() {
+    let forbidden = [".unwrap()", ".expect(", "todo!(", "unimplemented!(", "dbg!("];
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        if is_test(&path) {
+            continue;
+        }
+        let code = code(&text);
+        wrong.extend(forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())));
+    }
+    assert!(wrong.is_empty(), "may panic:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_holds_too_much() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > MAX_LINES)
+        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    assert!(long.is_empty(), "ask what two ideas are in:\n{}", long.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_what_it_must() {
+    let text = "use crate::model::x;\nuse crate::{\n    engine::{Engine, EngineError},\n    host::ExecRequest,\n    store,\n};\nfn f() { crate::plan::plan() }";
+    assert_eq!(used(text), ["model", "engine", "host", "store", "plan"]);
+}
