@@ -72,6 +72,7 @@ fn engine_at(socket: PathBuf) -> DockerEngine {
     let soon = Duration::from_millis(400);
     let limits = Limits {
         read: soon,
+        list: soon * 2,
         create: soon,
         start: soon,
         stop_margin: soon,

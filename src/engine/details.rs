@@ -133,6 +133,11 @@ impl Details {
         (unchanged && same_start).then_some(&known.view)
     }
 
+    /// Takes over what one container showed.
+    pub(super) fn keep(&mut self, seen: Instant, shown: Shown, view: ContainerView) {
+        self.known.insert(view.id.clone(), Known { shown, seen, view });
+    }
+
     /// Takes over what the list that was complete at `seen` showed. What it did not show is forgotten.
     pub(super) fn replace(&mut self, seen: Instant, ours: impl IntoIterator<Item = (Shown, ContainerView)>) {
         self.known = ours.into_iter().map(|(shown, view)| (view.id.clone(), Known { shown, seen, view })).collect();

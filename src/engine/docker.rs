@@ -34,6 +34,8 @@ use crate::model::time::Timestamp;
 pub struct Limits {
     /// For a question, and for a stream to begin.
     pub read: Duration,
+    /// For a list with all its inspects.
+    pub list: Duration,
     /// For a create: Docker prepares the file system in it.
     pub create: Duration,
     /// For a start: about 250 ms of CPU each, so a queue of them takes a while.
@@ -56,6 +58,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             read: Duration::from_secs(10),
+            list: Duration::from_secs(60),
             create: Duration::from_secs(30),
             start: Duration::from_secs(60),
             stop_margin: Duration::from_secs(15),
@@ -175,16 +178,20 @@ impl DockerEngine {
                 None => unknown.push((shown, listed.id)),
             }
         }
-        let inspected: Vec<_> = futures_util::stream::iter(unknown)
+        let mut inspects = futures_util::stream::iter(unknown)
             .map(|(shown, id)| async move {
                 let inspected = self.inspect(id.as_str(), verify).await?;
                 // Gone since the list: the later look counts.
                 Ok::<_, EngineError>(inspected.map(|inspected| (shown, inspected.view)))
             })
-            .buffer_unordered(INSPECTS_AT_ONCE)
-            .try_collect()
-            .await?;
-        ours.extend(inspected.into_iter().flatten());
+            .buffer_unordered(INSPECTS_AT_ONCE);
+        while let Some(inspected) = inspects.try_next().await? {
+            if let Some((shown, view)) = inspected {
+                // Kept also when a later one fails, or a slow host would never be through.
+                details.keep(seen, shown.clone(), view.clone());
+                ours.push((shown, view));
+            }
+        }
         containers.extend(ours.iter().map(|(_, view)| (view.id.clone(), view.clone())));
         details.replace(seen, ours);
         Ok(containers)
@@ -241,7 +248,14 @@ impl Engine for DockerEngine {
     async fn list(&self, verify: Verify<'_>) -> Result<BTreeMap<RuntimeId, ContainerView>, EngineError> {
         let mut details = self.details.lock().await;
         let touched = std::mem::take(&mut *lock(&self.touched));
-        let result = self.look(verify, &mut details, &touched).await;
+        let look = self.look(verify, &mut details, &touched);
+        let result = match tokio::time::timeout(self.limits.list, look).await {
+            Ok(result) => result,
+            Err(_) => Err(EngineError::OutcomeUnknown {
+                what: "list containers".into(),
+                reason: format!("not complete in {:?}", self.limits.list),
+            }),
+        };
         if result.is_err() {
             lock(&self.touched).merge(touched);
         }

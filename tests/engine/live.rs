@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roadstead::engine::{DockerEngine, Engine, Limits};
-use roadstead::host::LocalTransport;
+use roadstead::host::{LocalTransport, SshTarget, SshTransport};
 use roadstead::model::name::RuntimeId;
 
 use crate::suite::{IMAGE, Suite, World};
@@ -42,13 +42,31 @@ impl Lab {
     /// The engine of a host, without SSH between.
     fn engine(&self, host: &str) -> DockerEngine {
         let socket = self.folder.join("hosts").join(host).join("run/docker.sock");
-        let limits = Limits { read: Duration::from_secs(3), create: Duration::from_secs(3), ..Limits::default() };
-        DockerEngine::new(Arc::new(LocalTransport::new()), socket, limits)
+        DockerEngine::new(Arc::new(LocalTransport::new()), socket, limits())
+    }
+
+    /// The engine of [`HOST`], as the controller reaches it.
+    fn engine_over_ssh(&self) -> DockerEngine {
+        let manifest = std::fs::read_to_string(self.folder.join("manifests").join(format!("{HOST}.yaml")));
+        let manifest = manifest.expect("the host's manifest");
+        let address = manifest.lines().find_map(|line| line.trim().strip_prefix("address: "));
+        let target = SshTarget {
+            address: address.expect("an address").into(),
+            identity_file: Some(self.folder.join("id_ed25519")),
+            known_hosts: vec![self.folder.join("known_hosts")],
+            ..SshTarget::default()
+        };
+        DockerEngine::new(Arc::new(SshTransport::new(target, 1)), "/run/docker.sock".into(), limits())
     }
 
     fn docker(&self, arguments: &[&str]) -> String {
         lab(&[&["docker", HOST, "--name", LAB], arguments].concat())
     }
+}
+
+fn limits() -> Limits {
+    let soon = Duration::from_secs(3);
+    Limits { read: soon, create: soon, ..Limits::default() }
 }
 
 /// `deploy/lab VERB …`; its standard output.
@@ -104,6 +122,7 @@ async fn a_real_engine_conforms() {
     let lab = Lab::up();
     let (engine, other) = (lab.engine(HOST), lab.engine("host-b"));
     Suite::new(&engine, &lab).run().await;
+    Suite::new(&lab.engine_over_ssh(), &lab).run().await;
 
     let identities = (engine.identify().await.expect("an answer"), other.identify().await.expect("an answer"));
     assert_ne!(identities.0.engine_id, identities.1.engine_id);

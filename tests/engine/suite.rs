@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -342,7 +343,8 @@ impl<'a> Suite<'a> {
         let before = self.view(&again).await;
         let mut events = self.engine.events(None).await.expect("a stream");
         self.world.restart_engine().await;
-        while let Some(Ok(_)) = events.next().await {}
+        within(async { while let Some(Ok(_)) = events.next().await {} }).await;
+        self.engine_is_back().await;
         let ended = self.until(&once, |view| !view.state.is_live()).await;
         assert_eq!((ended.state, ended.exit_code), (ContainerState::Exited, Some(0)));
         // Whether the engine starts it again differs between versions of Docker.
@@ -352,6 +354,7 @@ impl<'a> Suite<'a> {
         self.engine.start(&again).await.expect("started");
         let before = self.view(&again).await;
         self.world.reboot().await;
+        self.engine_is_back().await;
         let after = self.until(&again, |view| view.state == ContainerState::Running).await;
         assert!(after.started_at > before.started_at, "{before:?} {after:?}");
         let once = self.until(&once, |view| !view.state.is_live()).await;
@@ -359,6 +362,11 @@ impl<'a> Suite<'a> {
         assert_ne!(once.exit_code, Some(0), "it did not end well");
         assert_eq!(after.restart_count, 0, "a new start of the engine is none of its restarts");
     }
+}
+
+/// For what must come, and in a live test could be late.
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it comes within a minute")
 }
 
 fn claim(name: &str) -> Claim {
@@ -454,13 +462,18 @@ impl Suite<'_> {
         panic!("it did not happen: {seen:?}");
     }
 
+    /// A way to a host that went down pauses before it is tried again.
+    async fn engine_is_back(&self) {
+        self.eventually(|| async { self.engine.ping().await.ok() }).await;
+    }
+
     async fn until(&self, id: &RuntimeId, done: impl Fn(&ContainerView) -> bool) -> ContainerView {
         self.eventually(|| async { Some(self.view(id).await).filter(&done) }).await
     }
 
     async fn lines(&self, id: &RuntimeId, options: LogOptions) -> Vec<LogLine> {
         let lines = self.engine.logs(id, options).await.expect("a stream");
-        lines.map(|line| line.expect("a line")).collect().await
+        within(lines.map(|line| line.expect("a line")).collect()).await
     }
 
     async fn take(&self, events: &mut EngineStream<EngineEvent>, id: &RuntimeId, count: usize) -> Vec<EngineEvent> {
@@ -468,14 +481,14 @@ impl Suite<'_> {
             let of_it = event.id == *id;
             async move { of_it }
         });
-        of_it.take(count).collect().await
+        within(of_it.take(count).collect()).await
     }
 
     async fn exec(&self, id: &RuntimeId, options: ExecOptions) -> (Vec<(OutputStream, Vec<u8>)>, i64) {
         let session = self.engine.exec(id, options).await.expect("a session");
         let output =
             session.output.map(|piece| piece.expect("output")).map(|piece| (piece.stream, piece.bytes.to_vec()));
-        let output = output.collect().await;
+        let output = within(output.collect()).await;
         drop(session.input);
         let exit_code = || async { self.engine.exec_exit_code(&session.id).await.expect("an answer") };
         (output, self.eventually(exit_code).await)
