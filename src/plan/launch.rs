@@ -224,7 +224,12 @@ fn config(task: &Task, row: &TaskContainer, spec: &TaskDefinitionSpec, definitio
         environment,
         labels,
         ports: row.ports.clone(),
-        network_mode: spec.network_mode,
+        network_mode: match spec.network_mode {
+            // Admission warns: until tasks have addresses of their own, it runs as bridge.
+            NetworkMode::Bridge | NetworkMode::Awsvpc => NetworkMode::Bridge,
+            NetworkMode::Host => NetworkMode::Host,
+            NetworkMode::None => NetworkMode::None,
+        },
         cpu_shares: definition.cpu.0,
         nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
         memory_bytes: definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB),

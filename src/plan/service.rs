@@ -39,7 +39,7 @@ pub(super) struct Subjected<'a> {
 }
 
 /// One pass may make room for the next: a task that was never sent is over at once. More passes than this never help.
-const MAX_PASSES: usize = 4;
+const MAX_PASSES: usize = 16;
 
 /// Reconciles every service until nothing changes any more, so that planning again finds nothing to do (S12).
 pub(super) fn reconcile(draft: &mut Draft<'_>) {
