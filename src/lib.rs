@@ -2,6 +2,8 @@
 //!
 //! The map, its layers and where to begin reading: `ARCHITECTURE.md`.
 
+pub mod api;
+pub mod cli;
 pub mod control;
 pub mod engine;
 pub mod host;

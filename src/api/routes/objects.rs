@@ -1,0 +1,146 @@
+//! Lists and single things.
+
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Api,
+    extract::{Named, Params, find_task},
+};
+use crate::api::{
+    error::{ApiError, ErrorBody},
+    view::{
+        Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView, service,
+        service::ServiceView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView,
+    },
+};
+use crate::model::state::EventSubject;
+
+/// So many events are looked through for a list of services.
+const EVENTS_FOR_A_LIST: u32 = 500;
+/// So many events are looked through for one service.
+const EVENTS_FOR_ONE: u32 = 20;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+fn items<T>(items: Vec<T>) -> Json<Items<T>> {
+    Json(Items { items })
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct InCluster {
+    /// Only of this cluster.
+    cluster: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct TaskQuery {
+    /// Only of this cluster.
+    cluster: Option<String>,
+    /// Only of this service.
+    service: Option<String>,
+    /// Only on this host.
+    host: Option<String>,
+    /// Ended ones, too.
+    #[serde(default)]
+    stopped: bool,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct OfService {
+    /// Only of this service.
+    service: Option<String>,
+}
+
+/// All clusters.
+#[utoipa::path(get, path = "/v1/clusters", responses((status = 200, body = Items<ClusterView>)))]
+pub(super) async fn clusters(State(api): State<Api>) -> Json<Items<ClusterView>> {
+    items(cluster::list(&api.handle.snapshot()))
+}
+
+/// One cluster.
+#[utoipa::path(get, path = "/v1/clusters/{name}", params(("name" = String, Path)), responses((status = 200, body = ClusterView), (status = 404, body = ErrorBody)))]
+pub(super) async fn cluster(State(api): State<Api>, Named(name): Named<String>) -> Answer<ClusterView> {
+    let all = cluster::list(&api.handle.snapshot());
+    all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("cluster", &name))
+}
+
+/// All hosts.
+#[utoipa::path(get, path = "/v1/hosts", params(InCluster), responses((status = 200, body = Items<HostView>)))]
+pub(super) async fn hosts(State(api): State<Api>, Params(query): Params<InCluster>) -> Json<Items<HostView>> {
+    items(host::list(&api.handle.snapshot(), query.cluster.as_deref()))
+}
+
+/// One host.
+#[utoipa::path(get, path = "/v1/hosts/{name}", params(("name" = String, Path)), responses((status = 200, body = HostView), (status = 404, body = ErrorBody)))]
+pub(super) async fn host(State(api): State<Api>, Named(name): Named<String>) -> Answer<HostView> {
+    let view = host::view(&api.handle.snapshot(), &name.as_str().into());
+    view.map(Json).ok_or_else(|| ApiError::not_found("host", &name))
+}
+
+/// All services.
+#[utoipa::path(get, path = "/v1/services", params(InCluster), responses((status = 200, body = Items<ServiceView>)))]
+pub(super) async fn services(State(api): State<Api>, Params(query): Params<InCluster>) -> Answer<Items<ServiceView>> {
+    let events = api.handle.store.newest_events(None, EVENTS_FOR_A_LIST).await?;
+    Ok(items(service::list(&api.handle.snapshot(), query.cluster.as_deref(), &events)))
+}
+
+/// One service.
+#[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = ServiceView), (status = 404, body = ErrorBody)))]
+pub(super) async fn service(State(api): State<Api>, Named(name): Named<String>) -> Answer<ServiceView> {
+    let events =
+        api.handle.store.newest_events(Some(&EventSubject::Service(name.as_str().into())), EVENTS_FOR_ONE).await?;
+    let view = service::view(&api.handle.snapshot(), &name.as_str().into(), &events);
+    view.map(Json).ok_or_else(|| ApiError::not_found("service", &name))
+}
+
+/// Tasks; those that ended only when asked for.
+#[utoipa::path(get, path = "/v1/tasks", params(TaskQuery), responses((status = 200, body = Items<TaskView>)))]
+pub(super) async fn tasks(State(api): State<Api>, Params(query): Params<TaskQuery>) -> Json<Items<TaskView>> {
+    let filter = task::TaskFilter {
+        cluster: query.cluster.as_deref(),
+        service: query.service.as_deref(),
+        host: query.host.as_deref(),
+        stopped: query.stopped,
+    };
+    items(task::list(&api.handle.snapshot(), &filter))
+}
+
+/// One task, by its id or the beginning of it.
+#[utoipa::path(get, path = "/v1/tasks/{name}", params(("name" = String, Path)), responses((status = 200, body = TaskView), (status = 404, body = ErrorBody)))]
+pub(super) async fn task(State(api): State<Api>, Named(id): Named<String>) -> Answer<TaskView> {
+    let snapshot = api.handle.snapshot();
+    let task = find_task(&snapshot.world.state, &id)?;
+    Ok(Json(task::view(&snapshot.world.state, task)))
+}
+
+/// All revisions of all task definitions, newest first.
+#[utoipa::path(get, path = "/v1/taskdefinitions", responses((status = 200, body = Items<TaskDefinitionView>)))]
+pub(super) async fn task_definitions(State(api): State<Api>) -> Json<Items<TaskDefinitionView>> {
+    items(task_definition::list(&api.handle.snapshot()))
+}
+
+/// `family:revision`, or the newest of `family`.
+#[utoipa::path(get, path = "/v1/taskdefinitions/{name}", params(("name" = String, Path)), responses((status = 200, body = TaskDefinitionView), (status = 404, body = ErrorBody)))]
+pub(super) async fn task_definition(State(api): State<Api>, Named(name): Named<String>) -> Answer<TaskDefinitionView> {
+    let view = task_definition::find(&api.handle.snapshot(), &name);
+    view.map(Json).ok_or_else(|| ApiError::not_found("taskdefinition", &name))
+}
+
+/// Deployments that are remembered: by service, newest first.
+#[utoipa::path(get, path = "/v1/deployments", params(OfService), responses((status = 200, body = Items<DeploymentView>)))]
+pub(super) async fn deployments(
+    State(api): State<Api>,
+    Params(query): Params<OfService>,
+) -> Json<Items<DeploymentView>> {
+    items(deployment::list(&api.handle.snapshot(), query.service.as_deref()))
+}
+
+/// A deployment by its id, or the newest of a service by the service's name.
+#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path)), responses((status = 200, body = DeploymentView), (status = 404, body = ErrorBody)))]
+pub(super) async fn deployment(State(api): State<Api>, Named(name): Named<String>) -> Answer<DeploymentView> {
+    let all = deployment::list(&api.handle.snapshot(), None);
+    let found = all.into_iter().find(|view| view.id == name || view.service == name);
+    found.map(Json).ok_or_else(|| ApiError::not_found("deployment", &name))
+}

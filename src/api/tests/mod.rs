@@ -1,0 +1,12 @@
+//! The API over a controller's picture that is made by hand.
+
+mod engine;
+pub mod fleet;
+mod http;
+mod streams;
+mod views;
+
+use crate::model::time::Timestamp;
+
+/// 2026-01-31T08:00:00Z
+pub const NOW: Timestamp = Timestamp(1_769_846_400_000);

@@ -1,0 +1,77 @@
+//! Every view's JSON, as the contract prints it.
+
+use insta::assert_json_snapshot;
+
+use super::{NOW, fleet};
+use crate::api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why};
+
+#[test]
+fn hosts() {
+    let snapshot = fleet::snapshot(NOW);
+    let hosts = host::list(&snapshot, None);
+    assert_json_snapshot!(hosts);
+    assert!(host::list(&snapshot, Some("other")).is_empty());
+    assert_eq!(host::view(&snapshot, &"box-x".into()), None);
+}
+
+#[test]
+fn services() {
+    let snapshot = fleet::snapshot(NOW);
+    assert_json_snapshot!(service::list(&snapshot, Some("default"), &fleet::events(NOW)));
+    assert!(service::list(&snapshot, Some("other"), &[]).is_empty());
+    assert_eq!(service::view(&snapshot, &"nope".into(), &[]), None);
+}
+
+#[test]
+fn tasks() {
+    let snapshot = fleet::snapshot(NOW);
+    let all = task::list(&snapshot, &task::TaskFilter { stopped: true, ..task::TaskFilter::default() });
+    assert_json_snapshot!(all);
+    let ids = |filter| task::list(&snapshot, &filter).into_iter().map(|task| task.task_id).collect::<Vec<_>>();
+    let base = task::TaskFilter::default;
+    assert_eq!(ids(base()).len(), 3);
+    assert_eq!(ids(task::TaskFilter { host: Some("box-b"), ..base() }), ["aaaa000000000002"]);
+    assert_eq!(ids(task::TaskFilter { service: Some("agent"), ..base() }), ["cccc000000000004"]);
+    assert!(ids(task::TaskFilter { cluster: Some("other"), stopped: true, ..base() }).is_empty());
+}
+
+#[test]
+fn tasks_are_found_by_the_beginning_of_their_id() {
+    let state = fleet::snapshot(NOW).world.state;
+    let found = |id| task::find(&state, id).map(|task| task.id.to_string());
+    assert_eq!(found("bbbb000000000003").as_deref(), Ok("bbbb000000000003"));
+    assert_eq!(found("b").as_deref(), Ok("bbbb000000000003"));
+    assert_eq!(
+        found("aaaa"),
+        Err(task::NoTask::Ambiguous(vec!["aaaa000000000001".to_owned(), "aaaa000000000002".to_owned()]))
+    );
+    assert_eq!(found("d"), Err(task::NoTask::Unknown));
+    assert_eq!(found(""), Err(task::NoTask::Unknown));
+}
+
+#[test]
+fn the_rest() {
+    let snapshot = fleet::snapshot(NOW);
+    assert_json_snapshot!("clusters", cluster::list(&snapshot));
+    assert_json_snapshot!("deployments", deployment::list(&snapshot, None));
+    assert_json_snapshot!("task_definition", task_definition::find(&snapshot, "web"));
+    assert_eq!(task_definition::find(&snapshot, "web:1"), task_definition::find(&snapshot, "web"));
+    assert_eq!(task_definition::find(&snapshot, "web:2"), None);
+    assert_json_snapshot!("status", status::view(&snapshot));
+    assert_json_snapshot!("events", fleet::events(NOW).iter().map(event::view).collect::<Vec<_>>());
+    assert_json_snapshot!("plan", plan::view(&snapshot.report, Vec::new(), |_| Some("web".to_owned())));
+}
+
+#[test]
+fn why_a_service_and_a_task_are_as_they_are() {
+    let snapshot = fleet::snapshot(NOW);
+    let mut of_service = why::service(&snapshot, &"web".into(), &[]).unwrap();
+    // Their views are shown elsewhere.
+    assert_eq!(of_service.tasks.drain(..).count(), 3);
+    assert_json_snapshot!("why_service", of_service);
+    let task = task::find(&snapshot.world.state, "bbbb").unwrap();
+    assert_eq!(
+        why::task(&snapshot, task, &[]).summary,
+        "STOPPED: web:1 of service web on box-a: container web exited with 3"
+    );
+}

@@ -1,0 +1,138 @@
+//! Hosts as `DescribeContainerInstances` prints them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::zone_of;
+use crate::{
+    control::handle::Snapshot,
+    model::{
+        name::HostName, observed::HostContact, spec::cluster::DEFAULT_CLUSTER, task::LastStatus, world::HostStatus,
+    },
+    plan,
+};
+
+/// One host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostView {
+    /// Name.
+    pub name: String,
+    /// As declared; none when it is no longer declared.
+    pub address: Option<String>,
+    /// Cluster.
+    pub cluster: String,
+    /// Zone, when it has one.
+    pub availability_zone: Option<String>,
+    /// ACTIVE, CORDONED, DRAINING, SUSPECT, LOST, UNTRUSTED.
+    #[schema(value_type = String)]
+    pub status: HostStatus,
+    /// Whether it answered when it was last asked.
+    pub connected: bool,
+    /// Why it is not ACTIVE or not connected.
+    pub reason: Option<String>,
+    /// Docker's version, once seen.
+    pub engine_version: Option<String>,
+    /// X86_64, ARM64, once seen.
+    pub architecture: Option<String>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// What tasks may have.
+    pub registered_resources: Resources,
+    /// What is left of it.
+    pub remaining_resources: Resources,
+    /// Tasks that are RUNNING.
+    pub running_tasks_count: u32,
+    /// Tasks on their way there.
+    pub pending_tasks_count: u32,
+}
+
+/// CPU and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resources {
+    /// Units; 1024 are one vCPU.
+    pub cpu: u32,
+    /// MiB.
+    pub memory: u32,
+}
+
+/// All hosts: declared ones, and those that still hold something.
+pub fn list(snapshot: &Snapshot, cluster: Option<&str>) -> Vec<HostView> {
+    let state = &snapshot.world.state;
+    let names: BTreeSet<&HostName> = state.desired.hosts.keys().chain(state.hosts.keys()).collect();
+    let views = names.into_iter().filter_map(|name| view(snapshot, name));
+    views.filter(|view| cluster.is_none_or(|cluster| cluster == view.cluster)).collect()
+}
+
+/// One host; `None` when nothing is known of it.
+pub fn view(snapshot: &Snapshot, name: &HostName) -> Option<HostView> {
+    let state = &snapshot.world.state;
+    let manifest = state.desired.hosts.get(name);
+    let record = state.hosts.get(name);
+    if manifest.is_none() && record.is_none() {
+        return None;
+    }
+    let contact = snapshot.world.contacts.get(name);
+    let status = plan::host_status(&snapshot.world, name);
+    let seen = state.observations.get(name).map(|seen| &seen.identity);
+    let identity = seen.or_else(|| record.and_then(|record| record.identity.as_ref()));
+    let reserved = manifest.map(|manifest| manifest.spec.reserved).unwrap_or_default();
+    let registered = identity.map(|identity| Resources {
+        cpu: identity.cpus.saturating_mul(1024).saturating_sub(reserved.cpu.0),
+        memory: identity.memory_mib.saturating_sub(reserved.memory.0),
+    });
+    let registered = registered.unwrap_or_default();
+    let mut remaining = registered;
+    let (mut running, mut pending) = (0, 0);
+    for task in state.tasks.values().filter(|task| task.host == *name) {
+        if task.last_status != LastStatus::Stopped {
+            remaining.cpu = remaining.cpu.saturating_sub(task.cpu);
+            remaining.memory = remaining.memory.saturating_sub(task.memory);
+        }
+        match task.last_status {
+            LastStatus::Running => running += 1,
+            LastStatus::Provisioning | LastStatus::Pending | LastStatus::Activating => pending += 1,
+            LastStatus::Deactivating | LastStatus::Stopping | LastStatus::Deprovisioning | LastStatus::Stopped => {}
+        }
+    }
+    Some(HostView {
+        name: name.to_string(),
+        address: manifest.map(|manifest| manifest.spec.address.clone()),
+        cluster: manifest.map_or_else(|| DEFAULT_CLUSTER.to_owned(), |manifest| manifest.spec.cluster.to_string()),
+        availability_zone: zone_of(state, name),
+        status,
+        connected: contact.is_some_and(is_connected),
+        reason: reason(status, contact, manifest.is_some()),
+        engine_version: identity.map(|identity| identity.engine_version.clone()),
+        architecture: identity.map(|identity| identity.architecture.clone()),
+        labels: manifest.map(|manifest| manifest.labels.clone()).unwrap_or_default(),
+        registered_resources: registered,
+        remaining_resources: remaining,
+        running_tasks_count: running,
+        pending_tasks_count: pending,
+    })
+}
+
+fn is_connected(contact: &HostContact) -> bool {
+    contact.engine_answered_at.is_some() && contact.error.is_none() && contact.untrusted.is_none()
+}
+
+fn reason(status: HostStatus, contact: Option<&HostContact>, declared: bool) -> Option<String> {
+    let told = contact.and_then(|contact| contact.untrusted.clone().or_else(|| contact.error.clone()));
+    if told.is_some() || !declared {
+        return told.or_else(|| Some("no longer declared in the manifests".to_owned()));
+    }
+    match status {
+        HostStatus::Active => match contact {
+            Some(contact) if contact.engine_answered_at.is_some() => None,
+            Some(_) | None => Some("not connected yet".to_owned()),
+        },
+        HostStatus::Cordoned => Some("takes no new tasks: a person cordoned it".to_owned()),
+        HostStatus::Draining => Some("its tasks move elsewhere: a person drains it".to_owned()),
+        HostStatus::Suspect => Some("silent for a while".to_owned()),
+        HostStatus::Lost => Some("silent for too long: its tasks are replaced".to_owned()),
+        HostStatus::Untrusted => Some("not who it should be: no command is sent to it".to_owned()),
+    }
+}

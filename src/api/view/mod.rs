@@ -1,0 +1,43 @@
+//! The controller's picture as the contract prints it: pure functions from a [`Snapshot`] to serialisable views.
+//!
+//! [`Snapshot`]: crate::control::handle::Snapshot
+
+pub mod cluster;
+pub mod deployment;
+pub mod event;
+pub mod host;
+pub mod plan;
+pub mod service;
+pub mod status;
+pub mod task;
+pub mod task_definition;
+pub mod why;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{name::HostName, state::State};
+
+/// The label that stands for ECS's availability zone.
+pub const ZONE_LABEL: &str = "availability-zone";
+
+/// Every list of the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Items<T> {
+    /// In a stable order.
+    pub items: Vec<T>,
+}
+
+/// The zone of a declared host.
+fn zone_of(state: &State, host: &HostName) -> Option<String> {
+    state.desired.hosts.get(host)?.labels.get(ZONE_LABEL).cloned()
+}
+
+/// A unit-like value's name in JSON: `RUNNING`, `bridge`.
+pub fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(error) => error.to_string(),
+    }
+}

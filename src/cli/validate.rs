@@ -1,0 +1,116 @@
+//! `validate`: manifests checked as the controller checks them, without one.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, failure::Failure, text::count};
+use crate::{
+    control::ingest::check_expression,
+    manifest::{self, Admission, Limits, SourceTree},
+    model::{desired::Desired, diagnostic::Diagnostic},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  roadstead validate manifests/
+  roadstead validate web.yaml hosts/*.yaml      several files are checked together
+
+Exit status: 0 good (warnings are allowed), 1 errors, 2 a path could not be read.")]
+pub(super) struct Options {
+    /// Files and directories
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// `-o json`.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    valid: bool,
+    diagnostics: &'a [Diagnostic],
+}
+
+pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
+    let admission = admit(&options.paths)?;
+    let valid = !admission.has_errors();
+    if context.printer.is_document() {
+        context.printer.document(&Verdict { valid, diagnostics: &admission.diagnostics })?;
+    } else {
+        context.printer.text(&manifest::render(&admission.diagnostics, context.printer.colour()))?;
+        let found = match admission.diagnostics.is_empty() {
+            true => String::new(),
+            false => format!("; {}", manifest::summary(&admission.diagnostics)),
+        };
+        context.printer.line(&format!("{}{found}", contents(&admission.desired)))?;
+    }
+    if valid { Ok(()) } else { Err(Failure::Status(1)) }
+}
+
+fn contents(desired: &Desired) -> String {
+    let parts = [
+        count(desired.hosts.len(), "host"),
+        count(desired.services.len(), "service"),
+        count(desired.task_definitions.len(), "task definition"),
+        count(desired.clusters.len(), "cluster"),
+    ];
+    parts.join(", ")
+}
+
+/// All paths as one tree, judged as if nothing was in force.
+pub(super) fn admit(paths: &[PathBuf]) -> Result<Admission, Failure> {
+    let here = std::env::current_dir().map_err(Failure::not_tried)?;
+    let mut texts = BTreeMap::new();
+    let mut unread = Vec::new();
+    for path in paths {
+        let (found, diagnostics) = read(path)?;
+        texts.extend(found.into_iter().map(|(name, text)| (join(path, &name), text)));
+        unread.extend(diagnostics);
+    }
+    let mut tree = SourceTree::from_texts(here, texts);
+    tree.diagnostics = unread;
+    Ok(manifest::admit(&tree, &Desired::default(), check_expression))
+}
+
+/// The texts of a file, or of a directory's files by their names in it.
+pub(super) fn texts(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let (texts, unread) = read(path)?;
+    match unread.is_empty() {
+        true => Ok(texts
+            .into_iter()
+            .map(|(name, text)| (if name.is_empty() { file_name(path) } else { name }, text))
+            .collect()),
+        false => Err(Failure::not_tried(manifest::render(&unread, false).trim_end())),
+    }
+}
+
+/// By name in the directory; of a single file, by an empty name.
+fn read(path: &Path) -> Result<(BTreeMap<String, String>, Vec<Diagnostic>), Failure> {
+    let limits = Limits::default();
+    let cannot = |error: &dyn std::fmt::Display| Failure::not_tried(format!("cannot read {}: {error}", path.display()));
+    let metadata = std::fs::metadata(path).map_err(|error| cannot(&error))?;
+    if metadata.is_dir() {
+        let tree = manifest::read_tree(path, &limits).map_err(Failure::not_tried)?;
+        return Ok((tree.files.into_iter().map(|(name, file)| (name, file.text)).collect(), tree.diagnostics));
+    }
+    if !metadata.is_file() || metadata.len() > limits.file_bytes {
+        return Err(cannot(&format!("not a regular file of at most {} bytes", limits.file_bytes)));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    Ok((BTreeMap::from([(String::new(), text)]), Vec::new()))
+}
+
+fn join(path: &Path, name: &str) -> String {
+    match name {
+        "" => path.display().to_string(),
+        name => path.join(name).display().to_string(),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

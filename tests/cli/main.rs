@@ -1,0 +1,10 @@
+//! The program as people call it: words, tables and exit statuses.
+
+mod offline;
+mod online;
+mod streams;
+
+// The hand-made fleet is written for use inside the library.
+use roadstead::{control, engine, manifest, model, store};
+#[path = "../../src/api/tests/fleet.rs"]
+mod fleet;
