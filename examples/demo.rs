@@ -116,9 +116,7 @@ fn accept_until_stopped(listener: &TcpListener, server: &'static Server) {
 
 fn admit(stream: TcpStream, peer: IpAddr, server: &'static Server) {
     // What is accepted while stopping inherits nothing from the listener on Linux; say so all the same.
-    let ready = stream
-        .set_nonblocking(false)
-        .and(stream.set_write_timeout(Some(WRITE_TIMEOUT)));
+    let ready = stream.set_nonblocking(false).and(stream.set_write_timeout(Some(WRITE_TIMEOUT)));
     if ready.is_err() {
         return;
     }
@@ -127,12 +125,10 @@ fn admit(stream: TcpStream, peer: IpAddr, server: &'static Server) {
         server.connections.fetch_sub(1, Ordering::SeqCst);
         return;
     }
-    let spawned = thread::Builder::new()
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            answer(&stream, peer, server);
-            server.connections.fetch_sub(1, Ordering::SeqCst);
-        });
+    let spawned = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+        answer(&stream, peer, server);
+        server.connections.fetch_sub(1, Ordering::SeqCst);
+    });
     if spawned.is_err() {
         server.connections.fetch_sub(1, Ordering::SeqCst);
     }
@@ -159,15 +155,10 @@ fn answer(stream: &TcpStream, peer: IpAddr, server: &Server) {
 }
 
 fn route(request: &Request, server: &Server) -> (u16, String) {
-    let (path, query) = request
-        .target
-        .split_once('?')
-        .unwrap_or((&request.target, ""));
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     match (request.method.as_str(), path) {
         ("GET" | "HEAD", "/") => (200, server.identity.clone()),
-        ("GET" | "HEAD", "/healthz") if server.healthy.load(Ordering::SeqCst) => {
-            (200, "ok\n".into())
-        }
+        ("GET" | "HEAD", "/healthz") if server.healthy.load(Ordering::SeqCst) => (200, "ok\n".into()),
         ("GET" | "HEAD", "/healthz") => (500, "told to fail\n".into()),
         ("GET" | "POST", "/healthz/fail") => {
             server.healthy.store(false, Ordering::SeqCst);
@@ -197,10 +188,7 @@ fn route(request: &Request, server: &Server) -> (u16, String) {
         (_, "/" | "/healthz" | "/healthz/fail" | "/healthz/ok" | "/burn" | "/slow") => {
             (405, "not with this method\n".into())
         }
-        (_, _) => (
-            404,
-            "try / /healthz /healthz/fail /healthz/ok /burn?ms= /slow?ms=\n".into(),
-        ),
+        (_, _) => (404, "try / /healthz /healthz/fail /healthz/ok /burn?ms= /slow?ms=\n".into()),
     }
 }
 
@@ -255,14 +243,8 @@ fn read_request(mut stream: &TcpStream, deadline: Instant) -> io::Result<Option<
         return Ok(None);
     };
     // An unread body would reset the connection under our answer.
-    let mut left = request
-        .body_bytes
-        .saturating_sub((bytes.len() - head_bytes) as u64);
-    if left > 0
-        && head
-            .windows(12)
-            .any(|part| part.eq_ignore_ascii_case(b"100-continue"))
-    {
+    let mut left = request.body_bytes.saturating_sub((bytes.len() - head_bytes) as u64);
+    if left > 0 && head.windows(12).any(|part| part.eq_ignore_ascii_case(b"100-continue")) {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     while left > 0 {
@@ -287,10 +269,8 @@ fn parse_head(head: &str) -> Option<Request> {
     let mut lines = head.split("\r\n");
     let mut words = lines.next()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let well_formed = words.next().is_none()
-        && version.starts_with("HTTP/1.")
-        && target.starts_with('/')
-        && !method.is_empty();
+    let well_formed =
+        words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/') && !method.is_empty();
     if !well_formed {
         return None;
     }
@@ -298,18 +278,10 @@ fn parse_head(head: &str) -> Option<Request> {
     for line in lines.filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':')?;
         if name.eq_ignore_ascii_case("content-length") {
-            body_bytes = value
-                .trim()
-                .parse()
-                .ok()
-                .filter(|bytes| *bytes <= MAX_BODY_BYTES)?;
+            body_bytes = value.trim().parse().ok().filter(|bytes| *bytes <= MAX_BODY_BYTES)?;
         }
     }
-    Some(Request {
-        method: method.into(),
-        target: target.into(),
-        body_bytes,
-    })
+    Some(Request { method: method.into(), target: target.into(), body_bytes })
 }
 
 fn write_response(mut stream: &TcpStream, status: u16, body: &str) -> io::Result<()> {
@@ -335,10 +307,7 @@ fn healthcheck(path: &str) -> io::Result<()> {
     let timeout = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&local, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_BODY_BYTES).read_to_string(&mut answer)?;
     let status = answer.lines().next().unwrap_or_default();
@@ -354,11 +323,7 @@ fn beat() -> io::Result<()> {
     for beat in 1_u64.. {
         log(&format!("beat {beat}"));
         match signal.read_exact(&mut [0]) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             stopped => {
                 log("stopped");
                 return stopped;
@@ -369,9 +334,7 @@ fn beat() -> io::Result<()> {
 }
 
 fn crash(seconds: &str) -> io::Result<()> {
-    let seconds = seconds
-        .parse()
-        .map_err(|_| io::Error::other("SECONDS is a number"))?;
+    let seconds = seconds.parse().map_err(|_| io::Error::other("SECONDS is a number"))?;
     log(&format!("crashing in {seconds} s"));
     thread::sleep(Duration::from_secs(seconds));
     Err(io::Error::other("crashed as told"))
@@ -379,9 +342,7 @@ fn crash(seconds: &str) -> io::Result<()> {
 
 fn port() -> io::Result<u16> {
     match env::var("PORT") {
-        Ok(port) => port
-            .parse()
-            .map_err(|_| io::Error::other(format!("PORT is {port:?}, not a port"))),
+        Ok(port) => port.parse().map_err(|_| io::Error::other(format!("PORT is {port:?}, not a port"))),
         Err(_) => Ok(80),
     }
 }
@@ -429,15 +390,10 @@ mod tests {
 
     #[test]
     fn reads_the_request_line_and_the_length_of_the_body() {
-        let request =
-            parse_head("POST /healthz/fail?x=1 HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 12\r\n\r\n")
-                .expect("a good head");
+        let request = parse_head("POST /healthz/fail?x=1 HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 12\r\n\r\n")
+            .expect("a good head");
         assert_eq!(
-            (
-                request.method.as_str(),
-                request.target.as_str(),
-                request.body_bytes
-            ),
+            (request.method.as_str(), request.target.as_str(), request.body_bytes),
             ("POST", "/healthz/fail?x=1", 12)
         );
     }
@@ -459,14 +415,8 @@ mod tests {
 
     #[test]
     fn milliseconds_are_bounded() {
-        assert_eq!(
-            milliseconds("ms=250", 300),
-            Some(Duration::from_millis(250))
-        );
-        assert_eq!(
-            milliseconds("a=b&ms=300", 300),
-            Some(Duration::from_millis(300))
-        );
+        assert_eq!(milliseconds("ms=250", 300), Some(Duration::from_millis(250)));
+        assert_eq!(milliseconds("a=b&ms=300", 300), Some(Duration::from_millis(300)));
         for query in ["", "ms=", "ms=301", "ms=-1", "ms=x", "s=1"] {
             assert_eq!(milliseconds(query, 300), None, "{query:?}");
         }
@@ -475,10 +425,7 @@ mod tests {
     #[test]
     fn identity_names_the_task_and_what_is_unknown() {
         let text = identity(|name| (name == "ROADSTEAD_TASK_ID").then(|| "t-1".to_owned()));
-        assert!(
-            text.contains("task     t-1\n") && text.contains("zone     unknown\n"),
-            "{text}"
-        );
+        assert!(text.contains("task     t-1\n") && text.contains("zone     unknown\n"), "{text}");
     }
 
     #[test]
@@ -490,11 +437,7 @@ mod tests {
             connections: AtomicUsize::new(0),
         };
         let status = |method: &str, target: &str| {
-            let request = Request {
-                method: method.into(),
-                target: target.into(),
-                body_bytes: 0,
-            };
+            let request = Request { method: method.into(), target: target.into(), body_bytes: 0 };
             route(&request, &server).0
         };
         assert_eq!(status("GET", "/healthz"), 200);

@@ -119,8 +119,20 @@ fn data_flows_one_way() {
 #[test]
 fn the_core_is_pure() {
     let forbidden = [
-        "async fn", "tokio::", "std::fs", "std::net", "std::env", "std::process", "SystemTime", "Instant::", "HashMap", "HashSet", "rand::",
-        "println!", "eprintln!", "tracing::",
+        "async fn",
+        "tokio::",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::process",
+        "SystemTime",
+        "Instant::",
+        "HashMap",
+        "HashSet",
+        "rand::",
+        "println!",
+        "eprintln!",
+        "tracing::",
     ];
     let mut wrong = Vec::new();
     for (path, text) in sources() {
@@ -128,7 +140,9 @@ fn the_core_is_pure() {
             continue;
         }
         let code = code(&text);
-        wrong.extend(forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())));
+        wrong.extend(
+            forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())),
+        );
     }
     assert!(wrong.is_empty(), "impure:\n{}", wrong.join("\n"));
 }
@@ -142,7 +156,9 @@ fn nothing_panics_on_input() {
             continue;
         }
         let code = code(&text);
-        wrong.extend(forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())));
+        wrong.extend(
+            forbidden.iter().filter(|word| code.contains(*word)).map(|word| format!("{}: {word}", path.display())),
+        );
     }
     assert!(wrong.is_empty(), "may panic:\n{}", wrong.join("\n"));
 }

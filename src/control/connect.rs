@@ -33,7 +33,8 @@ pub async fn connection(spec: &HostSpec, desired: &Desired, seed: u64) -> Result
     } else {
         Arc::new(SshTransport::new(target(spec, desired).await?, seed))
     };
-    let engine = Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
+    let engine =
+        Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
     Ok(Connection { transport, engine })
 }
 
@@ -55,7 +56,8 @@ pub async fn target(spec: &HostSpec, desired: &Desired) -> Result<SshTarget, Tra
 }
 
 async fn one_target(address: &str, ssh: &SshSpec) -> Result<SshTarget, TransportError> {
-    let is_complete = ssh.user.is_some() && ssh.identity_file.is_some() && (ssh.host_key.is_some() || ssh.known_hosts.is_some());
+    let is_complete =
+        ssh.user.is_some() && ssh.identity_file.is_some() && (ssh.host_key.is_some() || ssh.known_hosts.is_some());
     let mut target = if is_complete {
         SshTarget { address: address.to_owned(), ..SshTarget::default() }
     } else {

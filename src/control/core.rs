@@ -3,10 +3,7 @@
 //! *Architecture invariant:* the caller commits the changes of [`Core::take`] and [`Core::decide`] before it sends an action
 //! (S8). Memory is then what the store would load again.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{
     action::{ActionKey, ActionResult, Answer},
@@ -146,7 +143,8 @@ impl Core {
             plan.report.waiting.push(Waiting {
                 subject: Subject::Fleet,
                 reason: reason.clone(),
-                wakes_when: "this controller is started with --take-over, or the other one is stopped for good".to_owned(),
+                wakes_when: "this controller is started with --take-over, or the other one is stopped for good"
+                    .to_owned(),
                 wakes_at: None,
             });
             self.report = plan.report.clone();
@@ -213,8 +211,17 @@ impl Core {
         if let Some(fence) = absorbed.fenced.take() {
             if self.take_over {
                 // The higher number is known now: ours goes beyond it, and the look is taken in again.
-                let seen = look.containers.values().filter_map(|container| container.owner.ours()).map(|claim| claim.epoch).max().unwrap_or(0);
-                let mut changes = vec![Change::Fleet(FleetRecord { epoch: seen.saturating_add(1), ..self.world.state.fleet.clone() })];
+                let seen = look
+                    .containers
+                    .values()
+                    .filter_map(|container| container.owner.ours())
+                    .map(|claim| claim.epoch)
+                    .max()
+                    .unwrap_or(0);
+                let mut changes = vec![Change::Fleet(FleetRecord {
+                    epoch: seen.saturating_add(1),
+                    ..self.world.state.fleet.clone()
+                })];
                 self.apply(&changes);
                 let again = absorb::observation(&self.world.state, look);
                 changes.extend(again.changes);
@@ -227,7 +234,12 @@ impl Core {
         match absorbed.untrusted {
             Some(reason) => {
                 if self.untrusted.insert(look.host.clone(), reason.clone()).is_none() {
-                    changes.push(host_event(self.world.now, &look.host, "HostUntrusted", format!("host {}: {reason}", look.host)));
+                    changes.push(host_event(
+                        self.world.now,
+                        &look.host,
+                        "HostUntrusted",
+                        format!("host {}: {reason}", look.host),
+                    ));
                 }
                 if let Some(contact) = self.world.contacts.get_mut(&look.host) {
                     contact.untrusted = Some(reason);
@@ -277,13 +289,25 @@ impl Core {
             })
     }
 
-    fn set_schedulability(&mut self, host: &HostName, to: Schedulability) -> Result<(String, Vec<Change>), CommandError> {
+    fn set_schedulability(
+        &mut self,
+        host: &HostName,
+        to: Schedulability,
+    ) -> Result<(String, Vec<Change>), CommandError> {
         self.declared(host)?;
-        let before = self.world.state.hosts.get(host).cloned().unwrap_or_else(|| HostRecord { name: host.clone(), ..HostRecord::default() });
+        let before = self
+            .world
+            .state
+            .hosts
+            .get(host)
+            .cloned()
+            .unwrap_or_else(|| HostRecord { name: host.clone(), ..HostRecord::default() });
         let words = match to {
             Schedulability::Active => format!("host {host} takes tasks again"),
             Schedulability::Cordoned => format!("host {host} takes no new tasks; what runs there stays"),
-            Schedulability::Draining => format!("host {host} is being drained: its tasks start elsewhere before they stop there"),
+            Schedulability::Draining => {
+                format!("host {host} is being drained: its tasks start elsewhere before they stop there")
+            }
         };
         if before.schedulability == to {
             return Ok((words, Vec::new()));
@@ -292,13 +316,22 @@ impl Core {
         Ok((words, vec![Change::Host(HostRecord { schedulability: to, ..before }), event]))
     }
 
-    fn stop_task(&mut self, id: &crate::model::name::TaskId, reason: Option<String>) -> Result<(String, Vec<Change>), CommandError> {
-        let task = self.world.state.tasks.get(id).ok_or_else(|| CommandError::NotFound(format!("there is no task {id}")))?;
+    fn stop_task(
+        &mut self,
+        id: &crate::model::name::TaskId,
+        reason: Option<String>,
+    ) -> Result<(String, Vec<Change>), CommandError> {
+        let task =
+            self.world.state.tasks.get(id).ok_or_else(|| CommandError::NotFound(format!("there is no task {id}")))?;
         if task.desired_status == DesiredStatus::Stopped {
             return Err(CommandError::Refused(format!("task {id} is already stopping or over")));
         }
         let mut task = (**task).clone();
-        task.order_stop(self.world.now, StopCode::UserInitiated, reason.unwrap_or_else(|| "a person said so".to_owned()));
+        task.order_stop(
+            self.world.now,
+            StopCode::UserInitiated,
+            reason.unwrap_or_else(|| "a person said so".to_owned()),
+        );
         let words = format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service);
         let event = Change::Event(Event {
             id: 0,
@@ -306,7 +339,11 @@ impl Core {
             subject: EventSubject::Service(task.service.clone()),
             level: EventLevel::Normal,
             reason: "TaskStopping".to_owned(),
-            message: format!("task {id} on {} is stopped: {}", task.host, task.stopped_reason.as_deref().unwrap_or_default()),
+            message: format!(
+                "task {id} on {} is stopped: {}",
+                task.host,
+                task.stopped_reason.as_deref().unwrap_or_default()
+            ),
         });
         Ok((words, vec![Change::Task(Arc::new(task)), event]))
     }
@@ -317,7 +354,10 @@ impl Core {
             return Err(CommandError::NotFound("no change of the manifests is held".to_owned()));
         };
         if held.token != token {
-            return Err(CommandError::Refused(format!("the held change is {}, not {token}: the manifests changed since", held.token)));
+            return Err(CommandError::Refused(format!(
+                "the held change is {}, not {token}: the manifests changed since",
+                held.token
+            )));
         }
         let mut confirmed = fleet.confirmed.clone();
         confirmed.push(token.to_owned());
@@ -343,7 +383,8 @@ impl Core {
             return Err(CommandError::Refused(format!("host {host} was never seen: there is nothing to forget")));
         };
         self.untrusted.remove(host);
-        let words = format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
+        let words =
+            format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
         Ok((words, vec![Change::Host(HostRecord { identity: None, ..record.clone() })]))
     }
 
@@ -358,5 +399,12 @@ impl Core {
 
 fn host_event(at: Timestamp, host: &HostName, reason: &str, message: String) -> Change {
     let level = if reason == "HostUntrusted" { EventLevel::Warning } else { EventLevel::Normal };
-    Change::Event(Event { id: 0, at, subject: EventSubject::Host(host.clone()), level, reason: reason.to_owned(), message })
+    Change::Event(Event {
+        id: 0,
+        at,
+        subject: EventSubject::Host(host.clone()),
+        level,
+        reason: reason.to_owned(),
+        message,
+    })
 }

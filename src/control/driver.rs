@@ -162,7 +162,13 @@ impl Driver {
     fn command(
         &mut self,
         (command, reply): CommandEnvelope,
-    ) -> (Vec<Change>, Option<(tokio::sync::oneshot::Sender<Result<String, super::handle::CommandError>>, Result<String, super::handle::CommandError>)>) {
+    ) -> (
+        Vec<Change>,
+        Option<(
+            tokio::sync::oneshot::Sender<Result<String, super::handle::CommandError>>,
+            Result<String, super::handle::CommandError>,
+        )>,
+    ) {
         tracing::info!(?command, "order of a person");
         if command == Command::Rescan {
             self.rescan.notify_one();
@@ -198,7 +204,8 @@ impl Driver {
             });
             return;
         };
-        let execution = Execution { action: action.clone(), engine, slots, key: self.fleet.key.clone(), clock: clock.clone() };
+        let execution =
+            Execution { action: action.clone(), engine, slots, key: self.fleet.key.clone(), clock: clock.clone() };
         self.fleet.tasks.spawn(async move {
             let answer = match tokio::spawn(execution.run()).await {
                 Ok(answer) => answer,

@@ -128,14 +128,20 @@ impl Execution {
         match found {
             Some(found) if found.view.owner.ours().is_some() && found.view.owner.ours() == wanted.as_ref() => {
                 if found.view.state == ContainerState::Removing {
-                    return Err(EngineError::OutcomeUnknown { what: format!("create {name}"), reason: "it is just being removed".to_owned() });
+                    return Err(EngineError::OutcomeUnknown {
+                        what: format!("create {name}"),
+                        reason: "it is just being removed".to_owned(),
+                    });
                 }
                 tracing::info!(%name, "it exists already and is ours: adopted");
                 Ok(found.view.id)
             }
             Some(found) => Err(EngineError::NameTaken { name, existing: Some(found.view.id), labels: found.labels }),
             // Gone between the refusal and the look: the same order again will do.
-            None => Err(EngineError::OutcomeUnknown { what: format!("create {name}"), reason: "the name was taken a moment ago".to_owned() }),
+            None => Err(EngineError::OutcomeUnknown {
+                what: format!("create {name}"),
+                reason: "the name was taken a moment ago".to_owned(),
+            }),
         }
     }
 
@@ -145,7 +151,8 @@ impl Execution {
                 return failed_end(&error);
             }
         }
-        let removed: Vec<RuntimeId> = steps.iter().filter(|step| step.remove).map(|step| step.runtime_id.clone()).collect();
+        let removed: Vec<RuntimeId> =
+            steps.iter().filter(|step| step.remove).map(|step| step.runtime_id.clone()).collect();
         self.remove(&removed).await
     }
 
@@ -164,9 +171,10 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
     let reason = error.to_string();
     match error {
         EngineError::Unreachable(_) if containers.is_empty() => ActionResult::NotSent { reason },
-        EngineError::Unreachable(_) | EngineError::OutcomeUnknown { .. } | EngineError::Malformed { .. } | EngineError::UnsupportedVersion { .. } => {
-            ActionResult::Unknown { reason }
-        }
+        EngineError::Unreachable(_)
+        | EngineError::OutcomeUnknown { .. }
+        | EngineError::Malformed { .. }
+        | EngineError::UnsupportedVersion { .. } => ActionResult::Unknown { reason },
         // Between create and start somebody removed it: a look tells.
         EngineError::NotFound { .. } | EngineError::Conflict { .. } => ActionResult::Unknown { reason },
         EngineError::NameTaken { name, .. } => ActionResult::Failed {
@@ -208,5 +216,10 @@ pub(super) fn not_connected(action: &Action, clock: &Clock) -> Answer {
 /// An answer for an order whose execution died of a defect: nobody knows what was sent.
 pub(super) fn died(action: &Action, clock: &Clock, error: &str) -> Answer {
     tracing::error!(task = %action.task, host = %action.host, error, "carrying out an order died");
-    Answer { key: action.key(), host: action.host.clone(), at: clock.now(), result: ActionResult::Unknown { reason: error.to_owned() } }
+    Answer {
+        key: action.key(),
+        host: action.host.clone(),
+        at: clock.now(),
+        result: ActionResult::Unknown { reason: error.to_owned() },
+    }
 }

@@ -72,14 +72,22 @@ impl Fleet {
     /// Makes observers and connections follow the declared hosts.
     pub(super) async fn follow(&mut self, desired: &Desired) {
         let mut changed = false;
-        let gone: Vec<HostName> = self.hosts.keys().filter(|host| !desired.hosts.contains_key(*host)).cloned().collect();
+        let gone: Vec<HostName> =
+            self.hosts.keys().filter(|host| !desired.hosts.contains_key(*host)).cloned().collect();
         for host in gone {
             self.drop_member(&host);
             changed = true;
         }
         for (host, manifest) in &desired.hosts {
             let loss = desired.cluster(&manifest.spec.cluster).host_loss;
-            let jumps = manifest.spec.ssh.proxy_jump.iter().filter_map(|jump| desired.hosts.get(jump.as_str())).map(|jump| jump.spec.ssh.clone()).collect();
+            let jumps = manifest
+                .spec
+                .ssh
+                .proxy_jump
+                .iter()
+                .filter_map(|jump| desired.hosts.get(jump.as_str()))
+                .map(|jump| jump.spec.ssh.clone())
+                .collect();
             let recipe = (manifest.spec.clone(), loss, jumps);
             if self.hosts.get(host).is_some_and(|member| member.recipe == recipe) {
                 continue;
@@ -90,7 +98,11 @@ impl Fleet {
             changed = true;
         }
         if changed {
-            let engines = self.hosts.iter().filter_map(|(host, member)| Some((host.clone(), Arc::clone(&member.connection.as_ref()?.engine)))).collect();
+            let engines = self
+                .hosts
+                .iter()
+                .filter_map(|(host, member)| Some((host.clone(), Arc::clone(&member.connection.as_ref()?.engine))))
+                .collect();
             self.engines.send_replace(Arc::new(engines));
         }
     }

@@ -116,9 +116,7 @@ impl Handle {
     /// [`CommandError`], also when the controller does not answer within ten seconds.
     pub async fn command(&self, command: Command) -> Result<String, CommandError> {
         let (answer, answered) = oneshot::channel();
-        self.commands
-            .try_send((command, answer))
-            .map_err(|error| CommandError::Unavailable(error.to_string()))?;
+        self.commands.try_send((command, answer)).map_err(|error| CommandError::Unavailable(error.to_string()))?;
         match tokio::time::timeout(std::time::Duration::from_secs(10), answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(CommandError::Unavailable("it is stopping".to_owned())),

@@ -47,7 +47,9 @@ impl Ingest {
                 hint.notify_one();
             }
         })
-        .inspect_err(|error| tracing::warn!(%error, "file events are not available: the folder is read every {RESCAN:?}"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "file events are not available: the folder is read every {RESCAN:?}"),
+        )
         .ok();
         let mut watching = false;
         let mut last = Last { hash: None, desired: Arc::clone(&self.in_force.borrow()), diagnostics: None };
@@ -99,7 +101,11 @@ impl Ingest {
         last.desired = Arc::new(admission.desired);
         last.diagnostics = Some(admission.diagnostics.clone());
         log(&admission.diagnostics, &admission.broken_files);
-        let input = Input::Manifests { desired: Arc::clone(&last.desired), hash: tree.hash, diagnostics: admission.diagnostics };
+        let input = Input::Manifests {
+            desired: Arc::clone(&last.desired),
+            hash: tree.hash,
+            diagnostics: admission.diagnostics,
+        };
         let _ = self.inputs.send(input).await;
         Ok(())
     }

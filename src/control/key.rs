@@ -33,7 +33,9 @@ pub enum KeyError {
         mode: u32,
     },
     /// It is no key.
-    #[error("{path} is not a fleet key: 64 hex digits are expected. Restore it from a backup; a new key would not know the running containers")]
+    #[error(
+        "{path} is not a fleet key: 64 hex digits are expected. Restore it from a backup; a new key would not know the running containers"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -80,7 +82,8 @@ fn make(path: &Path) -> Result<FleetKey, KeyError> {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // Whole or not at all: half a key would disown the fleet.
     let temporary = path.with_extension("key.new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io)?;
     file.write_all(hex.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     fs::rename(&temporary, path).map_err(io)?;
     Ok(FleetKey::new(bytes))
@@ -100,7 +103,10 @@ mod tests {
         assert!(matches!(load_or_make(None, folder.path()), Err(KeyError::Readable { mode: 0o644, .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "half").unwrap();
-        assert!(matches!(load_or_make(None, folder.path()), Err(KeyError::Malformed { .. })), "never replaced by a new one");
+        assert!(
+            matches!(load_or_make(None, folder.path()), Err(KeyError::Malformed { .. })),
+            "never replaced by a new one"
+        );
         assert!(load_or_make(Some(&folder.path().join("none")), folder.path()).is_err(), "a named key is never made");
     }
 }

@@ -25,7 +25,6 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, StoreError};
 use self::{
     core::Core,
     driver::Driver,
@@ -34,6 +33,7 @@ use self::{
     ingest::Ingest,
 };
 pub use self::{driver::DriverError, key::KeyError, seams::Clock};
+use crate::store::{Store, StoreError};
 
 /// How many inputs may wait.
 const INPUTS: usize = 1_024;
@@ -104,12 +104,25 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let (inputs, waiting_inputs) = mpsc::channel(INPUTS);
     let (commands, waiting_commands) = mpsc::channel(COMMANDS);
     let (in_force, watch_in_force) = watch::channel(Arc::clone(&core.world().state.desired));
-    let (snapshots, watch_snapshots) = watch::channel(Arc::new(Snapshot { started_at, manifests: options.manifests.clone(), ..Snapshot::default() }));
+    let (snapshots, watch_snapshots) =
+        watch::channel(Arc::new(Snapshot { started_at, manifests: options.manifests.clone(), ..Snapshot::default() }));
     let rescan = Arc::new(Notify::new());
     let fleet = Fleet::new(key, clock.clone(), inputs.clone(), stop.child_token());
-    let handle = Handle { snapshots: watch_snapshots, commands, engines: fleet.engines(), store: Arc::clone(&store), manifests: options.manifests.clone() };
+    let handle = Handle {
+        snapshots: watch_snapshots,
+        commands,
+        engines: fleet.engines(),
+        store: Arc::clone(&store),
+        manifests: options.manifests.clone(),
+    };
 
-    let ingest = Ingest { root: options.manifests.clone(), in_force: watch_in_force, inputs: inputs.clone(), rescan: Arc::clone(&rescan), stop: stop.clone() };
+    let ingest = Ingest {
+        root: options.manifests.clone(),
+        in_force: watch_in_force,
+        inputs: inputs.clone(),
+        rescan: Arc::clone(&rescan),
+        stop: stop.clone(),
+    };
     let ingest = tokio::spawn(ingest.run());
     let driver = Driver {
         core,

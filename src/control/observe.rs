@@ -164,7 +164,9 @@ impl Observer {
                 }
                 Err(_) => {
                     identity = None;
-                    self.contacts.update(&self.host, |contact| contact.error = Some("no complete list of containers within 10 s".to_owned()));
+                    self.contacts.update(&self.host, |contact| {
+                        contact.error = Some("no complete list of containers within 10 s".to_owned())
+                    });
                     next_look = Instant::now() + beat_every;
                 }
             }
@@ -184,7 +186,10 @@ impl Observer {
                 return true;
             }
             Ok(Err(error)) => error,
-            Err(_) => EngineError::OutcomeUnknown { what: "ping".to_owned(), reason: format!("the engine did not answer within {deadline:?}") },
+            Err(_) => EngineError::OutcomeUnknown {
+                what: "ping".to_owned(),
+                reason: format!("the engine did not answer within {deadline:?}"),
+            },
         };
         self.note_error(&error);
         let probe = ExecRequest { deadline, ..ExecRequest::new(["true"]) };
@@ -207,12 +212,22 @@ impl Observer {
         };
         let verify = |labels: &BTreeMap<String, String>| self.key.owner_of(&self.host, labels);
         let containers = self.connection.engine.list(&verify).await?;
-        Ok(HostObservation { host: self.host.clone(), started_at, finished_at: self.clock.now(), identity: known, containers })
+        Ok(HostObservation {
+            host: self.host.clone(),
+            started_at,
+            finished_at: self.clock.now(),
+            identity: known,
+            containers,
+        })
     }
 
     /// `/etc/machine-id`; nothing when the SSH user may not run commands.
     async fn machine_id(&self) -> Option<String> {
-        let request = ExecRequest { deadline: Duration::from_secs(5), output_limit_bytes: 256, ..ExecRequest::new(["cat", "/etc/machine-id"]) };
+        let request = ExecRequest {
+            deadline: Duration::from_secs(5),
+            output_limit_bytes: 256,
+            ..ExecRequest::new(["cat", "/etc/machine-id"])
+        };
         let output = self.connection.transport.exec(request).await.ok()?;
         let id = std::str::from_utf8(&output.stdout).ok()?.trim().to_owned();
         (output.status.success() && id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)

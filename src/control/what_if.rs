@@ -18,7 +18,11 @@ use super::{
 };
 
 /// Plans on a copy.
-pub(super) fn answer(snapshot: &Snapshot, root: &Path, question: &WhatIf) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub(super) fn answer(
+    snapshot: &Snapshot,
+    root: &Path,
+    question: &WhatIf,
+) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut tree = manifest::read_tree(root, &manifest::Limits::default()).map_err(|error| {
         vec![Diagnostic {
             place: Place::default(),

@@ -44,7 +44,10 @@ pub struct Desired {
 impl Desired {
     /// Whether nothing at all is declared.
     pub fn is_empty(&self) -> bool {
-        self.clusters.is_empty() && self.hosts.is_empty() && self.task_definitions.is_empty() && self.services.is_empty()
+        self.clusters.is_empty()
+            && self.hosts.is_empty()
+            && self.task_definitions.is_empty()
+            && self.services.is_empty()
     }
 
     /// A cluster's settings; the defaults when it has no manifest.

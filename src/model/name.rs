@@ -102,15 +102,8 @@ impl std::str::FromStr for RevisionId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (family, number) = text
-            .rsplit_once(':')
-            .ok_or_else(|| format!("`{text}` is not FAMILY:NUMBER"))?;
-        let number = number
-            .parse()
-            .map_err(|_| format!("`{number}` in `{text}` is not a revision number"))?;
-        Ok(Self {
-            family: family.into(),
-            number,
-        })
+        let (family, number) = text.rsplit_once(':').ok_or_else(|| format!("`{text}` is not FAMILY:NUMBER"))?;
+        let number = number.parse().map_err(|_| format!("`{number}` in `{text}` is not a revision number"))?;
+        Ok(Self { family: family.into(), number })
     }
 }

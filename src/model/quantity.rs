@@ -83,9 +83,24 @@ macro_rules! quantity {
     };
 }
 
-quantity!(CpuUnits, parse_cpu, "CPU units (1024 = one vCPU) such as 256, or vCPUs such as 0.25 or \"1 vcpu\"", r"^\s*[0-9]*\.?[0-9]+\s*([vV][cC][pP][uU])?\s*$");
-quantity!(Mebibytes, parse_mebibytes, "mebibytes such as 512, or a size such as 512Mi or 1Gi", r"^\s*[0-9]*\.?[0-9]+\s*([MmGg][Ii]?[Bb]?)?\s*$");
-quantity!(Seconds, parse_seconds, "seconds such as 30, or a duration such as 30s, 5m or 1h", r"^\s*[0-9]+\s*(s|m|h|d)?\s*$");
+quantity!(
+    CpuUnits,
+    parse_cpu,
+    "CPU units (1024 = one vCPU) such as 256, or vCPUs such as 0.25 or \"1 vcpu\"",
+    r"^\s*[0-9]*\.?[0-9]+\s*([vV][cC][pP][uU])?\s*$"
+);
+quantity!(
+    Mebibytes,
+    parse_mebibytes,
+    "mebibytes such as 512, or a size such as 512Mi or 1Gi",
+    r"^\s*[0-9]*\.?[0-9]+\s*([MmGg][Ii]?[Bb]?)?\s*$"
+);
+quantity!(
+    Seconds,
+    parse_seconds,
+    "seconds such as 30, or a duration such as 30s, 5m or 1h",
+    r"^\s*[0-9]+\s*(s|m|h|d)?\s*$"
+);
 
 fn scaled(number: &str, factor: f64) -> Option<u32> {
     let value = number.trim().parse::<f64>().ok()? * factor;
@@ -131,13 +146,29 @@ mod tests {
 
     #[test]
     fn quantities_read_what_people_write() {
-        for (text, units) in [("256", Some(256)), ("0.5", Some(512)), ("1 vCPU", Some(1024)), (".25 vcpu", Some(256)), ("-1", None), ("a", None)] {
+        for (text, units) in [
+            ("256", Some(256)),
+            ("0.5", Some(512)),
+            ("1 vCPU", Some(1024)),
+            (".25 vcpu", Some(256)),
+            ("-1", None),
+            ("a", None),
+        ] {
             assert_eq!(text.parse::<CpuUnits>().ok(), units.map(CpuUnits), "{text}");
         }
-        for (text, mib) in [("512", Some(512)), ("512Mi", Some(512)), ("0.5GB", Some(512)), ("1 Gi", Some(1024)), ("1T", None), ("9999999G", None)] {
+        for (text, mib) in [
+            ("512", Some(512)),
+            ("512Mi", Some(512)),
+            ("0.5GB", Some(512)),
+            ("1 Gi", Some(1024)),
+            ("1T", None),
+            ("9999999G", None),
+        ] {
             assert_eq!(text.parse::<Mebibytes>().ok(), mib.map(Mebibytes), "{text}");
         }
-        for (text, seconds) in [("30", Some(30)), ("30s", Some(30)), ("5m", Some(300)), ("1h", Some(3600)), ("1w", None), ("", None)] {
+        for (text, seconds) in
+            [("30", Some(30)), ("30s", Some(30)), ("5m", Some(300)), ("1h", Some(3600)), ("1w", None), ("", None)]
+        {
             assert_eq!(text.parse::<Seconds>().ok(), seconds.map(Seconds), "{text}");
         }
         assert_eq!(serde_json::from_str::<CpuUnits>("0.5").unwrap(), CpuUnits(512));

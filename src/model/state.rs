@@ -281,7 +281,10 @@ impl State {
         match change {
             Change::Desired(desired) => self.desired = Arc::clone(desired),
             Change::Revision(revision) => {
-                self.revisions.entry(revision.id.family.clone()).or_default().insert(revision.id.number, revision.clone());
+                self.revisions
+                    .entry(revision.id.family.clone())
+                    .or_default()
+                    .insert(revision.id.number, revision.clone());
             }
             Change::Host(host) => {
                 self.hosts.insert(host.name.clone(), host.clone());

@@ -36,7 +36,12 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         let Some((code, reason)) = reason_to_end(draft, service, &host, &kept, &eligible) else { continue };
         let was_healthy = draft.task(&kept).is_some_and(|task| service.healthy(draft, task));
         if was_healthy && budget == 0 && code == StopCode::ServiceSchedulerInitiated && eligible.contains(&host) {
-            draft.waiting(Subject::Task(kept), format!("{reason}: it stays while the floor is {}", bounds.floor), "another task is healthy", None);
+            draft.waiting(
+                Subject::Task(kept),
+                format!("{reason}: it stays while the floor is {}", bounds.floor),
+                "another task is healthy",
+                None,
+            );
             continue;
         }
         budget = budget.saturating_sub(usize::from(was_healthy));
@@ -47,8 +52,13 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 }
 
 fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &BTreeSet<HostName>) {
-    let occupied: BTreeSet<HostName> =
-        service.live.iter().filter_map(|id| draft.task(id)).filter(|task| task.is_live()).map(|task| task.host.clone()).collect();
+    let occupied: BTreeSet<HostName> = service
+        .live
+        .iter()
+        .filter_map(|id| draft.task(id))
+        .filter(|task| task.is_live())
+        .map(|task| task.host.clone())
+        .collect();
     let missing: Vec<&HostName> = eligible
         .iter()
         .filter(|host| !occupied.contains(*host) && draft.statuses.get(*host) == Some(&HostStatus::Active))
@@ -58,7 +68,10 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &BTre
     }
     if let Some(at) = service.throttled_until(draft) {
         let failures = draft.service(service.name).consecutive_failures;
-        let reason = format!("{} tasks are missing, but {failures} in a row failed to start: the next try is delayed", missing.len());
+        let reason = format!(
+            "{} tasks are missing, but {failures} in a row failed to start: the next try is delayed",
+            missing.len()
+        );
         draft.waiting(Subject::Service(service.name.clone()), reason, format!("{at}, or a new revision"), Some(at));
         return;
     }
@@ -70,7 +83,13 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &BTre
     }
 }
 
-fn reason_to_end(draft: &mut Draft<'_>, service: &Subjected<'_>, host: &HostName, id: &TaskId, eligible: &BTreeSet<HostName>) -> Option<(StopCode, String)> {
+fn reason_to_end(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    host: &HostName,
+    id: &TaskId,
+    eligible: &BTreeSet<HostName>,
+) -> Option<(StopCode, String)> {
     let unhealthy = is_unhealthy(draft, service, id);
     let task: Task = draft.task(id)?.clone();
     let status = draft.statuses.get(host).copied()?;

@@ -3,7 +3,10 @@
 use crate::model::{
     name::RevisionId,
     spec::service::SchedulingStrategy,
-    state::{Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState, ServiceRecord},
+    state::{
+        Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState,
+        ServiceRecord,
+    },
 };
 
 use super::{draft::Draft, service::Subjected, throttle};
@@ -45,7 +48,12 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     record.deployments.truncate(MAX_DEPLOYMENTS_KEPT);
     throttle::reset(&mut record);
     draft.put_service(record);
-    draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentStarted", format!("{} is being deployed", service.target));
+    draft.event(
+        EventSubject::Service(service.name.clone()),
+        EventLevel::Normal,
+        "DeploymentStarted",
+        format!("{} is being deployed", service.target),
+    );
 }
 
 /// Completes the PRIMARY deployment when the service is steady on it, and retires older ones without tasks.
@@ -87,7 +95,11 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 
 /// Counts a task of this revision that failed before it was healthy.
 pub(super) fn count_failure(record: &mut ServiceRecord, revision: &RevisionId) {
-    if let Some(deployment) = record.deployments.iter_mut().find(|deployment| deployment.revision == *revision && deployment.outcome.is_none()) {
+    if let Some(deployment) = record
+        .deployments
+        .iter_mut()
+        .find(|deployment| deployment.revision == *revision && deployment.outcome.is_none())
+    {
         deployment.failed_tasks = deployment.failed_tasks.saturating_add(1);
     }
 }

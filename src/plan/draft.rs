@@ -114,8 +114,11 @@ impl<'w> Draft<'w> {
 
     /// The newest revision of a family that has this content.
     pub(super) fn newest_with_hash(&self, family: &Family, hash: &str) -> Option<RevisionId> {
-        let made_here = self.revisions.iter().rev().find(|revision| revision.id.family == *family && revision.hash == hash);
-        made_here.map(|revision| revision.id.clone()).or_else(|| super::revision::find_by_hash(&self.world.state, family, hash))
+        let made_here =
+            self.revisions.iter().rev().find(|revision| revision.id.family == *family && revision.hash == hash);
+        made_here
+            .map(|revision| revision.id.clone())
+            .or_else(|| super::revision::find_by_hash(&self.world.state, family, hash))
     }
 
     /// Makes a revision, or completes one.
@@ -174,10 +177,21 @@ impl<'w> Draft<'w> {
     }
 
     pub(super) fn doing(&mut self, action: &str, subject: Subject, host: Option<&HostName>, reason: impl Into<String>) {
-        self.report.doing.push(Doing { action: action.to_owned(), subject, host: host.cloned(), reason: reason.into() });
+        self.report.doing.push(Doing {
+            action: action.to_owned(),
+            subject,
+            host: host.cloned(),
+            reason: reason.into(),
+        });
     }
 
-    pub(super) fn waiting(&mut self, subject: Subject, reason: impl Into<String>, wakes_when: impl Into<String>, wakes_at: Option<Timestamp>) {
+    pub(super) fn waiting(
+        &mut self,
+        subject: Subject,
+        reason: impl Into<String>,
+        wakes_when: impl Into<String>,
+        wakes_at: Option<Timestamp>,
+    ) {
         if let Some(at) = wakes_at {
             self.wake_at(at);
         }
@@ -228,7 +242,8 @@ impl<'w> Draft<'w> {
     pub(super) fn new_task_id(&mut self) -> TaskId {
         loop {
             self.next_id += 1;
-            let input = format!("{}/{}/{}/{}", self.world.seed, self.world.state.fleet.epoch, self.world.now.0, self.next_id);
+            let input =
+                format!("{}/{}/{}/{}", self.world.seed, self.world.state.fleet.epoch, self.world.now.0, self.next_id);
             let hash = digest::digest(&digest::SHA256, input.as_bytes());
             let id = TaskId(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect());
             if self.task(&id).is_none() {

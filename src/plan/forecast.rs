@@ -56,7 +56,8 @@ pub fn forecast(world: &World) -> Plan {
 fn pretend(world: &mut World, action: &Action) {
     match &action.verb {
         Verb::Launch { containers } => {
-            let started: Vec<&str> = containers.iter().filter(|step| step.start).map(|step| step.container.as_str()).collect();
+            let started: Vec<&str> =
+                containers.iter().filter(|step| step.start).map(|step| step.container.as_str()).collect();
             change(world, &action.task, |task, spec| pretend_launched(task, Some(&started), spec));
         }
         Verb::Stop { .. } | Verb::Remove { .. } => change(world, &action.task, |task, _| {
@@ -98,7 +99,11 @@ fn pretend_launched(task: &mut Task, started: Option<&[&str]>, spec: Option<&Tas
     }
 }
 
-fn change(world: &mut World, id: &crate::model::name::TaskId, change: impl FnOnce(&mut Task, Option<&TaskDefinitionSpec>)) {
+fn change(
+    world: &mut World,
+    id: &crate::model::name::TaskId,
+    change: impl FnOnce(&mut Task, Option<&TaskDefinitionSpec>),
+) {
     let Some(task) = world.state.tasks.get(id) else { return };
     let spec = world.state.revision(&task.revision).and_then(|revision| revision.spec.clone());
     let mut task = (**task).clone();

@@ -43,7 +43,9 @@ pub(super) fn forget(draft: &mut Draft<'_>) {
     strand_tasks_of_undeclared_hosts(draft);
     let mut ended: BTreeMap<&ServiceName, Vec<(Option<Timestamp>, TaskId)>> = BTreeMap::new();
     for task in world.state.tasks.values() {
-        if task.last_status == LastStatus::Stopped && task.containers.values().all(|container| container.runtime_id.is_none()) {
+        if task.last_status == LastStatus::Stopped
+            && task.containers.values().all(|container| container.runtime_id.is_none())
+        {
             ended.entry(&task.service).or_default().push((task.stopped_at, task.id.clone()));
         }
     }
@@ -71,7 +73,9 @@ pub(super) fn forget(draft: &mut Draft<'_>) {
     }
     for (name, record) in world.state.hosts.iter().filter(|(name, _)| !declared.hosts.contains_key(*name)) {
         // A host that comes back under its name is as new; only an operator's word would be lost with its record.
-        if record.schedulability == Schedulability::Active || !draft.tasks().any(|task| task.host == *name && task.is_live()) {
+        if record.schedulability == Schedulability::Active
+            || !draft.tasks().any(|task| task.host == *name && task.is_live())
+        {
             draft.remove(Change::HostRemoved(name.clone()));
         }
     }

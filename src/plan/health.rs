@@ -15,7 +15,8 @@ pub(super) const CRASH_LOOP_WINDOW_MS: u64 = 5 * 60_000;
 
 /// Task health over the essential containers: any UNHEALTHY → UNHEALTHY; else any UNKNOWN → UNKNOWN; else HEALTHY.
 pub fn task_health(task: &Task) -> HealthStatus {
-    let verdicts = || task.containers.values().filter(|container| container.essential).map(|container| container.health);
+    let verdicts =
+        || task.containers.values().filter(|container| container.essential).map(|container| container.health);
     if verdicts().any(|health| health == HealthStatus::Unhealthy) {
         HealthStatus::Unhealthy
     } else if verdicts().any(|health| health == HealthStatus::Unknown) {

@@ -63,9 +63,8 @@ fn silence(world: &World, host: &HostName) -> Silence {
     let engine_heard = contact.engine_answered_at.unwrap_or(contact.watched_since).max(contact.watched_since);
     let link_heard = contact.link_answered_at.unwrap_or(contact.watched_since).max(engine_heard);
     let (engine_silent, link_silent) = (world.now.since_ms(engine_heard), world.now.since_ms(link_heard));
-    let lost_at = link_heard
-        .plus_ms(limits.lost_after.as_ms())
-        .min(engine_heard.plus_ms(limits.engine_lost_after.as_ms()));
+    let lost_at =
+        link_heard.plus_ms(limits.lost_after.as_ms()).min(engine_heard.plus_ms(limits.engine_lost_after.as_ms()));
     if lost_at <= world.now {
         Silence::Lost { for_ms: engine_silent.max(link_silent) }
     } else if engine_silent >= limits.suspect_after.as_ms() {
@@ -101,21 +100,34 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
         let record = draft.host(host);
         match (silence(world, host), record.lost_since) {
             (Silence::Lost { for_ms }, None) => {
-                let message = format!("host {host} has not answered for {:.1} s: it counts as lost", for_ms as f64 / 1000.0);
+                let message =
+                    format!("host {host} has not answered for {:.1} s: it counts as lost", for_ms as f64 / 1000.0);
                 draft.event(EventSubject::Host(host.clone()), EventLevel::Warning, "HostLost", message);
                 draft.put_host(HostRecord { lost_since: Some(world.now), ..record });
             }
             (Silence::No, Some(_)) => {
-                draft.event(EventSubject::Host(host.clone()), EventLevel::Normal, "HostReturned", format!("host {host} answers again"));
+                draft.event(
+                    EventSubject::Host(host.clone()),
+                    EventLevel::Normal,
+                    "HostReturned",
+                    format!("host {host} answers again"),
+                );
                 draft.put_host(HostRecord { lost_since: None, ..record });
             }
-            (Silence::Lost { .. }, Some(_)) | (Silence::No, None) | (Silence::Suspect { .. } | Silence::Untrusted, _) => {}
+            (Silence::Lost { .. }, Some(_))
+            | (Silence::No, None)
+            | (Silence::Suspect { .. } | Silence::Untrusted, _) => {}
         }
     }
     brake(draft);
     if draft.braked() {
         let reason = draft.fleet().brake.as_ref().map(|brake| brake.reason.clone()).unwrap_or_default();
-        draft.waiting(Subject::Fleet, reason, "one of the lost hosts answers, or you say `roadstead brake release`", None);
+        draft.waiting(
+            Subject::Fleet,
+            reason,
+            "one of the lost hosts answers, or you say `roadstead brake release`",
+            None,
+        );
     } else {
         give_up_lost_tasks(draft);
     }
@@ -138,7 +150,12 @@ fn brake(draft: &mut Draft<'_>) {
             .iter()
             .find(|host| lost_since(draft, host).is_none() || !world.state.desired.hosts.contains_key(*host));
         if let Some(host) = answered {
-            draft.event(EventSubject::Fleet, EventLevel::Normal, "BrakeReleased", format!("host {host} answers: replacing goes on"));
+            draft.event(
+                EventSubject::Fleet,
+                EventLevel::Normal,
+                "BrakeReleased",
+                format!("host {host} answers: replacing goes on"),
+            );
             fleet.brake = None;
             draft.put_fleet(fleet);
         }
@@ -156,22 +173,28 @@ fn brake(draft: &mut Draft<'_>) {
         return;
     }
     let all = world.state.desired.hosts.len();
-    let zone_of = |host: &HostName| world.state.desired.hosts.get(host).and_then(|manifest| manifest.labels.get(ZONE_LABEL));
+    let zone_of =
+        |host: &HostName| world.state.desired.hosts.get(host).and_then(|manifest| manifest.labels.get(ZONE_LABEL));
     let whole_zone = recent.iter().find_map(|host| {
         let zone = zone_of(host)?;
         let members: Vec<_> = world.state.desired.hosts.keys().filter(|other| zone_of(other) == Some(zone)).collect();
         // A zone that is the whole fleet is judged by the count of hosts.
-        (members.len() >= 2 && members.len() < all && members.iter().all(|member| recent.contains(member))).then(|| zone.clone())
+        (members.len() >= 2 && members.len() < all && members.iter().all(|member| recent.contains(member)))
+            .then(|| zone.clone())
     });
     let reason = if recent.len() * 2 > all {
-        format!("{} of {all} hosts fell silent within a minute: perhaps this controller is the one cut off, so nothing is replaced", recent.len())
+        format!(
+            "{} of {all} hosts fell silent within a minute: perhaps this controller is the one cut off, so nothing is replaced",
+            recent.len()
+        )
     } else if let Some(zone) = whole_zone {
         format!("every host of zone {zone} fell silent within a minute: nothing is replaced until one answers")
     } else {
         return;
     };
     draft.event(EventSubject::Fleet, EventLevel::Warning, "BrakePulled", reason.clone());
-    fleet.brake = Some(Brake { since: world.now, reason, hosts: recent.into_iter().cloned().collect(), released: false });
+    fleet.brake =
+        Some(Brake { since: world.now, reason, hosts: recent.into_iter().cloned().collect(), released: false });
     draft.put_fleet(fleet);
 }
 
@@ -179,23 +202,31 @@ fn brake(draft: &mut Draft<'_>) {
 /// host is seen again. Daemon tasks and services that wait stay wanted.
 fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
-    let lost: Vec<&HostName> = world.state.desired.hosts.keys().filter(|host| draft.host(host).lost_since.is_some()).collect();
+    let lost: Vec<&HostName> =
+        world.state.desired.hosts.keys().filter(|host| draft.host(host).lost_since.is_some()).collect();
     if lost.is_empty() {
         return;
     }
     let replaceable = |service| {
         world.state.desired.services.get(service).is_some_and(|manifest| {
-            manifest.spec.on_host_loss == OnHostLoss::Replace && manifest.spec.scheduling_strategy == SchedulingStrategy::Replica
+            manifest.spec.on_host_loss == OnHostLoss::Replace
+                && manifest.spec.scheduling_strategy == SchedulingStrategy::Replica
         })
     };
     let given_up: Vec<_> = draft
         .tasks()
-        .filter(|task| task.desired_status == DesiredStatus::Running && lost.contains(&&task.host) && replaceable(&task.service))
+        .filter(|task| {
+            task.desired_status == DesiredStatus::Running && lost.contains(&&task.host) && replaceable(&task.service)
+        })
         .map(|task| (task.id.clone(), task.host.clone()))
         .collect();
     for (id, host) in given_up {
         draft.change_task(&id, |task| {
-            task.order_stop(world.now, StopCode::HostLost, format!("host {host} is lost; what still runs there is stopped when it is seen again"));
+            task.order_stop(
+                world.now,
+                StopCode::HostLost,
+                format!("host {host} is lost; what still runs there is stopped when it is seen again"),
+            );
         });
     }
 }

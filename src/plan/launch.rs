@@ -24,7 +24,9 @@ const BYTES_PER_MIB: u64 = 1024 * 1024;
 /// The task's own size when it has one; else the sum over its containers, `memoryReservation` before `memory`.
 pub(super) fn reservation(spec: &TaskDefinitionSpec) -> (u32, u32) {
     let containers = &spec.container_definitions;
-    let cpu = spec.cpu.map_or_else(|| containers.iter().map(|container| container.cpu.0).fold(0, u32::saturating_add), |cpu| cpu.0);
+    let cpu = spec
+        .cpu
+        .map_or_else(|| containers.iter().map(|container| container.cpu.0).fold(0, u32::saturating_add), |cpu| cpu.0);
     let memory = spec.memory.map_or_else(
         || {
             containers
@@ -39,7 +41,9 @@ pub(super) fn reservation(spec: &TaskDefinitionSpec) -> (u32, u32) {
 }
 
 /// The ports to publish, in the order of the definition: what placement is asked for.
-pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<(&ContainerDefinition, &crate::model::spec::task_definition::PortMapping)> {
+pub(super) fn published_ports(
+    spec: &TaskDefinitionSpec,
+) -> Vec<(&ContainerDefinition, &crate::model::spec::task_definition::PortMapping)> {
     match spec.network_mode {
         NetworkMode::Bridge | NetworkMode::Awsvpc => spec
             .container_definitions
@@ -102,16 +106,24 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec
         let Some(row) = task.containers.get(definition.name.as_str()) else { continue };
         let exists = row.state.is_some();
         let startable = matches!(row.state, None | Some(ContainerState::Created));
-        let start = startable && definition.depends_on.iter().all(|dependency| {
-            let other = task.containers.get(dependency.container_name.as_str());
-            match dependency.condition {
-                // In this very launch the other one is started first.
-                DependencyCondition::Start => starting.contains(dependency.container_name.as_str()) || other.is_some_and(has_started),
-                DependencyCondition::Complete => other.is_some_and(|other| other.state == Some(ContainerState::Exited)),
-                DependencyCondition::Success => other.is_some_and(|other| other.state == Some(ContainerState::Exited) && other.exit_code == Some(0)),
-                DependencyCondition::Healthy => other.is_some_and(|other| other.state == Some(ContainerState::Running) && other.health == HealthStatus::Healthy),
-            }
-        });
+        let start = startable
+            && definition.depends_on.iter().all(|dependency| {
+                let other = task.containers.get(dependency.container_name.as_str());
+                match dependency.condition {
+                    // In this very launch the other one is started first.
+                    DependencyCondition::Start => {
+                        starting.contains(dependency.container_name.as_str()) || other.is_some_and(has_started)
+                    }
+                    DependencyCondition::Complete => {
+                        other.is_some_and(|other| other.state == Some(ContainerState::Exited))
+                    }
+                    DependencyCondition::Success => other
+                        .is_some_and(|other| other.state == Some(ContainerState::Exited) && other.exit_code == Some(0)),
+                    DependencyCondition::Healthy => other.is_some_and(|other| {
+                        other.state == Some(ContainerState::Running) && other.health == HealthStatus::Healthy
+                    }),
+                }
+            });
         if start {
             starting.insert(&definition.name);
         }
@@ -161,7 +173,9 @@ pub(super) fn failed_success_dependency(task: &Task, spec: &TaskDefinitionSpec) 
 
 fn has_started(container: &TaskContainer) -> bool {
     match container.state {
-        Some(ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Exited) => true,
+        Some(
+            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Exited,
+        ) => true,
         Some(ContainerState::Created | ContainerState::Removing | ContainerState::Dead) | None => false,
     }
 }
@@ -173,7 +187,10 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     let mut ordered: Vec<&ContainerDefinition> = Vec::new();
     loop {
         let ready = left.iter().position(|definition| {
-            definition.depends_on.iter().all(|dependency| left.iter().all(|other| other.name != dependency.container_name))
+            definition
+                .depends_on
+                .iter()
+                .all(|dependency| left.iter().all(|other| other.name != dependency.container_name))
         });
         match ready {
             Some(index) => ordered.push(left.remove(index)),
@@ -184,7 +201,14 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     ordered
 }
 
-fn config(task: &Task, row: &TaskContainer, spec: &TaskDefinitionSpec, definition: &ContainerDefinition, hash: &str, zone: Option<&str>) -> ContainerConfig {
+fn config(
+    task: &Task,
+    row: &TaskContainer,
+    spec: &TaskDefinitionSpec,
+    definition: &ContainerDefinition,
+    hash: &str,
+    zone: Option<&str>,
+) -> ContainerConfig {
     let claim = Claim {
         created_name: row.created_name.clone(),
         task: task.id.clone(),

@@ -18,7 +18,8 @@ const RELAUNCH_AFTER_MS: u64 = 3_000;
 /// Issues every order that can be carried out now.
 pub(super) fn issue(draft: &mut Draft<'_>) {
     let busy: Vec<TaskId> = draft.tasks().filter(|task| needs_orders(task)).map(|task| task.id.clone()).collect();
-    let usable: BTreeSet<_> = draft.world.state.desired.hosts.keys().filter(|host| hosts::takes_orders(draft.world, host)).collect();
+    let usable: BTreeSet<_> =
+        draft.world.state.desired.hosts.keys().filter(|host| hosts::takes_orders(draft.world, host)).collect();
     for id in busy {
         let Some(task) = draft.task(&id).cloned() else { continue };
         if !usable.contains(&task.host) {
@@ -37,10 +38,14 @@ fn needs_orders(task: &Task) -> bool {
     match task.desired_status {
         DesiredStatus::Running => {
             task.launch == Launch::NotIssued
-                || task.containers.values().any(|container| matches!(container.state, None | Some(ContainerState::Created)))
+                || task
+                    .containers
+                    .values()
+                    .any(|container| matches!(container.state, None | Some(ContainerState::Created)))
         }
         DesiredStatus::Stopped => {
-            task.last_status != LastStatus::Stopped || task.containers.values().any(|container| container.runtime_id.is_some())
+            task.last_status != LastStatus::Stopped
+                || task.containers.values().any(|container| container.runtime_id.is_some())
         }
     }
 }
@@ -59,7 +64,12 @@ fn wait_for_host(draft: &mut Draft<'_>, task: &Task) {
         }
         None => format!("host {} is no longer declared", task.host),
     };
-    draft.waiting(Subject::Task(task.id.clone()), format!("cannot {what} it: {why}"), format!("host {} answers", task.host), None);
+    draft.waiting(
+        Subject::Task(task.id.clone()),
+        format!("cannot {what} it: {why}"),
+        format!("host {} answers", task.host),
+        None,
+    );
 }
 
 /// Whether an order may be given now: not while the same is under way, and not before its retry time.
@@ -95,12 +105,18 @@ fn launch_task(draft: &mut Draft<'_>, task: &Task) {
         draft.change_task(&task.id, |task| task.order_stop(now, StopCode::TaskFailedToStart, reason));
         return;
     };
-    let zone = draft.world.state.desired.hosts.get(&task.host).and_then(|host| host.labels.get(hosts::ZONE_LABEL)).cloned();
+    let zone =
+        draft.world.state.desired.hosts.get(&task.host).and_then(|host| host.labels.get(hosts::ZONE_LABEL)).cloned();
     let containers = launch::steps(task, &revision, zone.as_deref());
     if containers.is_empty() {
         let unmet = revision.spec.as_deref().map(|spec| launch::unmet_dependencies(task, spec)).unwrap_or_default();
         if !unmet.is_empty() {
-            draft.waiting(Subject::Task(task.id.clone()), unmet.join("; "), "the other container is seen in that state", None);
+            draft.waiting(
+                Subject::Task(task.id.clone()),
+                unmet.join("; "),
+                "the other container is seen in that state",
+                None,
+            );
         }
         return;
     }
@@ -128,7 +144,8 @@ fn stop_task(draft: &mut Draft<'_>, task: &Task) {
     if !live.is_empty() {
         if may_order(draft, task, VerbName::Stop) {
             let remove = !keeps_containers(task);
-            let containers = live.into_iter().map(|(runtime_id, timeout_s)| StopStep { runtime_id, timeout_s, remove }).collect();
+            let containers =
+                live.into_iter().map(|(runtime_id, timeout_s)| StopStep { runtime_id, timeout_s, remove }).collect();
             let reason = task.stopped_reason.clone().unwrap_or_default();
             draft.act(Action {
                 task: task.id.clone(),
@@ -189,6 +206,12 @@ fn stop_order(draft: &Draft<'_>, task: &Task) -> Vec<(RuntimeId, u32)> {
 pub(super) fn keeps_containers(task: &Task) -> bool {
     match task.stop_code {
         Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited) => true,
-        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated | StopCode::TerminationNotice | StopCode::HostLost) | None => false,
+        Some(
+            StopCode::UserInitiated
+            | StopCode::ServiceSchedulerInitiated
+            | StopCode::TerminationNotice
+            | StopCode::HostLost,
+        )
+        | None => false,
     }
 }

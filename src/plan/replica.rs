@@ -27,7 +27,12 @@ pub(super) struct Bounds {
 }
 
 /// Bounds for `desired` tasks; defaults as given (REPLICA 100/200, DAEMON 0/100).
-pub(super) fn bounds(desired: usize, configuration: &DeploymentConfiguration, default_minimum: u32, default_maximum: u32) -> Bounds {
+pub(super) fn bounds(
+    desired: usize,
+    configuration: &DeploymentConfiguration,
+    default_minimum: u32,
+    default_maximum: u32,
+) -> Bounds {
     let minimum = configuration.minimum_healthy_percent.unwrap_or(default_minimum) as usize;
     let maximum = configuration.maximum_percent.unwrap_or(default_maximum) as usize;
     Bounds { floor: (desired * minimum).div_ceil(100), ceiling: desired * maximum / 100 }
@@ -94,7 +99,8 @@ pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &
     if task.health_status != HealthStatus::Unhealthy || task.last_status != LastStatus::Running {
         return false;
     }
-    let overlooked_until = task.started_at.unwrap_or(draft.now()).plus_ms(service.spec.health_check_grace_period_seconds.as_ms());
+    let overlooked_until =
+        task.started_at.unwrap_or(draft.now()).plus_ms(service.spec.health_check_grace_period_seconds.as_ms());
     draft.wake_at(overlooked_until);
     overlooked_until <= draft.now()
 }
@@ -151,7 +157,13 @@ fn end_crash_loop(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId, w
 }
 
 /// Starts what is missing, as far as the ceiling and the throttle allow; returns how many.
-fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, missing: usize, replaced: usize) -> usize {
+fn start_missing(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    bounds: Bounds,
+    missing: usize,
+    replaced: usize,
+) -> usize {
     if missing == 0 {
         return 0;
     }
@@ -160,13 +172,19 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds,
     let allowed = missing.min(room);
     if allowed == 0 {
         if replaced == 0 {
-            draft.waiting(subject(), format!("{missing} tasks are missing, and old ones must end first (ceiling {})", bounds.ceiling), "a task ends", None);
+            draft.waiting(
+                subject(),
+                format!("{missing} tasks are missing, and old ones must end first (ceiling {})", bounds.ceiling),
+                "a task ends",
+                None,
+            );
         }
         return 0;
     }
     if let Some(at) = service.throttled_until(draft) {
         let failures = draft.service(service.name).consecutive_failures;
-        let reason = format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
+        let reason =
+            format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
         return 0;
     }
@@ -179,20 +197,40 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds,
         let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
         if let Err(unplaceable) = service::start(draft, service, slot, None, &reason) {
             let still = missing - started;
-            draft.waiting(subject(), format!("{still} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count), "a host has room or becomes ACTIVE", None);
+            draft.waiting(
+                subject(),
+                format!("{still} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count),
+                "a host has room or becomes ACTIVE",
+                None,
+            );
             return started;
         }
     }
     if allowed < missing {
-        let why = if failed_before { "one task at a time is tried after a failure".to_owned() } else { format!("the ceiling is {}", bounds.ceiling) };
-        draft.waiting(subject(), format!("{} more tasks are to be started: {why}", missing - allowed), "the started ones are healthy", None);
+        let why = if failed_before {
+            "one task at a time is tried after a failure".to_owned()
+        } else {
+            format!("the ceiling is {}", bounds.ceiling)
+        };
+        draft.waiting(
+            subject(),
+            format!("{} more tasks are to be started: {why}", missing - allowed),
+            "the started ones are healthy",
+            None,
+        );
     }
     allowed
 }
 
 /// Slot numbers that no live task of the service has, ascending.
 fn free_slots(draft: &Draft<'_>, service: &Subjected<'_>) -> impl Iterator<Item = u32> + use<> {
-    let taken: BTreeSet<u32> = service.live.iter().filter_map(|id| draft.task(id)).filter(|task| task.is_live()).map(|task| task.slot).collect();
+    let taken: BTreeSet<u32> = service
+        .live
+        .iter()
+        .filter_map(|id| draft.task(id))
+        .filter(|task| task.is_live())
+        .map(|task| task.slot)
+        .collect();
     (1..u32::MAX).filter(move |slot| !taken.contains(slot))
 }
 
@@ -225,7 +263,11 @@ fn stop_replaced(
             never_ran || places_filled > 0 || ceiling_blocks
         };
         if !may_go {
-            let reason = format!("{}: it stays until a healthy task takes its place (floor {})", why.words(service, &task), bounds.floor);
+            let reason = format!(
+                "{}: it stays until a healthy task takes its place (floor {})",
+                why.words(service, &task),
+                bounds.floor
+            );
             draft.waiting(Subject::Task(id.clone()), reason, "a new task is healthy", None);
             continue;
         }
@@ -250,12 +292,22 @@ fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desi
     for id in chosen {
         if is_healthy(draft, &id) {
             if budget == 0 {
-                draft.waiting(Subject::Task(id), format!("it is one too many, but the floor is {}", bounds.floor), "another task is healthy", None);
+                draft.waiting(
+                    Subject::Task(id),
+                    format!("it is one too many, but the floor is {}", bounds.floor),
+                    "another task is healthy",
+                    None,
+                );
                 continue;
             }
             budget -= 1;
         }
-        service::stop(draft, &id, StopCode::ServiceSchedulerInitiated, &format!("{} wants only {desired} tasks", service.name));
+        service::stop(
+            draft,
+            &id,
+            StopCode::ServiceSchedulerInitiated,
+            &format!("{} wants only {desired} tasks", service.name),
+        );
     }
 }
 

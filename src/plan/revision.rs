@@ -65,14 +65,26 @@ pub(super) fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId
         };
     }
     let family = Family::from(name.as_str());
-    let manifest = draft.world.state.desired.task_definitions.get(&family).ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
+    let manifest = draft
+        .world
+        .state
+        .desired
+        .task_definitions
+        .get(&family)
+        .ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
     let hash = content_hash(&manifest.spec);
     draft.newest_with_hash(&family, &hash).ok_or_else(|| format!("{name} has no revision yet"))
 }
 
 /// The revision of a family with this content, whatever its number; the newest of them.
 pub(super) fn find_by_hash(state: &State, family: &Family, hash: &str) -> Option<RevisionId> {
-    state.revisions.get(family)?.values().rev().find(|revision| revision.hash == hash).map(|revision| revision.id.clone())
+    state
+        .revisions
+        .get(family)?
+        .values()
+        .rev()
+        .find(|revision| revision.hash == hash)
+        .map(|revision| revision.id.clone())
 }
 
 /// Says why a service cannot be acted on.

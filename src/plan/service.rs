@@ -20,7 +20,9 @@ use super::{
     daemon, deployment,
     draft::Draft,
     health, launch,
-    placement::{HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate, Unplaceable},
+    placement::{
+        HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate, Unplaceable,
+    },
     replica, revision,
 };
 
@@ -129,7 +131,8 @@ impl Subjected<'_> {
     /// Live tasks that count against the ceiling, those placed in this draft included: not those on hosts that cannot be
     /// asked (ghosts, S2).
     pub(super) fn counted_live(&self, draft: &Draft<'_>) -> usize {
-        let known = self.live
+        let known = self
+            .live
             .iter()
             .filter_map(|id| draft.task(id))
             .filter(|task| task.is_live())
@@ -166,7 +169,12 @@ pub(super) fn stop(draft: &mut Draft<'_>, id: &TaskId, code: StopCode, reason: &
         }
     });
     draft.uncount(&service, &host);
-    draft.event(EventSubject::Service(service), EventLevel::Normal, "TaskStopping", format!("task {id} on {host} is stopped: {reason}"));
+    draft.event(
+        EventSubject::Service(service),
+        EventLevel::Normal,
+        "TaskStopping",
+        format!("task {id} on {host} is stopped: {reason}"),
+    );
 }
 
 /// What placement is asked for a task of this service.
@@ -186,7 +194,8 @@ fn with_request<'w, T>(
         .collect();
     let constraints: Vec<PlacementConstraint> =
         service.spec.placement_constraints.iter().chain(&service.definition.placement_constraints).cloned().collect();
-    let architecture = service.definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone());
+    let architecture =
+        service.definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone());
     let failures: Vec<(Timestamp, HostName)> = draft.service(service.name).failures;
     let nth = draft.placed(service.name);
     let request = Request {
@@ -214,7 +223,13 @@ pub(super) fn eligible_hosts(draft: &mut Draft<'_>, service: &Subjected<'_>) -> 
 ///
 /// # Errors
 /// Why no host fits.
-pub(super) fn start(draft: &mut Draft<'_>, service: &Subjected<'_>, slot: u32, on: Option<&HostName>, reason: &str) -> Result<(), Unplaceable> {
+pub(super) fn start(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    slot: u32,
+    on: Option<&HostName>,
+    reason: &str,
+) -> Result<(), Unplaceable> {
     let placement: Placement = with_request(draft, service, |placer, request| match on {
         Some(host) => placer.place_on(host, request),
         None => placer.place(request),
@@ -289,7 +304,9 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
             cluster: &manifest.spec.cluster,
             architecture: identity.map_or("", |identity| identity.architecture.as_str()),
             accepts,
-            cpu: identity.map_or(0, |identity| identity.cpus.saturating_mul(1024)).saturating_sub(manifest.spec.reserved.cpu.0),
+            cpu: identity
+                .map_or(0, |identity| identity.cpus.saturating_mul(1024))
+                .saturating_sub(manifest.spec.reserved.cpu.0),
             memory: identity.map_or(0, |identity| identity.memory_mib).saturating_sub(manifest.spec.reserved.memory.0),
             ports_in_use: foreign_ports,
         }
@@ -306,12 +323,14 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
 }
 
 /// The `n` tasks to give up, by ECS's rule of choice; healthy ones go last.
-pub(super) fn choose_scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, tasks: &[TaskId], n: usize) -> Vec<TaskId> {
-    let tasks: Vec<(Task, bool)> = tasks
-        .iter()
-        .filter_map(|id| draft.task(id))
-        .map(|task| (task.clone(), service.healthy(draft, task)))
-        .collect();
+pub(super) fn choose_scale_in(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    tasks: &[TaskId],
+    n: usize,
+) -> Vec<TaskId> {
+    let tasks: Vec<(Task, bool)> =
+        tasks.iter().filter_map(|id| draft.task(id)).map(|task| (task.clone(), service.healthy(draft, task))).collect();
     let candidates: Vec<ScaleInCandidate<'_>> = tasks
         .iter()
         .map(|(task, healthy)| ScaleInCandidate {

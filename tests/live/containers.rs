@@ -62,7 +62,10 @@ fn a_removed_container_is_replaced_and_a_paused_one_too() {
 #[ignore = "needs a lab"]
 fn an_unhealthy_task_is_replaced() {
     let lab = Lab::up("unhealthy");
-    let text = web(3).replace("stopTimeout: 2,", "stopTimeout: 2, healthCheck: { command: [CMD, /demo, healthcheck], interval: 5s, timeout: 2s, retries: 1 },");
+    let text = web(3).replace(
+        "stopTimeout: 2,",
+        "stopTimeout: 2, healthCheck: { command: [CMD, /demo, healthcheck], interval: 5s, timeout: 2s, retries: 1 },",
+    );
     let controller = Controller::start(&lab, &[("web.yaml", &text)]);
     controller.wait_steady();
     let task = controller.items("tasks").into_iter().find(|task| task["host"] == "host-a").unwrap();
@@ -89,7 +92,10 @@ fn a_foreign_container_under_our_name_is_left_alone() {
     controller.write("web.yaml", &web(6));
     let mut name = String::new();
     until("a task is committed for the host that was cut off", MINUTE, || {
-        let pending = controller.items("tasks").into_iter().find(|task| task["host"] == "host-a" && task["lastStatus"] != "RUNNING");
+        let pending = controller
+            .items("tasks")
+            .into_iter()
+            .find(|task| task["host"] == "host-a" && task["lastStatus"] != "RUNNING");
         let Some(task) = pending else { return false };
         name = format!("rs-web-1-{}-web", task["taskId"].as_str().unwrap());
         true
@@ -101,6 +107,10 @@ fn a_foreign_container_under_our_name_is_left_alone() {
     controller.launch();
     until("six of ours run beside it", 2 * MINUTE, || lab.running(&lab.hosts(), "web").len() == 6);
     controller.wait_steady();
-    assert_eq!(lab.docker("host-a", &["inspect", "--format", "{{.State.StartedAt}}", &foreign]), started, "it was not touched");
+    assert_eq!(
+        lab.docker("host-a", &["inspect", "--format", "{{.State.StartedAt}}", &foreign]),
+        started,
+        "it was not touched"
+    );
     assert!(controller.cli(&["events"]).contains("it was left alone"), "and the reason is told");
 }

@@ -17,7 +17,9 @@ fn a_hung_engine_harms_nobody_else_and_leaves_no_duplicates() {
     lab.docker("host-a", &["kill", &id]);
     until("the killed one is replaced on the others", MINUTE, || lab.running(&["host-a", "host-c"], "web").len() == 4);
     until("it is suspected", MINUTE, || controller.host_status("host-b") == "SUSPECT");
-    throughout("a hung engine is not a lost host", Duration::from_secs(14), || controller.host_status("host-b") == "SUSPECT");
+    throughout("a hung engine is not a lost host", Duration::from_secs(14), || {
+        controller.host_status("host-b") == "SUSPECT"
+    });
     lab.lab(&["continue-engine", "host-b"]);
     until("it is trusted again", MINUTE, || controller.host_status("host-b") == "ACTIVE");
     controller.wait_steady();

@@ -27,7 +27,8 @@ fn lost(name: &str, suspect_after: u32, lost_after: u32) {
     controller.wait_steady();
     assert_eq!(lab.running(&["host-a"], "web").len(), 10);
     lab.lab(&["cut", "host-a"]);
-    let took = until("its ten tasks run elsewhere", 2 * MINUTE, || lab.running(&["host-b", "host-c"], "web").len() == 30);
+    let took =
+        until("its ten tasks run elsewhere", 2 * MINUTE, || lab.running(&["host-b", "host-c"], "web").len() == 30);
     eprintln!("lostAfter {lost_after} s: ten tasks run elsewhere {took:?} after the cut");
     assert_eq!(controller.host_status("host-a"), "LOST");
     lab.lab(&["heal", "host-a"]);
@@ -58,10 +59,14 @@ fn when_most_hosts_fall_silent_the_brake_holds() {
     controller.wait_steady();
     lab.lab(&["cut", "host-a"]);
     lab.lab(&["cut", "host-b"]);
-    until("both are lost", MINUTE, || controller.host_status("host-a") == "LOST" && controller.host_status("host-b") == "LOST");
+    until("both are lost", MINUTE, || {
+        controller.host_status("host-a") == "LOST" && controller.host_status("host-b") == "LOST"
+    });
     throughout("nothing is replaced", Duration::from_secs(5), || lab.running(&["host-c"], "web").len() == 2);
     lab.lab(&["heal", "host-a"]);
-    until("one answers: what ran on the other is replaced", 2 * MINUTE, || lab.running(&["host-a", "host-c"], "web").len() == 6);
+    until("one answers: what ran on the other is replaced", 2 * MINUTE, || {
+        lab.running(&["host-a", "host-c"], "web").len() == 6
+    });
     lab.lab(&["heal", "host-b"]);
     until("and its duplicates go", 2 * MINUTE, || lab.running(&lab.hosts(), "web").len() == 6);
 }
@@ -79,7 +84,8 @@ fn a_wrong_host_key_is_untrusted_and_not_one_command_is_sent() {
     until("it is untrusted", MINUTE, || controller.host_status("host-b") == "UNTRUSTED");
     until("the others do all the work", MINUTE, || lab.running(&["host-a", "host-c"], "web").len() == 4);
     assert!(lab.truth_of("host-b").is_empty());
-    let log = lab.lab(&["ssh", "host-b", "cat /var/log/sshd.log 2>/dev/null || cat /var/log/auth.log 2>/dev/null || true"]);
+    let log =
+        lab.lab(&["ssh", "host-b", "cat /var/log/sshd.log 2>/dev/null || cat /var/log/auth.log 2>/dev/null || true"]);
     let accepted = log.lines().filter(|line| line.contains("Accepted")).count();
     assert!(accepted <= 1, "nobody but this very check logged in:\n{log}");
     let why = controller.cli(&["get", "hosts", "-o", "json"]);

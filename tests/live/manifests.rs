@@ -56,7 +56,8 @@ fn the_example_fleet_becomes_healthy() {
     let files: Vec<(&str, &str)> = files.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
     let controller = Controller::start(&lab, &files);
     controller.wait_steady();
-    let services: Vec<String> = controller.items("services").iter().map(|service| service["name"].as_str().unwrap().to_owned()).collect();
+    let services: Vec<String> =
+        controller.items("services").iter().map(|service| service["name"].as_str().unwrap().to_owned()).collect();
     assert!(services.len() >= 3, "{services:?}");
     for host in lab.hosts() {
         assert_eq!(lab.running(&[host], "agent").len(), 1, "one daemon task on {host}");

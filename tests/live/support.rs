@@ -30,7 +30,8 @@ impl Lab {
         lab.lab(&["up"]);
         lab.lab(&["image"]);
         let exports = lab.lab(&["env"]);
-        let folder = exports.lines().find_map(|line| line.strip_prefix("export ROADSTEAD_LAB_DIR=")).unwrap().to_owned();
+        let folder =
+            exports.lines().find_map(|line| line.strip_prefix("export ROADSTEAD_LAB_DIR=")).unwrap().to_owned();
         let mut lab = lab;
         lab.folder = PathBuf::from(folder);
         lab
@@ -65,7 +66,18 @@ impl Lab {
     }
 
     pub fn truth_of(&self, host: &str) -> BTreeMap<String, (String, bool)> {
-        let list = self.docker(host, &["ps", "-a", "--no-trunc", "--filter", "label=dev.roadstead.task", "--format", "{{.ID}} {{.Names}} {{.State}}"]);
+        let list = self.docker(
+            host,
+            &[
+                "ps",
+                "-a",
+                "--no-trunc",
+                "--filter",
+                "label=dev.roadstead.task",
+                "--format",
+                "{{.ID}} {{.Names}} {{.State}}",
+            ],
+        );
         list.lines()
             .map(|line| {
                 let mut words = line.split(' ');
@@ -181,7 +193,12 @@ impl Controller {
 
     pub fn cli(&self, arguments: &[&str]) -> String {
         let output = self.try_cli(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 

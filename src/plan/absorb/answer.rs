@@ -25,13 +25,24 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             note_ids(&mut changed, containers);
             changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
             changes.push(Change::Service(after_failure(state, &changed, answer.at)));
-            changes.push(event(answer, &changed, "TaskFailedToStart", format!("task {} on {} could not start: {reason}", changed.id, changed.host)));
+            changes.push(event(
+                answer,
+                &changed,
+                "TaskFailedToStart",
+                format!("task {} on {} could not start: {reason}", changed.id, changed.host),
+            ));
         }
         (ActionResult::Failed { reason, .. }, VerbName::Stop | VerbName::Remove) => {
-            changes.push(event(answer, &changed, "OrderFailed", format!("host {} refused to end task {}: {reason}", changed.host, changed.id)));
+            changes.push(event(
+                answer,
+                &changed,
+                "OrderFailed",
+                format!("host {} refused to end task {}: {reason}", changed.host, changed.id),
+            ));
         }
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
-        (ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _) | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove) => {}
+        (ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
+        | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove) => {}
     }
     if changed != **task {
         changes.push(Change::Task(Arc::new(changed)));

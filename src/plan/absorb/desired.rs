@@ -40,7 +40,8 @@ pub fn desired(state: &State, candidate: &Arc<Desired>, hash: &str, now: Timesta
         if fleet.held.as_ref().is_some_and(|held| held.token == token) {
             return SyncVerdict::Held(held, Vec::new());
         }
-        let message = format!("the change of the manifests is held: {reason}. To carry it out: roadstead confirm {token}");
+        let message =
+            format!("the change of the manifests is held: {reason}. To carry it out: roadstead confirm {token}");
         let changes = vec![
             Change::Fleet(FleetRecord { held: Some(held.clone()), ..fleet.clone() }),
             event(now, EventLevel::Warning, "SyncHeld", message),
@@ -57,7 +58,8 @@ pub fn desired(state: &State, candidate: &Arc<Desired>, hash: &str, now: Timesta
 
 fn too_much(state: &State, candidate: &Desired) -> Option<String> {
     let before = &state.desired.services;
-    let gone: Vec<&str> = before.keys().filter(|name| !candidate.services.contains_key(*name)).map(|name| name.as_str()).collect();
+    let gone: Vec<&str> =
+        before.keys().filter(|name| !candidate.services.contains_key(*name)).map(|name| name.as_str()).collect();
     if !before.is_empty() && candidate.services.is_empty() {
         return Some(format!("it removes every service ({})", gone.join(", ")));
     }
@@ -65,9 +67,13 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
         return Some(format!("it removes {} of {} services ({})", gone.len(), before.len(), gone.join(", ")));
     }
     let running = |host: &HostName| state.tasks.values().filter(|task| task.is_wanted() && task.host == *host).count();
-    let orphaned = state.desired.hosts.keys().filter(|host| !candidate.hosts.contains_key(*host)).find(|host| running(host) > 0);
+    let orphaned =
+        state.desired.hosts.keys().filter(|host| !candidate.hosts.contains_key(*host)).find(|host| running(host) > 0);
     if let Some(host) = orphaned {
-        return Some(format!("it removes host {host}, which still runs {} tasks (first: roadstead host drain {host})", running(host)));
+        return Some(format!(
+            "it removes host {host}, which still runs {} tasks (first: roadstead host drain {host})",
+            running(host)
+        ));
     }
     let wanted: usize = state.tasks.values().filter(|task| task.is_wanted()).count();
     let stopped: usize = before

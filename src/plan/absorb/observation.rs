@@ -55,7 +55,10 @@ pub fn observation(state: &State, look: &Arc<HostObservation>) -> Absorbed {
     let mut records: BTreeMap<String, ServiceRecord> = BTreeMap::new();
     for task in state.tasks.values().filter(|task| task.host == look.host) {
         let seen = by_task.remove(&task.id).unwrap_or_default();
-        if task.last_status == LastStatus::Stopped && seen.is_empty() && task.containers.values().all(|row| row.runtime_id.is_none()) {
+        if task.last_status == LastStatus::Stopped
+            && seen.is_empty()
+            && task.containers.values().all(|row| row.runtime_id.is_none())
+        {
             continue;
         }
         let mut update = Update { state, look, task: (**task).clone(), events: Vec::new(), failed: false };
@@ -117,7 +120,11 @@ fn short(id: &str) -> String {
 fn remember_host(state: &State, look: &Arc<HostObservation>, changes: &mut Vec<Change>) {
     let before = state.hosts.get(&look.host);
     let mut record = before.cloned().unwrap_or_else(|| HostRecord { name: look.host.clone(), ..HostRecord::default() });
-    let machine_id = look.identity.machine_id.clone().or_else(|| record.identity.as_ref().and_then(|identity| identity.machine_id.clone()));
+    let machine_id = look
+        .identity
+        .machine_id
+        .clone()
+        .or_else(|| record.identity.as_ref().and_then(|identity| identity.machine_id.clone()));
     record.identity = Some(EngineIdentity { machine_id, ..look.identity.clone() });
     if before != Some(&record) {
         changes.push(Change::Host(record));
@@ -169,7 +176,9 @@ impl Update<'_> {
             self.task.restarts.drain(..surplus);
         }
         // All that was asked for exists: the launch of unknown outcome has happened.
-        if matches!(self.task.launch, Launch::Issued { .. }) && self.task.containers.values().all(|row| row.runtime_id.is_some()) {
+        if matches!(self.task.launch, Launch::Issued { .. })
+            && self.task.containers.values().all(|row| row.runtime_id.is_some())
+        {
             self.task.launch = Launch::Answered { at: self.look.started_at };
         }
         self.task.health_status = health::task_health(&self.task);
@@ -208,7 +217,13 @@ impl Update<'_> {
             match row.state {
                 Some(ContainerState::Exited | ContainerState::Dead) => return Some(exit_words(name, row)),
                 None if fresh => return Some(format!("container {name} was removed on the host by somebody")),
-                Some(ContainerState::Created | ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Removing)
+                Some(
+                    ContainerState::Created
+                    | ContainerState::Running
+                    | ContainerState::Paused
+                    | ContainerState::Restarting
+                    | ContainerState::Removing,
+                )
                 | None => {}
             }
         }
@@ -221,7 +236,11 @@ impl Update<'_> {
         let at = self.look.finished_at;
         self.failed = throttle::failed_early(&self.task, at);
         self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
-        self.event(EventLevel::Warning, "TaskEnded", format!("task {} on {} ended: {reason}", self.task.id, self.look.host));
+        self.event(
+            EventLevel::Warning,
+            "TaskEnded",
+            format!("task {} on {} ended: {reason}", self.task.id, self.look.host),
+        );
     }
 
     fn note_running(&mut self) {
@@ -244,7 +263,11 @@ impl Update<'_> {
         if self.task.last_status < LastStatus::Stopped {
             self.task.advance(LastStatus::Stopped);
             self.task.stopped_at = Some(self.look.finished_at);
-            self.event(EventLevel::Normal, "TaskStopped", format!("task {} on {} is over", self.task.id, self.look.host));
+            self.event(
+                EventLevel::Normal,
+                "TaskStopped",
+                format!("task {} on {} is over", self.task.id, self.look.host),
+            );
         }
     }
 
@@ -262,13 +285,18 @@ impl Update<'_> {
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
 fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
-    let restarted = row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
+    let restarted =
+        row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
     row.runtime_id = Some(view.id.clone());
     row.state = Some(view.state);
     row.health = match view.state {
         // Frozen or between two lives: whatever its last check said.
         ContainerState::Paused | ContainerState::Restarting => HealthStatus::Unhealthy,
-        ContainerState::Created | ContainerState::Running | ContainerState::Removing | ContainerState::Exited | ContainerState::Dead => view.health,
+        ContainerState::Created
+        | ContainerState::Running
+        | ContainerState::Removing
+        | ContainerState::Exited
+        | ContainerState::Dead => view.health,
     };
     row.has_health_check = view.has_health_check;
     row.exit_code = view.exit_code;
@@ -290,7 +318,12 @@ fn exit_words(name: &ContainerName, row: &TaskContainer) -> String {
 }
 
 /// Containers of ours that no row knows: they run since before this database, and go on.
-fn adopt(state: &State, look: &HostObservation, unknown: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>>, changes: &mut Vec<Change>) {
+fn adopt(
+    state: &State,
+    look: &HostObservation,
+    unknown: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>>,
+    changes: &mut Vec<Change>,
+) {
     let mut stubs: BTreeMap<RevisionId, String> = BTreeMap::new();
     for (id, seen) in unknown {
         if state.tasks.contains_key(id) {
@@ -313,7 +346,10 @@ fn adopt(state: &State, look: &HostObservation, unknown: BTreeMap<&TaskId, Vec<(
             last_status: LastStatus::Pending,
             health_status: HealthStatus::Unknown,
             launch: Launch::Answered { at: crate::model::time::Timestamp(0) },
-            containers: seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view))).collect(),
+            containers: seen
+                .iter()
+                .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view)))
+                .collect(),
             epoch: claim.epoch,
             created_at: crate::model::time::Timestamp(claim.task_created_at_ms),
             started_at: None,
@@ -329,11 +365,17 @@ fn adopt(state: &State, look: &HostObservation, unknown: BTreeMap<&TaskId, Vec<(
         if lives && health::all_running(&task) {
             task.advance(LastStatus::Running);
             // It has been up for long, as far as anyone knows.
-            task.started_at = task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
+            task.started_at =
+                task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
         } else if !lives {
-            task.order_stop(look.finished_at, StopCode::ServiceSchedulerInitiated, "it had ended before the database knew of it");
+            task.order_stop(
+                look.finished_at,
+                StopCode::ServiceSchedulerInitiated,
+                "it had ended before the database knew of it",
+            );
         }
-        let message = format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host);
+        let message =
+            format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host);
         changes.push(Change::Event(Event {
             id: 0,
             at: look.finished_at,
@@ -347,12 +389,19 @@ fn adopt(state: &State, look: &HostObservation, unknown: BTreeMap<&TaskId, Vec<(
 }
 
 /// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks.
-fn adopted_revision(state: &State, stubs: &mut BTreeMap<RevisionId, String>, claim: &Claim, look: &HostObservation, changes: &mut Vec<Change>) -> RevisionId {
+fn adopted_revision(
+    state: &State,
+    stubs: &mut BTreeMap<RevisionId, String>,
+    claim: &Claim,
+    look: &HostObservation,
+    changes: &mut Vec<Change>,
+) -> RevisionId {
     let family = &claim.revision.family;
     if let Some(known) = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash) {
         return known.id.clone();
     }
-    let made_now = stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
+    let made_now =
+        stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
     if let Some(known) = made_now.or_else(|| revision::find_by_hash(state, family, &claim.revision_hash)) {
         return known;
     }
@@ -362,7 +411,12 @@ fn adopted_revision(state: &State, stubs: &mut BTreeMap<RevisionId, String>, cla
         id.number = id.number.saturating_add(1);
     }
     stubs.insert(id.clone(), claim.revision_hash.clone());
-    changes.push(Change::Revision(Revision { id: id.clone(), hash: claim.revision_hash.clone(), spec: None, created_at: look.finished_at }));
+    changes.push(Change::Revision(Revision {
+        id: id.clone(),
+        hash: claim.revision_hash.clone(),
+        spec: None,
+        created_at: look.finished_at,
+    }));
     id
 }
 
@@ -389,11 +443,14 @@ fn adopted_container(claim: &Claim, view: &ContainerView) -> TaskContainer {
 
 /// Says once of containers that carry our fleet's name without a right digest: they are never touched.
 fn report_strangers(state: &State, look: &HostObservation, changes: &mut Vec<Change>) {
-    let known: BTreeSet<_> = state.observations.get(&look.host).map(|known| known.containers.keys().collect()).unwrap_or_default();
+    let known: BTreeSet<_> =
+        state.observations.get(&look.host).map(|known| known.containers.keys().collect()).unwrap_or_default();
     for container in look.containers.values().filter(|container| !known.contains(&container.id)) {
         let what = match &container.owner {
             Owner::Forged => "carries our labels without a valid digest".to_owned(),
-            Owner::OtherFleet { fleet } => format!("belongs to another fleet ({fleet}); if that was this one, its key is lost: give the old one with --fleet-key"),
+            Owner::OtherFleet { fleet } => format!(
+                "belongs to another fleet ({fleet}); if that was this one, its key is lost: give the old one with --fleet-key"
+            ),
             Owner::Ours(_) | Owner::Foreign => continue,
         };
         changes.push(Change::Event(Event {

@@ -44,7 +44,8 @@ pub(super) fn decision(before: &World, plan: &Plan) -> Result<(), Broken> {
             if was.is_none() {
                 added.insert(task.service.0.clone());
             }
-            let newly_stopped = was.is_some_and(|was| was.desired_status == DesiredStatus::Running) && task.desired_status == DesiredStatus::Stopped;
+            let newly_stopped = was.is_some_and(|was| was.desired_status == DesiredStatus::Running)
+                && task.desired_status == DesiredStatus::Stopped;
             match task.stop_code {
                 Some(StopCode::ServiceSchedulerInitiated | StopCode::TerminationNotice) if newly_stopped => {
                     voluntary.insert(task.id.clone());
@@ -68,16 +69,23 @@ pub(super) fn decision(before: &World, plan: &Plan) -> Result<(), Broken> {
         };
         let live = of_service(&after)
             .into_iter()
-            .filter(|task| task.is_live() && (task.desired_status == DesiredStatus::Running || !is_ghost(before, &task.host)))
+            .filter(|task| {
+                task.is_live() && (task.desired_status == DesiredStatus::Running || !is_ghost(before, &task.host))
+            })
             .count();
         if added.contains(name.as_str()) && live > ceiling {
             return broken("S2", format!("{name}: {live} live tasks after a start, ceiling {ceiling}"));
         }
-        let healthy = |task: &Task| health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), before.now).is_ok();
+        let healthy =
+            |task: &Task| health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), before.now).is_ok();
         let healthy_before = of_service(&before.state).iter().filter(|task| healthy(task)).count();
-        let stopped_healthy = of_service(&before.state).iter().filter(|task| voluntary.contains(&task.id) && healthy(task)).count();
+        let stopped_healthy =
+            of_service(&before.state).iter().filter(|task| voluntary.contains(&task.id) && healthy(task)).count();
         if stopped_healthy > 0 && healthy_before - stopped_healthy < floor {
-            return broken("S3", format!("{name}: {stopped_healthy} of {healthy_before} healthy tasks stopped by choice, floor {floor}"));
+            return broken(
+                "S3",
+                format!("{name}: {stopped_healthy} of {healthy_before} healthy tasks stopped by choice, floor {floor}"),
+            );
         }
     }
     Ok(())
@@ -85,10 +93,14 @@ pub(super) fn decision(before: &World, plan: &Plan) -> Result<(), Broken> {
 
 fn brake(before: &World, after: &State, task: &Task) -> Result<(), Broken> {
     let hosts = before.state.desired.hosts.len();
-    let recent = after.hosts.values().filter(|host| host.lost_since.is_some_and(|at| before.now.since_ms(at) < 60_000)).count();
+    let recent =
+        after.hosts.values().filter(|host| host.lost_since.is_some_and(|at| before.now.since_ms(at) < 60_000)).count();
     let lost_now = after.hosts.values().filter(|host| host.lost_since == Some(before.now)).count();
     if lost_now > 0 && recent * 2 > hosts {
-        return broken("S14", format!("task {} given up although {recent} of {hosts} hosts were lost within a minute", task.id));
+        return broken(
+            "S14",
+            format!("task {} given up although {recent} of {hosts} hosts were lost within a minute", task.id),
+        );
     }
     Ok(())
 }
@@ -102,7 +114,13 @@ pub(super) fn rows(before: &State, after: &State) -> Result<(), Broken> {
                 return broken("S9", format!("task {} was ordered to stop and is wanted again", task.id));
             }
             if task.last_status < was.last_status || task.host != was.host || task.revision != was.revision {
-                return broken("S18", format!("task {} went from {:?} on {} to {:?} on {}", task.id, was.last_status, was.host, task.last_status, task.host));
+                return broken(
+                    "S18",
+                    format!(
+                        "task {} went from {:?} on {} to {:?} on {}",
+                        task.id, was.last_status, was.host, task.last_status, task.host
+                    ),
+                );
             }
         }
         if task.last_status != LastStatus::Stopped {
@@ -110,13 +128,17 @@ pub(super) fn rows(before: &State, after: &State) -> Result<(), Broken> {
                 if let Some(other) = ports.insert((&task.host, port.host_port), &task.id)
                     && *other != task.id
                 {
-                    return broken("S4", format!("tasks {other} and {} both hold port {} of {}", task.id, port.host_port, task.host));
+                    return broken(
+                        "S4",
+                        format!("tasks {other} and {} both hold port {} of {}", task.id, port.host_port, task.host),
+                    );
                 }
             }
         }
     }
     for service in after.services.values() {
-        let primaries = service.deployments.iter().filter(|deployment| deployment.status == DeploymentStatus::Primary).count();
+        let primaries =
+            service.deployments.iter().filter(|deployment| deployment.status == DeploymentStatus::Primary).count();
         if primaries > 1 {
             return broken("S16", format!("{} has {primaries} PRIMARY deployments", service.name));
         }
@@ -128,7 +150,11 @@ pub(super) fn rows(before: &State, after: &State) -> Result<(), Broken> {
 }
 
 /// Ground truth of every host.
-pub(super) fn ground(hosts: &BTreeMap<HostName, SimHost>, committed: &BTreeSet<TaskId>, strangers: usize) -> Result<(), Broken> {
+pub(super) fn ground(
+    hosts: &BTreeMap<HostName, SimHost>,
+    committed: &BTreeSet<TaskId>,
+    strangers: usize,
+) -> Result<(), Broken> {
     for (name, host) in hosts {
         let foreign = host.containers.values().filter(|container| container.view.owner.ours().is_none()).count();
         if foreign != strangers {
@@ -141,7 +167,10 @@ pub(super) fn ground(hosts: &BTreeMap<HostName, SimHost>, committed: &BTreeSet<T
                 return broken("S8", format!("container {} on {name} has no committed row", container.view.name));
             }
             if !singles.insert((&claim.task, claim.container.as_str())) {
-                return broken("S4", format!("container {} of task {} exists twice on {name}", claim.container, claim.task));
+                return broken(
+                    "S4",
+                    format!("container {} of task {} exists twice on {name}", claim.container, claim.task),
+                );
             }
         }
     }
@@ -154,7 +183,11 @@ pub(super) fn at_rest(world: &World, hosts: &BTreeMap<HostName, SimHost>) -> Res
     for (name, host) in hosts {
         for container in host.containers.values() {
             let Some(claim) = container.view.owner.ours() else { continue };
-            let row = world.state.tasks.get(&claim.task).ok_or_else(|| format!("{} on {name} has no row", container.view.name))?;
+            let row = world
+                .state
+                .tasks
+                .get(&claim.task)
+                .ok_or_else(|| format!("{} on {name} has no row", container.view.name))?;
             if container.view.state.is_live() && row.desired_status == DesiredStatus::Stopped {
                 return Err(format!("L5: {} on {name} still runs although its task was stopped", container.view.name));
             }
@@ -181,7 +214,8 @@ pub(super) fn at_rest(world: &World, hosts: &BTreeMap<HostName, SimHost>) -> Res
             if Some(&task.revision) != newest.map(|deployment| &deployment.revision) {
                 return Err(format!("{name}: task {id} still runs {}", task.revision));
             }
-            health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), world.now).map_err(|_| format!("{name}: task {id} is not healthy"))?;
+            health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), world.now)
+                .map_err(|_| format!("{name}: task {id} is not healthy"))?;
         }
     }
     Ok(())
@@ -192,12 +226,20 @@ pub(super) fn at_rest(world: &World, hosts: &BTreeMap<HostName, SimHost>) -> Res
 fn may_wait(world: &World, service: &str, desired: usize, hosts: usize) -> bool {
     let Some(manifest) = world.state.desired.services.get(service) else { return true };
     let fixed_port = world.state.desired.task_definitions.get(service).is_some_and(|definition| {
-        definition.spec.container_definitions.iter().flat_map(|container| &container.port_mappings).any(|port| port.host_port.is_some_and(|port| port != 0))
+        definition
+            .spec
+            .container_definitions
+            .iter()
+            .flat_map(|container| &container.port_mappings)
+            .any(|port| port.host_port.is_some_and(|port| port != 0))
     });
     let configuration = &manifest.spec.deployment_configuration;
     let floor = (desired * configuration.minimum_healthy_percent.unwrap_or(100) as usize).div_ceil(100);
     let ceiling = desired * configuration.maximum_percent.unwrap_or(200) as usize / 100;
-    let stuck = manifest.spec.scheduling_strategy == SchedulingStrategy::Replica && desired > 0 && floor >= desired && ceiling <= desired;
+    let stuck = manifest.spec.scheduling_strategy == SchedulingStrategy::Replica
+        && desired > 0
+        && floor >= desired
+        && ceiling <= desired;
     let crowded = fixed_port && (desired * 2 > hosts || world.state.desired.services.len() > 1);
     stuck || crowded
 }

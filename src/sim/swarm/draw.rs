@@ -11,10 +11,12 @@ use crate::model::{
         HostSpec, ServiceSpec, TaskDefinitionSpec,
         host::{Reserved, SshSpec},
         service::{
-            DeploymentConfiguration, LaunchType, OnHostLoss, PlacementStrategy, PlacementStrategyType, SchedulingStrategy,
-            TaskDefinitionRef,
+            DeploymentConfiguration, LaunchType, OnHostLoss, PlacementStrategy, PlacementStrategyType,
+            SchedulingStrategy, TaskDefinitionRef,
         },
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, Environment, HealthCheck, PortMapping},
+        task_definition::{
+            ContainerDefinition, ContainerDependency, DependencyCondition, Environment, HealthCheck, PortMapping,
+        },
     },
 };
 
@@ -126,20 +128,29 @@ fn definition(rng: &mut Rng, family: &str) -> TaskDefinitionSpec {
         }];
         containers.push(side);
     }
-    TaskDefinitionSpec { family: Some(family.to_owned()), container_definitions: containers, ..TaskDefinitionSpec::default() }
+    TaskDefinitionSpec {
+        family: Some(family.to_owned()),
+        container_definitions: containers,
+        ..TaskDefinitionSpec::default()
+    }
 }
 
 fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
     let strategy = |kind, field: &str| PlacementStrategy { kind, field: Some(field.to_owned()) };
     let strategies = match rng.within(0, 3) {
         0 => Vec::new(),
-        1 => vec![strategy(PlacementStrategyType::Spread, "attribute:availability-zone"), strategy(PlacementStrategyType::Binpack, "memory")],
+        1 => vec![
+            strategy(PlacementStrategyType::Spread, "attribute:availability-zone"),
+            strategy(PlacementStrategyType::Binpack, "memory"),
+        ],
         2 => vec![PlacementStrategy { kind: PlacementStrategyType::Random, field: None }],
         _ => vec![strategy(PlacementStrategyType::Spread, "instanceId")],
     };
     let daemon = rng.chance(150);
-    let bounds = [(None, None), (Some(50), Some(200)), (Some(100), Some(150)), (Some(0), Some(100)), (Some(50), Some(100))];
-    let (minimum_healthy_percent, maximum_percent) = if daemon { (None, None) } else { *rng.pick(&bounds).unwrap_or(&(None, None)) };
+    let bounds =
+        [(None, None), (Some(50), Some(200)), (Some(100), Some(150)), (Some(0), Some(100)), (Some(50), Some(100))];
+    let (minimum_healthy_percent, maximum_percent) =
+        if daemon { (None, None) } else { *rng.pick(&bounds).unwrap_or(&(None, None)) };
     ServiceSpec {
         cluster: "default".into(),
         task_definition: TaskDefinitionRef::Named(name.to_owned()),
@@ -148,7 +159,11 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
         scheduling_strategy: if daemon { SchedulingStrategy::Daemon } else { SchedulingStrategy::Replica },
         placement_constraints: Vec::new(),
         placement_strategy: strategies,
-        deployment_configuration: DeploymentConfiguration { minimum_healthy_percent, maximum_percent, ..Default::default() },
+        deployment_configuration: DeploymentConfiguration {
+            minimum_healthy_percent,
+            maximum_percent,
+            ..Default::default()
+        },
         health_check_grace_period_seconds: Seconds(0),
         minimum_healthy_seconds: Seconds(3),
         on_host_loss: if rng.chance(150) { OnHostLoss::Wait } else { OnHostLoss::Replace },
@@ -158,7 +173,8 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
 
 fn bare(name: &str) -> ServiceSpec {
     // Through the reader, so that fields of later versions have their defaults here, too.
-    serde_json::from_value(serde_json::json!({ "taskDefinition": name })).unwrap_or_else(|error| unreachable!("{error}"))
+    serde_json::from_value(serde_json::json!({ "taskDefinition": name }))
+        .unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 /// Changes one service or its task definition; says what it did.

@@ -170,7 +170,22 @@ impl Sim {
             self.step(rates)?;
         }
         self.heal();
-        let calm = Rates { cut: 0, hang: 0, heal: 0, engine_restart: 0, kill: 0, crash: 0, remove_by_hand: 0, lose_answer: 0, lose_request: 0, controller_crash: 0, database_lost: 0, change: 0, operator: 0, stale_look: 0 };
+        let calm = Rates {
+            cut: 0,
+            hang: 0,
+            heal: 0,
+            engine_restart: 0,
+            kill: 0,
+            crash: 0,
+            remove_by_hand: 0,
+            lose_answer: 0,
+            lose_request: 0,
+            controller_crash: 0,
+            database_lost: 0,
+            change: 0,
+            operator: 0,
+            stale_look: 0,
+        };
         let mut last = String::new();
         let mut quiet = 0;
         for _ in 0..REST_WITHIN_STEPS {
@@ -240,7 +255,13 @@ impl Sim {
         let ours: Vec<RuntimeId> = self
             .hosts
             .get(&name)
-            .map(|host| host.containers.values().filter(|container| container.view.owner.ours().is_some()).map(|container| container.view.id.clone()).collect())
+            .map(|host| {
+                host.containers
+                    .values()
+                    .filter(|container| container.view.owner.ours().is_some())
+                    .map(|container| container.view.id.clone())
+                    .collect()
+            })
             .unwrap_or_default();
         let victim = self.rng.pick(&ours).cloned();
         if let Some(victim) = victim {
@@ -313,12 +334,20 @@ impl Sim {
 
     fn watch_anew(&mut self) {
         let since = self.now;
-        self.contacts = self.hosts.keys().map(|host| (host.clone(), HostContact { watched_since: since, ..HostContact::default() })).collect();
+        self.contacts = self
+            .hosts
+            .keys()
+            .map(|host| (host.clone(), HostContact { watched_since: since, ..HostContact::default() }))
+            .collect();
         self.tell_manifests();
     }
 
     fn tell_manifests(&mut self) {
-        let input = Input::Manifests { desired: Arc::new(self.wanted.clone()), hash: format!("{:08}", self.version), diagnostics: Vec::new() };
+        let input = Input::Manifests {
+            desired: Arc::new(self.wanted.clone()),
+            hash: format!("{:08}", self.version),
+            diagnostics: Vec::new(),
+        };
         let changes = self.core.take(self.now, input);
         self.commit(&changes);
         // A large change is held until somebody says yes.
@@ -371,9 +400,19 @@ impl Sim {
         }
         let again = self.core.clone().decide(self.now);
         if !again.actions.is_empty() || !again.changes.is_empty() {
-            let action = again.actions.first().map(|action| format!("{:?} task {} ({})", action.verb.name(), action.task, action.reason));
+            let action = again
+                .actions
+                .first()
+                .map(|action| format!("{:?} task {} ({})", action.verb.name(), action.task, action.reason));
             let change = again.changes.first().map(|change| match change {
-                Change::Task(task) => format!("task {} of {}: {:?}/{:?} {}", task.id, task.revision, task.desired_status, task.last_status, task.stopped_reason.as_deref().unwrap_or("")),
+                Change::Task(task) => format!(
+                    "task {} of {}: {:?}/{:?} {}",
+                    task.id,
+                    task.revision,
+                    task.desired_status,
+                    task.last_status,
+                    task.stopped_reason.as_deref().unwrap_or("")
+                ),
                 other => format!("{other:?}").chars().take(300).collect(),
             });
             let what = action.into_iter().chain(change).collect::<Vec<_>>().join("; ");
@@ -389,7 +428,9 @@ impl Sim {
 
     fn send(&mut self, action: Action, rates: &Rates) {
         let now = self.now;
-        self.trace.line(now, || format!("  → {}: {:?} task {} ({})", action.host, action.verb.name(), action.task, action.reason));
+        self.trace.line(now, || {
+            format!("  → {}: {:?} task {} ({})", action.host, action.verb.name(), action.task, action.reason)
+        });
         let lost = self.rng.chance(rates.lose_request);
         if lost {
             self.count("request lost");
@@ -400,7 +441,15 @@ impl Sim {
             self.count("answer lost");
         }
         let due = if lost { Timestamp(u64::MAX) } else { now.plus_ms(delay) };
-        self.sent.push(Sent { action, due, deadline: now.plus_ms(ANSWER_DEADLINE_MS), generation: self.generation, lose_answer, arrived: false, answered: false });
+        self.sent.push(Sent {
+            action,
+            due,
+            deadline: now.plus_ms(ANSWER_DEADLINE_MS),
+            generation: self.generation,
+            lose_answer,
+            arrived: false,
+            answered: false,
+        });
     }
 
     /// Hosts do what they were asked, in time or late; callers give up at their deadline.
@@ -455,7 +504,8 @@ impl Sim {
             return;
         }
         let (now, key) = (self.now, one.action.key());
-        self.trace.line(now, || format!("  ← {}: {:?} task {}: {}", one.action.host, key.verb, key.task, words(&result)));
+        self.trace
+            .line(now, || format!("  ← {}: {:?} task {}: {}", one.action.host, key.verb, key.task, words(&result)));
         let answer = Answer { key, host: one.action.host.clone(), at: now, result };
         let changes = self.core.take(now, Input::Answer(answer));
         self.commit(&changes);
@@ -482,16 +532,25 @@ impl Sim {
                 started_at: now,
                 finished_at: now,
                 identity: host.identity.clone(),
-                containers: host.containers.iter().map(|(id, container)| (id.clone(), container.view.clone())).collect(),
+                containers: host
+                    .containers
+                    .iter()
+                    .map(|(id, container)| (id.clone(), container.view.clone()))
+                    .collect(),
             };
             let late = if self.rng.chance(rates.stale_look) { self.rng.within(100, 4_000) } else { 0 };
             self.looks.push((now.plus_ms(late), self.generation, Arc::new(look)));
         }
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.looks).into_iter().partition(|(at, ..)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.looks).into_iter().partition(|(at, ..)| *at <= now);
         self.looks = later;
         for (_, generation, look) in due {
             // The observer takes one look after the other: an older one never comes after a newer one.
-            let newer = self.contacts.get(&look.host).and_then(|contact| contact.looked_at).is_some_and(|at| at > look.started_at);
+            let newer = self
+                .contacts
+                .get(&look.host)
+                .and_then(|contact| contact.looked_at)
+                .is_some_and(|at| at > look.started_at);
             if generation != self.generation || newer {
                 continue;
             }
@@ -554,7 +613,13 @@ fn carry_out(host: &mut SimHost, action: &Action, now: Timestamp, healthy_after:
     }
 }
 
-fn launch(host: &mut SimHost, name: &HostName, steps: &[LaunchStep], now: Timestamp, healthy_after: u64) -> ActionResult {
+fn launch(
+    host: &mut SimHost,
+    name: &HostName,
+    steps: &[LaunchStep],
+    now: Timestamp,
+    healthy_after: u64,
+) -> ActionResult {
     let mut containers: Vec<(ContainerName, RuntimeId)> = Vec::new();
     for step in steps {
         let id = match &step.runtime_id {
@@ -584,5 +649,6 @@ fn is_ours(found: Option<&SimContainer>, step: &LaunchStep) -> bool {
             Owner::Ours(claim) => wanted.as_ref() == Some(claim) && container.view.state != ContainerState::Removing,
             Owner::Forged | Owner::OtherFleet { .. } | Owner::Foreign => false,
         }
-    }) && found.is_none_or(|container| container.view.health != HealthStatus::Unhealthy || container.view.state.is_live())
+    }) && found
+        .is_none_or(|container| container.view.health != HealthStatus::Unhealthy || container.view.state.is_live())
 }

@@ -129,7 +129,12 @@ fn fleet() -> impl Strategy<Value = FleetRecord> {
             manifests_hash,
             held: token.map(|token| HeldSync { token, reason: "too much".to_owned(), since: Timestamp(4) }),
             confirmed,
-            brake: released.map(|released| Brake { since: Timestamp(4), reason: "silence".to_owned(), released, hosts: vec!["a".into()] }),
+            brake: released.map(|released| Brake {
+                since: Timestamp(4),
+                reason: "silence".to_owned(),
+                released,
+                hosts: vec!["a".into()],
+            }),
             next_deployment: epoch,
         },
     )
