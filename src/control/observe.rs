@@ -103,7 +103,7 @@ impl Observer {
         let since = self.clock.now();
         self.contacts.update(&self.host, |contact| contact.watched_since = since);
         let events = self.clone_for_events();
-        let follow = tokio::spawn(async move { events.await });
+        let follow = tokio::spawn(events);
         let stop = self.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}

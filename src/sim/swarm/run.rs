@@ -220,14 +220,14 @@ impl Sim {
         let Some(name) = self.rng.pick(&names).cloned() else { return };
         let now = self.now;
         let healthy_after = self.rng.within(500, 8_000);
-        if self.rng.chance(rates.heal) {
-            if let Some(host) = self.hosts.get_mut(&name) {
-                if !host.linked || !host.engine_up {
-                    self.trace.line(now, || format!("{name} heals"));
-                }
-                host.linked = true;
-                host.engine_up = true;
+        if self.rng.chance(rates.heal)
+            && let Some(host) = self.hosts.get_mut(&name)
+        {
+            if !host.linked || !host.engine_up {
+                self.trace.line(now, || format!("{name} heals"));
             }
+            host.linked = true;
+            host.engine_up = true;
         }
         let fault = |sim: &mut Self, rate: u64, word: &'static str| {
             let happens = sim.rng.chance(rate);
