@@ -41,14 +41,20 @@ pub(super) fn takes_orders(world: &World, host: &HostName) -> bool {
 
 enum Silence {
     No,
-    Suspect { lost_at: Timestamp },
-    Lost { for_ms: u64 },
+    /// `link_silent`: not only its engine, the machine does not answer either.
+    Suspect {
+        lost_at: Timestamp,
+        link_silent: bool,
+    },
+    Lost {
+        for_ms: u64,
+    },
     Untrusted,
 }
 
 fn silence(world: &World, host: &HostName) -> Silence {
     let Some(contact) = world.contacts.get(host) else {
-        return Silence::Suspect { lost_at: world.now };
+        return Silence::Suspect { lost_at: world.now, link_silent: true };
     };
     if contact.untrusted.is_some() {
         return Silence::Untrusted;
@@ -68,7 +74,7 @@ fn silence(world: &World, host: &HostName) -> Silence {
     if lost_at <= world.now {
         Silence::Lost { for_ms: engine_silent.max(link_silent) }
     } else if engine_silent >= limits.suspect_after.as_ms() {
-        Silence::Suspect { lost_at }
+        Silence::Suspect { lost_at, link_silent: link_silent >= limits.suspect_after.as_ms() }
     } else {
         Silence::No
     }
@@ -85,7 +91,7 @@ fn next_change(world: &World, host: &HostName) -> Option<Timestamp> {
             // Only a host that does not answer now can become SUSPECT; others need no alarm clock.
             contact.error.is_some().then(|| heard.plus_ms(suspect_after.as_ms()))
         }
-        Silence::Suspect { lost_at } => Some(lost_at),
+        Silence::Suspect { lost_at, .. } => Some(lost_at),
         Silence::Lost { .. } | Silence::Untrusted => None,
     }
 }
@@ -145,10 +151,9 @@ fn brake(draft: &mut Draft<'_>) {
     let mut fleet = draft.fleet().clone();
     let lost_since = |draft: &Draft<'_>, host: &HostName| draft.host(host).lost_since;
     if let Some(brake) = &fleet.brake {
-        let answered = brake
-            .hosts
-            .iter()
-            .find(|host| lost_since(draft, host).is_none() || !world.state.desired.hosts.contains_key(*host));
+        let answers =
+            |host: &HostName| matches!(silence(world, host), Silence::No) && lost_since(draft, host).is_none();
+        let answered = brake.hosts.iter().find(|host| answers(host) || !world.state.desired.hosts.contains_key(*host));
         if let Some(host) = answered {
             draft.event(
                 EventSubject::Fleet,
@@ -161,12 +166,16 @@ fn brake(draft: &mut Draft<'_>) {
         }
         return;
     }
+    // A host that is only suspected counts, too: hosts that fell silent together are not lost in the same instant.
     let recent: Vec<&HostName> = world
         .state
         .desired
         .hosts
         .keys()
-        .filter(|host| lost_since(draft, host).is_some_and(|since| world.now.since_ms(since) < BRAKE_WINDOW_MS))
+        .filter(|host| match lost_since(draft, host) {
+            Some(since) => world.now.since_ms(since) < BRAKE_WINDOW_MS,
+            None => matches!(silence(world, host), Silence::Suspect { link_silent: true, .. }),
+        })
         .collect();
     // Only a loss of this very plan pulls the brake: it does not come back because an old loss is remembered.
     if !recent.iter().any(|host| lost_since(draft, host) == Some(world.now)) {

@@ -16,7 +16,10 @@ fn a_malformed_file_touches_nothing_and_is_told_at_the_right_line() {
     let took = until("it is told", MINUTE, || controller.log().contains("web.yaml:5:3"));
     eprintln!("told after {took:?}");
     throughout("nothing changes", Duration::from_secs(3), || lab.starts() == starts);
-    assert!(controller.cli(&["status"]).contains("desiredCuont"), "and stays to be seen");
+    let status = controller.try_cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
+    assert!(words.contains("desiredCuont"), "and stays to be seen: {words}");
     controller.write("web.yaml", &web(5));
     until("mended, it takes effect", MINUTE, || lab.running(&lab.hosts(), "web").len() == 5);
 }

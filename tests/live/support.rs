@@ -209,8 +209,9 @@ impl Controller {
     }
 
     pub fn host_status(&self, name: &str) -> String {
-        let host = self.items("hosts").into_iter().find(|host| host["name"] == name).unwrap();
-        host["status"].as_str().unwrap().to_owned()
+        let host = self.items("hosts").into_iter().find(|host| host["name"] == name);
+        // Not known yet: the manifests are being read.
+        host.and_then(|host| host["status"].as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     /// Whether every service has what it wants and its deployment is over.

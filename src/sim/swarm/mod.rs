@@ -5,6 +5,7 @@
 
 mod check;
 mod draw;
+mod execute;
 mod host;
 mod rng;
 mod run;
