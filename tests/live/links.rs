@@ -87,7 +87,7 @@ fn a_wrong_host_key_is_untrusted_and_not_one_command_is_sent() {
     let log =
         lab.lab(&["ssh", "host-b", "cat /var/log/sshd.log 2>/dev/null || cat /var/log/auth.log 2>/dev/null || true"]);
     let accepted = log.lines().filter(|line| line.contains("Accepted")).count();
-    assert!(accepted <= 1, "nobody but this very check logged in:\n{log}");
+    assert_eq!(accepted, 1, "nobody but this very check logged in:\n{log}");
     let why = controller.cli(&["get", "hosts", "-o", "json"]);
     assert!(why.contains("is not who it should be"), "{why}");
 }
