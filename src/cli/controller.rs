@@ -74,6 +74,8 @@ pub(super) fn run(context: &Context, options: Options) -> Result<(), Failure> {
 fn log(context: &Context, format: LogFormat) {
     let default = if context.verbose { "warn,roadstead=debug" } else { "warn,roadstead=info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // Below info it prints the bodies of requests, and so the environment of containers.
+    let filter = "bollard=info".parse().map_or_else(|_| EnvFilter::new(default), |cap| filter.add_directive(cap));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -3,13 +3,16 @@
 //! *Architecture invariant:* the caller commits the changes of [`Core::take`] and [`Core::decide`] before it sends an action
 //! (S8). Memory is then what the store would load again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::model::{
-    action::{ActionKey, ActionResult, Answer},
+    action::{ActionKey, ActionResult, Answer, VerbName},
     desired::Desired,
     diagnostic::Diagnostic,
-    name::HostName,
+    name::{HostName, TaskId},
     observed::{HostContact, HostObservation},
     report::{Report, Waiting},
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
@@ -56,6 +59,8 @@ pub struct Core {
     untrusted: BTreeMap<HostName, String>,
     /// Answered orders, until a look that began later.
     answered: BTreeMap<ActionKey, (HostName, Timestamp)>,
+    /// When the last look that was taken in began, by host.
+    looked: BTreeMap<HostName, Timestamp>,
     attempts: BTreeMap<ActionKey, u32>,
     wanted: Option<(Arc<Desired>, String)>,
     diagnostics: Vec<Diagnostic>,
@@ -73,6 +78,7 @@ impl Core {
             world: World { now, seed, settling: born_empty, state, ..World::default() },
             untrusted: BTreeMap::new(),
             answered: BTreeMap::new(),
+            looked: BTreeMap::new(),
             attempts: BTreeMap::new(),
             wanted: None,
             diagnostics: Vec::new(),
@@ -120,6 +126,9 @@ impl Core {
             }
             Input::Contacts(contacts) => {
                 self.world.contacts = contacts;
+                for (host, contact) in &mut self.world.contacts {
+                    contact.looked_at = self.looked.get(host).copied();
+                }
                 for (host, reason) in &self.untrusted {
                     if let Some(contact) = self.world.contacts.get_mut(host) {
                         contact.untrusted.get_or_insert_with(|| reason.clone());
@@ -190,6 +199,10 @@ impl Core {
     fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             self.world.state.apply(change);
+            if let Change::TaskRemoved(task) = change {
+                self.attempts.retain(|key, _| key.task != *task);
+                self.world.retry_at.retain(|key, _| key.task != *task);
+            }
         }
     }
 
@@ -207,7 +220,20 @@ impl Core {
         if !self.world.state.desired.hosts.contains_key(&look.host) {
             return Vec::new();
         }
-        let mut absorbed = absorb::observation(&self.world.state, look);
+        let settled: Vec<ActionKey> = self
+            .answered
+            .iter()
+            .filter(|(_, (host, at))| *host == look.host && look.started_at > *at)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let launching: BTreeSet<&TaskId> = self
+            .world
+            .in_flight
+            .iter()
+            .filter(|key| key.verb == VerbName::Launch && !settled.contains(key))
+            .map(|key| &key.task)
+            .collect();
+        let mut absorbed = absorb::observation(&self.world.state, look, &launching);
         if let Some(fence) = absorbed.fenced.take() {
             if self.take_over {
                 // The higher number is known now: ours goes beyond it, and the look is taken in again.
@@ -223,7 +249,7 @@ impl Core {
                     ..self.world.state.fleet.clone()
                 })];
                 self.apply(&changes);
-                let again = absorb::observation(&self.world.state, look);
+                let again = absorb::observation(&self.world.state, look, &BTreeSet::new());
                 changes.extend(again.changes);
                 return changes;
             }
@@ -250,12 +276,10 @@ impl Core {
                 self.untrusted.remove(&look.host);
             }
         }
-        let settled: Vec<ActionKey> = self
-            .answered
-            .iter()
-            .filter(|(_, (host, at))| *host == look.host && look.started_at > *at)
-            .map(|(key, _)| key.clone())
-            .collect();
+        self.looked.insert(look.host.clone(), look.started_at);
+        if let Some(contact) = self.world.contacts.get_mut(&look.host) {
+            contact.looked_at = Some(look.started_at);
+        }
         for key in settled {
             self.answered.remove(&key);
             self.world.in_flight.remove(&key);
@@ -282,6 +306,7 @@ impl Core {
     /// Whether every declared host was looked at, or is known to be out of reach.
     fn settled(&self) -> bool {
         self.manifests_read
+            && !self.world.state.desired.hosts.is_empty()
             && self.world.state.desired.hosts.keys().all(|host| {
                 let looked = self.world.contacts.get(host).is_some_and(|contact| contact.looked_at.is_some())
                     && self.world.state.observations.contains_key(host);
@@ -316,11 +341,7 @@ impl Core {
         Ok((words, vec![Change::Host(HostRecord { schedulability: to, ..before }), event]))
     }
 
-    fn stop_task(
-        &mut self,
-        id: &crate::model::name::TaskId,
-        reason: Option<String>,
-    ) -> Result<(String, Vec<Change>), CommandError> {
+    fn stop_task(&mut self, id: &TaskId, reason: Option<String>) -> Result<(String, Vec<Change>), CommandError> {
         let task =
             self.world.state.tasks.get(id).ok_or_else(|| CommandError::NotFound(format!("there is no task {id}")))?;
         if task.desired_status == DesiredStatus::Stopped {

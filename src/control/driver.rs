@@ -220,7 +220,7 @@ impl Driver {
 
     async fn follow_manifests(&mut self) {
         let desired = Arc::clone(&self.core.world().state.desired);
-        if !Arc::ptr_eq(&desired, &self.in_force.borrow()) {
+        if !Arc::ptr_eq(&desired, &self.in_force.borrow()) || self.fleet.is_due() {
             self.fleet.follow(&desired).await;
             self.in_force.send_replace(desired);
         }

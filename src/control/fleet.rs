@@ -1,6 +1,10 @@
 //! The declared hosts as running observers and open connections.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -11,10 +15,7 @@ use crate::{
         desired::Desired,
         name::HostName,
         ownership::FleetKey,
-        spec::{
-            cluster::HostLoss,
-            host::{HostSpec, SshSpec},
-        },
+        spec::{cluster::HostLoss, host::HostSpec},
     },
 };
 
@@ -25,6 +26,9 @@ use super::{
     observe::{Contacts, Observer},
     seams::Clock,
 };
+
+/// Pause before a host whose connection could not even be set up is tried again.
+const CONNECT_AGAIN: Duration = Duration::from_secs(30);
 
 /// Engines by host, as others may hold them.
 pub type Engines = Arc<BTreeMap<HostName, Arc<dyn Engine>>>;
@@ -41,13 +45,23 @@ pub(super) struct Fleet {
     engines: watch::Sender<Engines>,
 }
 
+/// A host's own manifest, its cluster's limits, and the manifest of the host that it is reached through.
+type Recipe = (HostSpec, HostLoss, Option<HostSpec>);
+
 struct Member {
     /// What the connection was made from: when it changes, the connection is made anew.
-    recipe: (HostSpec, HostLoss, Vec<SshSpec>),
+    recipe: Recipe,
     connection: Option<Connection>,
+    made_at: Instant,
     slots: HostSlots,
     hint: Arc<Notify>,
     stop: CancellationToken,
+}
+
+impl Member {
+    fn is_due(&self) -> bool {
+        self.connection.is_none() && self.made_at.elapsed() > CONNECT_AGAIN
+    }
 }
 
 impl Fleet {
@@ -80,16 +94,9 @@ impl Fleet {
         }
         for (host, manifest) in &desired.hosts {
             let loss = desired.cluster(&manifest.spec.cluster).host_loss;
-            let jumps = manifest
-                .spec
-                .ssh
-                .proxy_jump
-                .iter()
-                .filter_map(|jump| desired.hosts.get(jump.as_str()))
-                .map(|jump| jump.spec.ssh.clone())
-                .collect();
-            let recipe = (manifest.spec.clone(), loss, jumps);
-            if self.hosts.get(host).is_some_and(|member| member.recipe == recipe) {
+            let jump = manifest.spec.ssh.proxy_jump.as_ref().and_then(|jump| desired.hosts.get(jump.as_str()));
+            let recipe = (manifest.spec.clone(), loss, jump.map(|jump| jump.spec.clone()));
+            if self.hosts.get(host).is_some_and(|member| member.recipe == recipe && !member.is_due()) {
                 continue;
             }
             self.drop_member(host);
@@ -107,7 +114,7 @@ impl Fleet {
         }
     }
 
-    async fn connect(&self, host: &HostName, recipe: (HostSpec, HostLoss, Vec<SshSpec>), desired: &Desired) -> Member {
+    async fn connect(&self, host: &HostName, recipe: Recipe, desired: &Desired) -> Member {
         let hint = Arc::new(Notify::new());
         let stop = self.stop.child_token();
         let seed = host.as_str().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -133,13 +140,19 @@ impl Fleet {
                 None
             }
         };
-        Member { recipe, connection, slots: HostSlots::default(), hint, stop }
+        Member { recipe, connection, made_at: Instant::now(), slots: HostSlots::default(), hint, stop }
     }
 
     fn drop_member(&mut self, host: &HostName) {
         if let Some(member) = self.hosts.remove(host) {
             member.stop.cancel();
+            self.contacts.remove(host);
         }
+    }
+
+    /// Whether a connection that could not be set up is to be tried again.
+    pub(super) fn is_due(&self) -> bool {
+        self.hosts.values().any(Member::is_due)
     }
 
     /// A host's engine and its slots, when it is connected.

@@ -96,6 +96,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let store = Arc::new(Store::open(&options.data).await?);
     let key = key::load_or_make(options.fleet_key.as_deref(), &options.data)?;
     let state = store.load().await?;
+    let clock = clock.not_before(state.newest_time());
     let started_at = clock.now();
     let (core, changes) = Core::new(state, started_at.0, started_at, options.take_over);
     store.commit(&changes, None).await?;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_GAP: Duration = Duration::from_millis(100);
 /// A complete look takes no longer.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after a look that failed.
+const LOOK_RETRY: Duration = Duration::from_secs(1);
 /// Pause before the event stream is opened again.
 const EVENTS_RETRY: Duration = Duration::from_secs(1);
 
@@ -71,14 +76,15 @@ impl Contacts {
     fn update(&self, host: &HostName, update: impl FnOnce(&mut HostContact)) {
         let mut contacts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let contact = contacts.entry(host.clone()).or_default();
-        let before = (contact.error.is_some(), contact.untrusted.clone(), contact.looked_at.is_some());
+        let before = (contact.error.is_some(), contact.untrusted.clone(), contact.engine_answered_at.is_some());
         update(contact);
-        if before != (contact.error.is_some(), contact.untrusted.clone(), contact.looked_at.is_some()) {
+        if before != (contact.error.is_some(), contact.untrusted.clone(), contact.engine_answered_at.is_some()) {
             self.changed.notify_one();
         }
     }
 
-    fn remove(&self, host: &HostName) {
+    /// Forgets a host.
+    pub(super) fn remove(&self, host: &HostName) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
 }
@@ -110,64 +116,63 @@ impl Observer {
             () = self.watch() => {}
         }
         follow.abort();
-        self.contacts.remove(&self.host);
         // A host that hangs must not hold up the rest.
         let _ = timeout(Duration::from_secs(2), self.connection.transport.close()).await;
     }
 
+    /// Beats and looks beside each other: a look that hangs must not hide that the host answers.
     async fn watch(&self) {
-        let beat_deadline = Duration::from_millis((self.loss.lost_after.as_ms() / 3).clamp(1_000, 4_000));
-        let beat_every = Duration::from_millis((self.loss.suspect_after.as_ms() / 5).clamp(250, 1_000));
-        let mut identity: Option<EngineIdentity> = None;
-        let mut next_look = Instant::now();
-        let mut last_look = Instant::now().checked_sub(LOOK_GAP).unwrap_or_else(Instant::now);
+        let strange = AtomicBool::new(true);
+        tokio::join!(self.beats(&strange), self.looks(&strange));
+    }
+
+    /// `strange` is set when the engine may be another one by now.
+    async fn beats(&self, strange: &AtomicBool) {
+        let deadline = Duration::from_millis((self.loss.lost_after.as_ms() / 3).clamp(1_000, 4_000));
+        let every = Duration::from_millis((self.loss.suspect_after.as_ms() / 5).clamp(250, 1_000));
         loop {
-            tokio::select! {
-                () = self.hint.notified() => next_look = Instant::now(),
-                () = sleep_until(next_look) => {}
-                () = sleep(beat_every) => {
-                    if !self.beat(beat_deadline).await {
-                        identity = None;
-                        next_look = Instant::now() + beat_every;
-                        continue;
-                    }
-                    if identity.is_none() {
-                        next_look = Instant::now();
-                    }
+            if self.beat(deadline).await {
+                if strange.load(Ordering::Relaxed) {
+                    self.hint.notify_one();
                 }
+            } else {
+                strange.store(true, Ordering::Relaxed);
             }
-            if Instant::now() < next_look {
-                continue;
+            sleep(every).await;
+        }
+    }
+
+    async fn looks(&self, strange: &AtomicBool) {
+        let mut identity: Option<EngineIdentity> = None;
+        loop {
+            let began = Instant::now();
+            if strange.swap(false, Ordering::Relaxed) {
+                identity = None;
             }
-            sleep_until(last_look + LOOK_GAP).await;
-            last_look = Instant::now();
-            next_look = last_look + LOOK_EVERY;
-            let look = timeout(LOOK_DEADLINE, self.look(&mut identity)).await;
-            match look {
+            match timeout(LOOK_DEADLINE, self.look(&mut identity)).await {
                 Ok(Ok(look)) => {
-                    let (started_at, finished_at) = (look.started_at, look.finished_at);
-                    if self.inputs.send(Input::Look(Arc::new(look))).await.is_err() {
-                        return;
-                    }
+                    let answered = look.finished_at;
                     self.contacts.update(&self.host, |contact| {
-                        contact.engine_answered_at = Some(finished_at);
-                        contact.link_answered_at = Some(finished_at);
-                        contact.looked_at = Some(started_at);
+                        contact.engine_answered_at = Some(answered);
+                        contact.link_answered_at = Some(answered);
                         contact.error = None;
                         contact.untrusted = None;
                     });
+                    if self.inputs.send(Input::Look(Arc::new(look))).await.is_err() {
+                        return;
+                    }
+                    sleep_until(began + LOOK_GAP).await;
+                    let _ = timeout(LOOK_EVERY, self.hint.notified()).await;
                 }
                 Ok(Err(error)) => {
-                    identity = None;
+                    strange.store(true, Ordering::Relaxed);
                     self.note_error(&error);
-                    next_look = Instant::now() + beat_every;
+                    sleep(LOOK_RETRY).await;
                 }
                 Err(_) => {
-                    identity = None;
-                    self.contacts.update(&self.host, |contact| {
-                        contact.error = Some("no complete list of containers within 10 s".to_owned())
-                    });
-                    next_look = Instant::now() + beat_every;
+                    strange.store(true, Ordering::Relaxed);
+                    tracing::warn!(host = %self.host, "no complete list of containers within {LOOK_DEADLINE:?}");
+                    sleep(LOOK_RETRY).await;
                 }
             }
         }
@@ -234,23 +239,10 @@ impl Observer {
     }
 
     fn note_error(&self, error: &EngineError) {
-        let untrusted = match error {
-            EngineError::Unreachable(transport @ TransportError::Untrusted { .. }) => Some(transport.to_string()),
-            EngineError::Unreachable(_)
-            | EngineError::OutcomeUnknown { .. }
-            | EngineError::NotFound { .. }
-            | EngineError::NameTaken { .. }
-            | EngineError::Conflict { .. }
-            | EngineError::PortTaken { .. }
-            | EngineError::ImageMissing { .. }
-            | EngineError::RegistryUnavailable { .. }
-            | EngineError::Unauthorised { .. }
-            | EngineError::RateLimited { .. }
-            | EngineError::OutOfSpace { .. }
-            | EngineError::Refused { .. }
-            | EngineError::ServerError { .. }
-            | EngineError::Malformed { .. }
-            | EngineError::UnsupportedVersion { .. } => None,
+        let untrusted = if let EngineError::Unreachable(transport @ TransportError::Untrusted { .. }) = error {
+            Some(transport.to_string())
+        } else {
+            None
         };
         tracing::debug!(host = %self.host, %error, "no answer");
         self.contacts.update(&self.host, |contact| {

@@ -19,6 +19,12 @@ impl Clock {
         Self { started: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)), since: Instant::now() }
     }
 
+    /// Never earlier than `newest`, the latest time that is on record: a wall clock that was set back between two runs would
+    /// put everything known into the future.
+    pub fn not_before(self, newest: Timestamp) -> Self {
+        Self { started: self.started.max(newest), ..self }
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
         self.started.plus_ms(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX))

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Everything needed to create one container; no choice is left to whoever executes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerConfig {
     /// The container's name on its host: the lock (creating it twice is a 409).

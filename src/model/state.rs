@@ -12,7 +12,7 @@ use super::{
     name::{Family, HostName, RevisionId, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     spec::TaskDefinitionSpec,
-    task::Task,
+    task::{Launch, Task},
     time::Timestamp,
 };
 
@@ -210,6 +210,8 @@ pub struct FleetRecord {
     pub confirmed: Vec<String>,
     /// The brake (S14): since when, and until when a person released it.
     pub brake: Option<Brake>,
+    /// When the brake last ended because a host answered.
+    pub brake_ended_at: Option<Timestamp>,
     /// Next deployment number.
     pub next_deployment: u64,
 }
@@ -312,6 +314,19 @@ impl State {
             // Events are a record for people: nothing is decided from them.
             Change::Event(_) => {}
         }
+    }
+
+    /// The latest of the times of tasks and looks.
+    pub fn newest_time(&self) -> Timestamp {
+        let tasks = self.tasks.values().flat_map(|task| {
+            let ordered = match task.launch {
+                Launch::NotIssued => None,
+                Launch::Issued { at } | Launch::Answered { at } => Some(at),
+            };
+            [Some(task.created_at), ordered, task.started_at, task.stopping_at, task.stopped_at].into_iter().flatten()
+        });
+        let looks = self.observations.values().map(|look| look.finished_at);
+        tasks.chain(looks).max().unwrap_or_default()
     }
 
     /// A revision by id.

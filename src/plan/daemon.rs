@@ -110,11 +110,18 @@ fn reason_to_end(
         return Some((StopCode::EssentialContainerExited, crash_loop_words(&task)));
     }
     // A host that takes no new tasks just now, or was not looked at yet, does match all the same.
-    if !eligible.contains(host) && status == HostStatus::Active && super::hosts::takes_orders(draft.world, host) {
+    if !eligible.contains(host) && status == HostStatus::Active && draft.heard.contains(host) {
         return Some((StopCode::ServiceSchedulerInitiated, format!("host {host} no longer matches {}", service.name)));
+    }
+    // On a cordoned host nothing could take its place.
+    if status == HostStatus::Cordoned {
+        return None;
     }
     if task.revision != service.target {
         return Some((StopCode::ServiceSchedulerInitiated, format!("{} replaces {}", service.target, task.revision)));
+    }
+    if unhealthy {
+        super::replica::note_sick_start(draft, service, &task);
     }
     unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(&task)))
 }

@@ -9,7 +9,11 @@ use crate::model::{
     },
 };
 
-use super::{draft::Draft, service::Subjected, throttle};
+use super::{
+    draft::Draft,
+    service::{self, Subjected},
+    throttle,
+};
 
 /// Opens a deployment when the service wants another revision than its PRIMARY's.
 pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
@@ -59,7 +63,12 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 /// Completes the PRIMARY deployment when the service is steady on it, and retires older ones without tasks.
 pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let mut record = draft.service(service.name);
-    let live: Vec<_> = service.live.iter().filter_map(|id| draft.task(id)).filter(|task| task.is_live()).collect();
+    let live: Vec<_> = service
+        .live
+        .iter()
+        .filter_map(|id| draft.task(id))
+        .filter(|task| task.is_live() && !service::is_ghost(draft, task))
+        .collect();
     let now = draft.now();
     let current = live.iter().filter(|task| task.revision == service.target && service.healthy(draft, task)).count();
     let others = live.iter().filter(|task| task.revision != service.target).count();

@@ -1,6 +1,6 @@
 //! A plan in the making: the world, and what was decided so far on top of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -10,7 +10,7 @@ use crate::model::{
     name::{Family, HostName, RevisionId, ServiceName, TaskId},
     report::{Doing, Report, Waiting},
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
-    task::Task,
+    task::{LastStatus, Task},
     time::Timestamp,
     world::{HostStatus, Plan, Subject, World},
 };
@@ -21,6 +21,8 @@ pub(super) struct Draft<'w> {
     pub(super) world: &'w World,
     /// Hosts' statuses, computed once.
     pub(super) statuses: BTreeMap<&'w HostName, HostStatus>,
+    /// Hosts that answer and were looked at not long ago.
+    pub(super) heard: BTreeSet<&'w HostName>,
     tasks: BTreeMap<TaskId, Task>,
     forgotten: Vec<TaskId>,
     revisions: Vec<Revision>,
@@ -41,9 +43,11 @@ pub(super) struct Draft<'w> {
 impl<'w> Draft<'w> {
     pub(super) fn new(world: &'w World) -> Self {
         let statuses = world.state.desired.hosts.keys().map(|host| (host, hosts::host_status(world, host))).collect();
+        let heard = world.state.desired.hosts.keys().filter(|host| hosts::takes_orders(world, host)).collect();
         Self {
             world,
             statuses,
+            heard,
             tasks: BTreeMap::new(),
             forgotten: Vec::new(),
             revisions: Vec::new(),
@@ -258,7 +262,10 @@ impl<'w> Draft<'w> {
         changes.extend(self.revisions.into_iter().map(Change::Revision));
         changes.extend(self.hosts.into_values().map(Change::Host));
         changes.extend(self.services.into_values().map(Change::Service));
-        changes.extend(self.tasks.into_values().map(|task| Change::Task(Arc::new(task))));
+        // What is over frees its ports before another takes them.
+        let (over, rest): (Vec<Task>, Vec<Task>) =
+            self.tasks.into_values().partition(|task| task.last_status == LastStatus::Stopped);
+        changes.extend(over.into_iter().chain(rest).map(|task| Change::Task(Arc::new(task))));
         changes.extend(self.forgotten.into_iter().map(Change::TaskRemoved));
         changes.extend(self.removed);
         changes.extend(self.events.into_iter().map(Change::Event));

@@ -86,7 +86,10 @@ fn strand_tasks_of_undeclared_hosts(draft: &mut Draft<'_>) {
     let world = draft.world;
     let stranded: Vec<TaskId> = draft
         .tasks()
-        .filter(|task| task.last_status != LastStatus::Stopped && !world.state.desired.hosts.contains_key(&task.host))
+        .filter(|task| !world.state.desired.hosts.contains_key(&task.host))
+        .filter(|task| {
+            task.last_status != LastStatus::Stopped || task.containers.values().any(|row| row.runtime_id.is_some())
+        })
         .map(|task| task.id.clone())
         .collect();
     for id in stranded {
@@ -94,7 +97,7 @@ fn strand_tasks_of_undeclared_hosts(draft: &mut Draft<'_>) {
             let reason = format!("host {} is no longer declared; its containers were left as they are", task.host);
             task.order_stop(world.now, StopCode::TerminationNotice, reason);
             task.advance(LastStatus::Stopped);
-            task.stopped_at = Some(world.now);
+            task.stopped_at.get_or_insert(world.now);
             for container in task.containers.values_mut() {
                 container.runtime_id = None;
             }

@@ -16,6 +16,9 @@ pub(super) const ZONE_LABEL: &str = "availability-zone";
 /// Losses within this time of each other are one event for the brake (S14).
 const BRAKE_WINDOW_MS: u64 = 60_000;
 
+/// A host whose last complete look is older gets no orders and no tasks, although it answers: nobody knows what runs there.
+const STALE_LOOK_MS: u64 = 60_000;
+
 /// A host's status.
 ///
 /// Silence counts from the last answer, and not from before the controller began to watch. A host whose sshd answers
@@ -36,7 +39,10 @@ pub fn host_status(world: &World, host: &HostName) -> HostStatus {
 /// Whether the host's engine has answered since the controller started, and still does: orders can be sent.
 pub(super) fn takes_orders(world: &World, host: &HostName) -> bool {
     matches!(host_status(world, host), HostStatus::Active | HostStatus::Cordoned | HostStatus::Draining)
-        && world.contacts.get(host).is_some_and(|contact| contact.looked_at.is_some() && contact.error.is_none())
+        && world.contacts.get(host).is_some_and(|contact| {
+            let seen = contact.looked_at.is_some_and(|at| world.now.since_ms(at) < STALE_LOOK_MS);
+            seen && contact.error.is_none()
+        })
 }
 
 enum Silence {
@@ -80,6 +86,17 @@ fn silence(world: &World, host: &HostName) -> Silence {
     }
 }
 
+/// Whether its engine answered later than `since`: silence that has not been noticed yet is no answer.
+fn answered_after(world: &World, host: &HostName, since: Timestamp) -> bool {
+    world.contacts.get(host).and_then(|contact| contact.engine_answered_at).is_some_and(|at| at > since)
+}
+
+fn lost_after_ms(world: &World, host: &HostName) -> u64 {
+    let desired = &world.state.desired;
+    let limits = desired.hosts.get(host).map(|manifest| desired.cluster(&manifest.spec.cluster).host_loss);
+    limits.unwrap_or_default().lost_after.as_ms()
+}
+
 /// When a host that stays silent changes its status next.
 fn next_change(world: &World, host: &HostName) -> Option<Timestamp> {
     let manifest = world.state.desired.hosts.get(host)?;
@@ -111,7 +128,7 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
                 draft.event(EventSubject::Host(host.clone()), EventLevel::Warning, "HostLost", message);
                 draft.put_host(HostRecord { lost_since: Some(world.now), ..record });
             }
-            (Silence::No, Some(_)) => {
+            (Silence::No, Some(since)) if answered_after(world, host, since) => {
                 draft.event(
                     EventSubject::Host(host.clone()),
                     EventLevel::Normal,
@@ -120,9 +137,7 @@ pub(super) fn judge(draft: &mut Draft<'_>) {
                 );
                 draft.put_host(HostRecord { lost_since: None, ..record });
             }
-            (Silence::Lost { .. }, Some(_))
-            | (Silence::No, None)
-            | (Silence::Suspect { .. } | Silence::Untrusted, _) => {}
+            (Silence::Lost { .. }, Some(_)) | (Silence::No, _) | (Silence::Suspect { .. } | Silence::Untrusted, _) => {}
         }
     }
     brake(draft);
@@ -151,9 +166,11 @@ fn brake(draft: &mut Draft<'_>) {
     let mut fleet = draft.fleet().clone();
     let lost_since = |draft: &Draft<'_>, host: &HostName| draft.host(host).lost_since;
     if let Some(brake) = &fleet.brake {
-        let answers =
-            |host: &HostName| matches!(silence(world, host), Silence::No) && lost_since(draft, host).is_none();
-        let answered = brake.hosts.iter().find(|host| answers(host) || !world.state.desired.hosts.contains_key(*host));
+        let back = |host: &HostName| {
+            lost_since(draft, host).is_none() && answered_after(world, host, brake.since)
+                || !world.state.desired.hosts.contains_key(host)
+        };
+        let answered = brake.hosts.iter().find(|host| back(host));
         if let Some(host) = answered {
             draft.event(
                 EventSubject::Fleet,
@@ -162,16 +179,23 @@ fn brake(draft: &mut Draft<'_>) {
                 format!("host {host} answers: replacing goes on"),
             );
             fleet.brake = None;
+            fleet.brake_ended_at = Some(world.now);
             draft.put_fleet(fleet);
+            return;
         }
-        return;
+        if !brake.released {
+            return;
+        }
     }
+    // What a person released stays released; only further losses are judged again.
+    let released: Vec<HostName> = fleet.brake.iter().flat_map(|brake| brake.hosts.clone()).collect();
     // A host that is only suspected counts, too: hosts that fell silent together are not lost in the same instant.
     let recent: Vec<&HostName> = world
         .state
         .desired
         .hosts
         .keys()
+        .filter(|host| !released.contains(host))
         .filter(|host| match lost_since(draft, host) {
             Some(since) => world.now.since_ms(since) < BRAKE_WINDOW_MS,
             None => matches!(silence(world, host), Silence::Suspect { link_silent: true, .. }),
@@ -181,7 +205,7 @@ fn brake(draft: &mut Draft<'_>) {
     if !recent.iter().any(|host| lost_since(draft, host) == Some(world.now)) {
         return;
     }
-    let all = world.state.desired.hosts.len();
+    let all = world.state.desired.hosts.keys().filter(|host| !released.contains(host)).count();
     let zone_of =
         |host: &HostName| world.state.desired.hosts.get(host).and_then(|manifest| manifest.labels.get(ZONE_LABEL));
     let whole_zone = recent.iter().find_map(|host| {
@@ -215,6 +239,15 @@ fn give_up_lost_tasks(draft: &mut Draft<'_>) {
         world.state.desired.hosts.keys().filter(|host| draft.host(host).lost_since.is_some()).collect();
     if lost.is_empty() {
         return;
+    }
+    // When the brake has just ended, the other hosts' silence counts anew: they come back one by one.
+    if let Some(ended_at) = draft.fleet().brake_ended_at {
+        let grace_ms = lost.iter().map(|host| lost_after_ms(world, host)).max().unwrap_or(0);
+        let until = ended_at.plus_ms(grace_ms);
+        if until > world.now {
+            draft.wake_at(until);
+            return;
+        }
     }
     let replaceable = |service| {
         world.state.desired.services.get(service).is_some_and(|manifest| {

@@ -1,7 +1,5 @@
 //! From what is wanted of each task to orders: launch, stop, remove.
 
-use std::collections::BTreeSet;
-
 use crate::model::{
     action::{Action, ActionKey, StopStep, Verb, VerbName},
     container::ContainerState,
@@ -18,11 +16,9 @@ const RELAUNCH_AFTER_MS: u64 = 3_000;
 /// Issues every order that can be carried out now.
 pub(super) fn issue(draft: &mut Draft<'_>) {
     let busy: Vec<TaskId> = draft.tasks().filter(|task| needs_orders(task)).map(|task| task.id.clone()).collect();
-    let usable: BTreeSet<_> =
-        draft.world.state.desired.hosts.keys().filter(|host| hosts::takes_orders(draft.world, host)).collect();
     for id in busy {
         let Some(task) = draft.task(&id).cloned() else { continue };
-        if !usable.contains(&task.host) {
+        if !draft.heard.contains(&task.host) {
             wait_for_host(draft, &task);
             continue;
         }
@@ -157,7 +153,12 @@ fn stop_task(draft: &mut Draft<'_>, task: &Task) {
         }
         return;
     }
-    let ended: Vec<RuntimeId> = task.containers.values().filter_map(|container| container.runtime_id.clone()).collect();
+    let ended: Vec<RuntimeId> = task
+        .containers
+        .values()
+        .filter(|container| container.state != Some(ContainerState::Removing))
+        .filter_map(|container| container.runtime_id.clone())
+        .collect();
     if ended.is_empty() {
         return;
     }

@@ -122,11 +122,18 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     }
 
     let missing = desired.saturating_sub(keepers.len());
-    let started = start_missing(draft, service, bounds, missing, replaced.len());
+    let (started, no_room) = start_missing(draft, service, bounds, missing, replaced.len());
     if draft.braked() {
         return;
     }
-    stop_replaced(draft, service, bounds, desired, &keepers, &replaced, missing > started);
+    let blocked = if no_room {
+        Blocked::NoRoom
+    } else if missing > started {
+        Blocked::ByCeiling
+    } else {
+        Blocked::No
+    };
+    stop_replaced(draft, service, bounds, desired, &keepers, &replaced, blocked);
     scale_in(draft, service, bounds, desired, &keepers);
 }
 
@@ -135,7 +142,7 @@ fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId
     let task = draft.task(id)?;
     if crash_loops(draft, task) {
         Some(Replace::CrashLoop)
-    } else if task.revision != service.target {
+    } else if task.revision != service.target || task.cluster != service.spec.cluster {
         Some(Replace::Outdated)
     } else if draft.statuses.get(&task.host) == Some(&HostStatus::Draining) {
         Some(Replace::Draining)
@@ -163,9 +170,9 @@ fn start_missing(
     bounds: Bounds,
     missing: usize,
     replaced: usize,
-) -> usize {
+) -> (usize, bool) {
     if missing == 0 {
-        return 0;
+        return (0, false);
     }
     let subject = || Subject::Service(service.name.clone());
     let room = bounds.ceiling.saturating_sub(service.counted_live(draft));
@@ -179,19 +186,24 @@ fn start_missing(
                 None,
             );
         }
-        return 0;
+        return (0, false);
     }
     if let Some(at) = service.throttled_until(draft) {
         let failures = draft.service(service.name).consecutive_failures;
         let reason =
             format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
-        return 0;
+        return (0, false);
     }
     let mut slots = free_slots(draft, service);
     let failed_before = draft.service(service.name).consecutive_failures > 0;
     // After failures one task at a time tries whether it is better now.
     let allowed = if failed_before { 1 } else { allowed };
+    if failed_before && is_trying(draft, service) {
+        let reason = format!("{missing} tasks are missing; after a failure one at a time is tried, and one just is");
+        draft.waiting(subject(), reason, "the started one is healthy or fails", None);
+        return (0, false);
+    }
     for started in 0..allowed {
         let slot = slots.next().unwrap_or(u32::MAX);
         let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
@@ -203,7 +215,7 @@ fn start_missing(
                 "a host has room or becomes ACTIVE",
                 None,
             );
-            return started;
+            return (started, true);
         }
     }
     if allowed < missing {
@@ -219,7 +231,35 @@ fn start_missing(
             None,
         );
     }
-    allowed
+    (allowed, false)
+}
+
+/// Whether a task of the target is on its way and was never healthy yet.
+fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
+    service.placed_now(draft) > 0
+        || service.wanted(draft).iter().any(|task| {
+            task.revision == service.target && task.healthy_at.is_none() && draft.heard.contains(&task.host)
+        })
+}
+
+/// Counts a task that is given up as unhealthy before it was ever healthy: it failed to start.
+pub(super) fn note_sick_start(draft: &mut Draft<'_>, service: &Subjected<'_>, task: &Task) {
+    if task.healthy_at.is_some() {
+        return;
+    }
+    let now = draft.now();
+    service::change_record(draft, service.name, |record| {
+        super::throttle::note_failure(record, &task.host, now);
+        super::deployment::count_failure(record, &task.revision);
+    });
+}
+
+/// Why what is missing cannot be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocked {
+    No,
+    ByCeiling,
+    NoRoom,
 }
 
 /// Slot numbers that no live task of the service has, ascending.
@@ -234,6 +274,25 @@ fn free_slots(draft: &Draft<'_>, service: &Subjected<'_>) -> impl Iterator<Item 
     (1..u32::MAX).filter(move |slot| !taken.contains(slot))
 }
 
+/// How many healthy tasks may be stopped by choice.
+struct Budget {
+    /// Healthy ones on hosts that can be asked.
+    healthy: usize,
+    floor: usize,
+}
+
+impl Budget {
+    /// Whether a task that serves may be stopped; `counted` is one of the healthy. One on a silent host was not counted, and
+    /// goes only when the others keep the floor without it.
+    fn spend(&mut self, counted: bool) -> bool {
+        let may = if counted { self.healthy > self.floor } else { self.healthy >= self.floor };
+        if may && counted {
+            self.healthy -= 1;
+        }
+        may
+    }
+}
+
 /// Stops tasks that are to be replaced: healthy ones while the floor stays kept, others once their place is filled or
 /// nothing can be started without it.
 fn stop_replaced(
@@ -243,24 +302,26 @@ fn stop_replaced(
     desired: usize,
     keepers: &[TaskId],
     replaced: &[(TaskId, Replace)],
-    starts_are_blocked: bool,
+    blocked: Blocked,
 ) {
     let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
     let healthy_keepers = keepers.iter().filter(|id| is_healthy(draft, id)).count();
     let healthy_replaced = replaced.iter().filter(|(id, _)| is_healthy(draft, id)).count();
-    let mut budget = (healthy_keepers + healthy_replaced).saturating_sub(bounds.floor);
+    let mut budget = Budget { healthy: healthy_keepers + healthy_replaced, floor: bounds.floor };
     // Start-first where the ceiling allows it: a task goes only when a healthy one took its place, unless none can be
     // started before it went.
     let mut places_filled = (healthy_keepers + replaced.len()).saturating_sub(desired);
-    let ceiling_blocks = starts_are_blocked && service.counted_live(draft) >= bounds.ceiling;
+    let ceiling_blocks = blocked == Blocked::ByCeiling && service.counted_live(draft) >= bounds.ceiling;
+    // A sick task may hold the very room, or the port, that its replacement needs; one at a time.
+    let mut makes_room = blocked == Blocked::NoRoom;
     for (id, why) in replaced {
         let Some(task) = draft.task(id).cloned() else { continue };
-        let healthy = service.healthy(draft, &task);
         let never_ran = task.last_status < LastStatus::Running;
-        let may_go = if healthy {
-            budget > 0 && (places_filled > 0 || ceiling_blocks || bounds.floor < desired)
+        let place_filled = places_filled > 0 || ceiling_blocks;
+        let may_go = if service.serves(draft, &task) {
+            (place_filled || bounds.floor < desired) && budget.spend(service.healthy(draft, &task))
         } else {
-            never_ran || places_filled > 0 || ceiling_blocks
+            never_ran || place_filled || std::mem::take(&mut makes_room)
         };
         if !may_go {
             let reason = format!(
@@ -271,10 +332,10 @@ fn stop_replaced(
             draft.waiting(Subject::Task(id.clone()), reason, "a new task is healthy", None);
             continue;
         }
-        if healthy {
-            budget -= 1;
-        }
         places_filled = places_filled.saturating_sub(1);
+        if *why == Replace::Unhealthy {
+            note_sick_start(draft, service, &task);
+        }
         service::stop(draft, id, why.code(), &why.words(service, &task));
     }
 }
@@ -287,20 +348,19 @@ fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desi
     }
     let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
     let healthy_all = keepers.iter().filter(|id| is_healthy(draft, id)).count();
-    let mut budget = healthy_all.saturating_sub(bounds.floor);
+    let mut budget = Budget { healthy: healthy_all, floor: bounds.floor };
     let chosen = service::choose_scale_in(draft, service, keepers, surplus);
     for id in chosen {
-        if is_healthy(draft, &id) {
-            if budget == 0 {
-                draft.waiting(
-                    Subject::Task(id),
-                    format!("it is one too many, but the floor is {}", bounds.floor),
-                    "another task is healthy",
-                    None,
-                );
-                continue;
-            }
-            budget -= 1;
+        let serves = draft.task(&id).is_some_and(|task| service.serves(draft, task));
+        let counted = is_healthy(draft, &id);
+        if serves && !budget.spend(counted) {
+            draft.waiting(
+                Subject::Task(id),
+                format!("it is one too many, but the floor is {}", bounds.floor),
+                "another task is healthy",
+                None,
+            );
+            continue;
         }
         service::stop(
             draft,

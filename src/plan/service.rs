@@ -123,9 +123,14 @@ impl Subjected<'_> {
         self.live.iter().filter_map(|id| draft.task(id)).filter(|task| task.is_wanted()).collect()
     }
 
-    /// Whether a task is healthy now.
-    pub(super) fn healthy(&self, draft: &Draft<'_>, task: &Task) -> bool {
+    /// Whether a task was healthy when it was last seen.
+    pub(super) fn serves(&self, draft: &Draft<'_>, task: &Task) -> bool {
         health::healthy(task, self.spec.minimum_healthy_seconds.as_ms(), draft.now()).is_ok()
+    }
+
+    /// Whether a task is healthy now: its host can be asked.
+    pub(super) fn healthy(&self, draft: &Draft<'_>, task: &Task) -> bool {
+        draft.heard.contains(&task.host) && self.serves(draft, task)
     }
 
     /// Live tasks that count against the ceiling, those placed in this draft included: not those on hosts that cannot be
@@ -135,11 +140,7 @@ impl Subjected<'_> {
             .live
             .iter()
             .filter_map(|id| draft.task(id))
-            .filter(|task| task.is_live())
-            .filter(|task| {
-                task.desired_status == DesiredStatus::Running
-                    || !matches!(draft.statuses.get(&task.host), Some(HostStatus::Lost | HostStatus::Untrusted) | None)
-            })
+            .filter(|task| task.is_live() && !is_ghost(draft, task))
             .count();
         known + self.placed_now(draft)
     }
@@ -153,6 +154,12 @@ impl Subjected<'_> {
     pub(super) fn throttled_until(&self, draft: &Draft<'_>) -> Option<Timestamp> {
         draft.service(self.name).not_before.filter(|at| *at > draft.now())
     }
+}
+
+/// A task that was given up on a host that cannot be asked: it may still run (S2).
+pub(super) fn is_ghost(draft: &Draft<'_>, task: &Task) -> bool {
+    task.desired_status == DesiredStatus::Stopped
+        && matches!(draft.statuses.get(&task.host), Some(HostStatus::Lost | HostStatus::Untrusted) | None)
 }
 
 /// Orders a task to stop.
@@ -282,7 +289,7 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
     let hosts = world.state.desired.hosts.iter().map(|(name, manifest)| {
         let observation = world.state.observations.get(name);
         let identity = world.state.hosts.get(name).and_then(|record| record.identity.as_ref());
-        let answered = world.contacts.get(name).is_some_and(|contact| contact.looked_at.is_some());
+        let answered = draft.heard.contains(name);
         let accepts = match draft.statuses.get(name).copied() {
             Some(HostStatus::Active) if answered => Ok(()),
             Some(HostStatus::Active) | None => Err(Refusal::NotSeen),

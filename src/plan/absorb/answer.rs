@@ -6,7 +6,7 @@ use crate::model::{
     action::{ActionResult, Answer, VerbName},
     name::{ContainerName, RuntimeId},
     state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
-    task::{Launch, StopCode, Task},
+    task::{LastStatus, Launch, StopCode, Task},
 };
 use crate::plan::{deployment, throttle};
 
@@ -19,6 +19,13 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         (ActionResult::Done { containers }, VerbName::Launch) => {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
+        }
+        (ActionResult::Failed { reason, containers }, VerbName::Launch) if task.last_status >= LastStatus::Running => {
+            // What runs goes on: only a further container of it could not be started.
+            changed.launch = Launch::Answered { at: answer.at };
+            note_ids(&mut changed, containers);
+            let message = format!("a container of task {} on {} could not start: {reason}", changed.id, changed.host);
+            changes.push(event(answer, &changed, "ContainerFailedToStart", message));
         }
         (ActionResult::Failed { reason, containers }, VerbName::Launch) => {
             changed.launch = Launch::Answered { at: answer.at };

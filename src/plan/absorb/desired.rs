@@ -7,6 +7,7 @@ use crate::model::{
     name::HostName,
     spec::service::{SchedulingStrategy, ServiceSpec},
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HeldSync, State},
+    task::LastStatus,
     time::Timestamp,
 };
 
@@ -48,7 +49,14 @@ pub fn desired(state: &State, candidate: &Arc<Desired>, hash: &str, now: Timesta
         ];
         return SyncVerdict::Held(held, changes);
     }
-    let mut changes = vec![Change::Fleet(FleetRecord { manifests_hash: hash.to_owned(), held: None, ..fleet.clone() })];
+    // A confirmation is for one time.
+    let left = fleet.confirmed.iter().filter(|known| **known != token).cloned().collect();
+    let mut changes = vec![Change::Fleet(FleetRecord {
+        manifests_hash: hash.to_owned(),
+        held: None,
+        confirmed: left,
+        ..fleet.clone()
+    })];
     if **candidate != *state.desired {
         changes.push(Change::Desired(Arc::clone(candidate)));
         changes.push(event(now, EventLevel::Normal, "ManifestsTaken", summary(&state.desired, candidate)));
@@ -66,7 +74,9 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
     if gone.len() > (before.len() / 5).max(1) {
         return Some(format!("it removes {} of {} services ({})", gone.len(), before.len(), gone.join(", ")));
     }
-    let running = |host: &HostName| state.tasks.values().filter(|task| task.is_wanted() && task.host == *host).count();
+    let running = |host: &HostName| {
+        state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped && task.host == *host).count()
+    };
     let orphaned =
         state.desired.hosts.keys().filter(|host| !candidate.hosts.contains_key(*host)).find(|host| running(host) > 0);
     if let Some(host) = orphaned {
@@ -80,7 +90,10 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
         .iter()
         .map(|(name, manifest)| {
             let now = state.tasks.values().filter(|task| task.is_wanted() && task.service == *name).count();
-            let then = candidate.services.get(name).map_or(0, |after| count_after(&manifest.spec, &after.spec, now));
+            let then = candidate
+                .services
+                .get(name)
+                .map_or(0, |after| count_after(&manifest.spec, &after.spec, now, candidate.hosts.len()));
             now.saturating_sub(then)
         })
         .sum();
@@ -88,10 +101,11 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
 }
 
 /// How many of `now` tasks remain wanted.
-fn count_after(before: &ServiceSpec, after: &ServiceSpec, now: usize) -> usize {
+fn count_after(before: &ServiceSpec, after: &ServiceSpec, now: usize, hosts: usize) -> usize {
     match (before.scheduling_strategy, after.scheduling_strategy) {
         (_, SchedulingStrategy::Replica) => after.desired_count as usize,
-        (_, SchedulingStrategy::Daemon) => now,
+        (SchedulingStrategy::Replica, SchedulingStrategy::Daemon) => now.min(hosts),
+        (SchedulingStrategy::Daemon, SchedulingStrategy::Daemon) => now,
     }
 }
 

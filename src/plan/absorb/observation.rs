@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::model::{
-    container::{ContainerState, ContainerView, HealthStatus},
+    container::{ContainerState, ContainerView, HealthStatus, PortBinding},
     name::{ContainerName, RevisionId, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
@@ -30,7 +30,9 @@ pub struct Absorbed {
 }
 
 /// Takes in a complete look.
-pub fn observation(state: &State, look: &Arc<HostObservation>) -> Absorbed {
+///
+/// `launching`: tasks whose launch is under way right now: more of them may appear at any moment.
+pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
     let mut absorbed = Absorbed::default();
     if let Some(reason) = identity_problem(state, look) {
         absorbed.untrusted = Some(reason);
@@ -61,7 +63,14 @@ pub fn observation(state: &State, look: &Arc<HostObservation>) -> Absorbed {
         {
             continue;
         }
-        let mut update = Update { state, look, task: (**task).clone(), events: Vec::new(), failed: false };
+        let mut update = Update {
+            state,
+            look,
+            task: (**task).clone(),
+            launching: launching.contains(&task.id),
+            events: Vec::new(),
+            failed: false,
+        };
         update.containers(&seen);
         update.judge();
         if update.failed {
@@ -141,6 +150,7 @@ struct Update<'a> {
     state: &'a State,
     look: &'a HostObservation,
     task: Task,
+    launching: bool,
     events: Vec<Event>,
     failed: bool,
 }
@@ -162,6 +172,8 @@ impl Update<'_> {
             let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
             match view {
                 Some(view) => restarted |= note_view(row, view),
+                // It had done its work and was tidied away: it is not to be run again.
+                None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
                 None if fresh => {
                     row.runtime_id = None;
                     row.state = None;
@@ -176,7 +188,8 @@ impl Update<'_> {
             self.task.restarts.drain(..surplus);
         }
         // All that was asked for exists: the launch of unknown outcome has happened.
-        if matches!(self.task.launch, Launch::Issued { .. })
+        if !self.launching
+            && matches!(self.task.launch, Launch::Issued { .. })
             && self.task.containers.values().all(|row| row.runtime_id.is_some())
         {
             self.task.launch = Launch::Answered { at: self.look.started_at };
@@ -254,6 +267,7 @@ impl Update<'_> {
     /// Whether no order of unknown outcome can still bring a container to life.
     fn nothing_can_appear(&self) -> bool {
         match self.task.launch {
+            _ if self.launching => false,
             Launch::NotIssued | Launch::Answered { .. } => self.is_fresh(),
             Launch::Issued { at } => self.look.started_at.since_ms(at) > LATE_CONTAINER_MS,
         }
@@ -290,8 +304,10 @@ fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
     row.runtime_id = Some(view.id.clone());
     row.state = Some(view.state);
     row.health = match view.state {
-        // Frozen or between two lives: whatever its last check said.
-        ContainerState::Paused | ContainerState::Restarting => HealthStatus::Unhealthy,
+        // Frozen: whatever its last check said.
+        ContainerState::Paused => HealthStatus::Unhealthy,
+        // Between two lives: the crash-loop count judges it.
+        ContainerState::Restarting => HealthStatus::Unknown,
         ContainerState::Created
         | ContainerState::Running
         | ContainerState::Removing
@@ -330,6 +346,14 @@ fn adopt(
             // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
             continue;
         }
+        // With an old database a row may hold a port that a container it does not know has by now.
+        let held: BTreeSet<u16> = state
+            .tasks
+            .values()
+            .filter(|task| task.host == look.host && task.last_status != LastStatus::Stopped)
+            .flat_map(|task| task.containers.values())
+            .flat_map(|row| row.ports.iter().map(|port| port.host_port))
+            .collect();
         let Some((claim, _)) = seen.first() else { continue };
         let revision = adopted_revision(state, &mut stubs, claim, look, changes);
         let mut task = Task {
@@ -348,7 +372,7 @@ fn adopt(
             launch: Launch::Answered { at: crate::model::time::Timestamp(0) },
             containers: seen
                 .iter()
-                .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view)))
+                .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)))
                 .collect(),
             epoch: claim.epoch,
             created_at: crate::model::time::Timestamp(claim.task_created_at_ms),
@@ -420,7 +444,8 @@ fn adopted_revision(
     id
 }
 
-fn adopted_container(claim: &Claim, view: &ContainerView) -> TaskContainer {
+fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>) -> TaskContainer {
+    let free = |port: &&PortBinding| !held.contains(&port.host_port);
     let mut row = TaskContainer {
         created_name: claim.created_name.clone(),
         essential: claim.essential,
@@ -435,7 +460,7 @@ fn adopted_container(claim: &Claim, view: &ContainerView) -> TaskContainer {
         restart_count: 0,
         started_at: None,
         // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
-        ports: if view.state.is_live() { view.ports.clone() } else { Vec::new() },
+        ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
     };
     note_view(&mut row, view);
     row

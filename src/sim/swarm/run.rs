@@ -24,7 +24,6 @@ use crate::{
         desired::Desired,
         name::{HostName, RuntimeId, TaskId},
         observed::{HostContact, HostObservation},
-        spec::task_definition::NetworkMode,
         state::{Change, Schedulability, State},
         time::Timestamp,
     },
@@ -135,27 +134,8 @@ pub fn run(seed: u64, shape: Shape, keep: bool) -> Outcome {
 
 fn new_host(name: &HostName) -> SimHost {
     let mut host = SimHost::new(name.as_str(), 16, 8_192);
-    let stranger = ContainerConfig {
-        name: "somebody-elses".into(),
-        image: "other:1".into(),
-        entry_point: Vec::new(),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        ports: Vec::new(),
-        network_mode: NetworkMode::Bridge,
-        cpu_shares: 0,
-        nano_cpus: None,
-        memory_bytes: None,
-        memory_reservation_bytes: None,
-        user: None,
-        working_directory: None,
-        readonly_root_filesystem: false,
-        privileged: false,
-        restart: false,
-        health_check: None,
-        stop_timeout_s: 10,
-    };
+    let stranger =
+        ContainerConfig { name: "somebody-elses".into(), image: "other:1".into(), ..ContainerConfig::default() };
     let _ = host.create(name.as_str(), &stranger);
     host
 }

@@ -125,6 +125,7 @@ fn task() -> impl Strategy<Value = Task> {
 fn fleet() -> impl Strategy<Value = FleetRecord> {
     (any::<u64>(), text(), option::of(text()), vec(text(), 0..3), option::of(any::<bool>())).prop_map(
         |(epoch, manifests_hash, token, confirmed, released)| FleetRecord {
+            brake_ended_at: released.map(|_| Timestamp(9)),
             epoch,
             manifests_hash,
             held: token.map(|token| HeldSync { token, reason: "too much".to_owned(), since: Timestamp(4) }),
