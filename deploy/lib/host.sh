@@ -17,7 +17,7 @@ host_zone() {
 
 # The process ids below come from files, so a process is only ours when its command line says so.
 is_our_process() {
-  [[ $1 =~ ^[0-9]+$ && -r /proc/$1/cmdline ]] && tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF -- "$2 "
+  [[ $1 =~ ^[0-9]+$ && -r /proc/$1/cmdline ]] && [[ $(tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null) == *"$2 "* ]]
 }
 
 # host_pid HOST: the host's first process, as the machine sees it; fails when the host is down.

@@ -101,9 +101,10 @@ fn a_foreign_container_under_our_name_is_left_alone() {
         true
     });
     controller.kill();
-    lab.lab(&["heal", "host-a"]);
+    // Before the link heals: what the dead controller had sent may still arrive then.
     let foreign = lab.docker("host-a", &["run", "-d", "--name", &name, "roadstead/demo:1"]).trim().to_owned();
     let started = lab.docker("host-a", &["inspect", "--format", "{{.State.StartedAt}}", &foreign]);
+    lab.lab(&["heal", "host-a"]);
     controller.launch();
     until("six of ours run beside it", 2 * MINUTE, || lab.running(&lab.hosts(), "web").len() == 6);
     controller.wait_steady();
