@@ -32,8 +32,7 @@ def ours(binary, lab, engines, count, then=None):
         running = [view for host in views.values() for view in host if view["State"]["Running"]]
         if len(running) != count:
             raise RuntimeError(f"{len(running)} of {count} containers run")
-        # The engine notes the time of a create when the request arrives.
-        first = min(_nanoseconds(view["Created"]) for view in running)
+        first = min(created_at_ns(view) for view in running)
         bodies = {engine: [body(view) for view in host] for engine, host in views.items()}
         if then:
             then(controller)
@@ -92,9 +91,11 @@ def _last_start(events, key, count, failures=None):
         raise
 
 
-def _nanoseconds(rfc3339):
-    whole, _, rest = rfc3339.rstrip("Z").partition(".")
-    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(rest.ljust(9, "0")[:9] or 0)
+def created_at_ns(view):
+    """When the request to create it arrived, by the engine."""
+    whole, _, fraction = view["Created"].rstrip("Z").partition(".")
+    seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+    return seconds * 10**9 + int(fraction.ljust(9, "0")[:9])
 
 
 def body(view):

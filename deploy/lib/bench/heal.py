@@ -5,7 +5,7 @@ import sys
 import time
 from os import path
 
-from burst import BARE, OURS
+from burst import BARE, OURS, created_at_ns
 from controller import until
 from engine import Events, label
 
@@ -15,13 +15,13 @@ SETTLED_S = 12.5
 
 
 def ours(controller, engines, samples, killed):
-    """Milliseconds from each death to the start of the replacement; `killed` holds ids that were used up."""
+    """For each death the milliseconds to the replacement's create and to its start; `killed` holds ids used up."""
     taken = []
     with Events(engines) as events:
         for _ in range(samples):
             engine, victim = _next_victim(engines, killed)
             engine.kill(victim)
-            taken.append(_death_to_start(events, OURS, victim))
+            taken.append(_replacement(engines, events, OURS, victim))
             # Until the dead one is cleared away and the new one is healthy.
             time.sleep(2)
             controller.wait_steady()
@@ -38,7 +38,7 @@ def _next_victim(engines, killed):
     return engine, victim
 
 
-def _death_to_start(events, key, victim):
+def _replacement(engines, events, key, victim):
     died = None
 
     def wanted(_host, event):
@@ -48,8 +48,12 @@ def _death_to_start(events, key, victim):
             return None
         return "last" if died and event["Action"] == "start" and label(event, key) is not None else None
 
-    [(_, start)] = events.until(wanted, "a replacement starts", DEADLINE_S)
-    return (start["timeNano"] - died) / 1e6
+    [(host, start)] = events.until(wanted, "a replacement starts", DEADLINE_S)
+    engine = next(engine for engine in engines if engine.host == host)
+    return {
+        "create": (created_at_ns(engine.inspect(start["Actor"]["ID"])) - died) / 1e6,
+        "start": (start["timeNano"] - died) / 1e6,
+    }
 
 
 def bare(bodies, samples):
@@ -71,7 +75,7 @@ def bare(bodies, samples):
                 engine = engines[sample % len(engines)]
                 victim = current[engine]
                 engine.kill(victim)
-                taken.append(_death_to_start(events, BARE, victim))
+                taken.append(_replacement(engines, events, BARE, victim))
                 current[engine] = next(c["Id"] for c in engine.list(BARE) if c["State"] == "running")
                 time.sleep(1)
                 # As the controller does, but outside of the measured time.
@@ -101,7 +105,7 @@ def _other_ports(bindings):
 
 
 def alternate(controller, engines, bodies, blocks, samples_a_block):
-    """Blocks of ours and bare in turn; the controller is away while the script works. (ours, bare) in milliseconds."""
+    """Blocks of ours and bare in turn; the controller is away while the script works. (ours, bare), as from `ours`."""
     ours_ms, bare_ms, killed = [], [], []
     for block in range(blocks):
         if block:
