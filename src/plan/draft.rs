@@ -101,8 +101,17 @@ impl<'w> Draft<'w> {
     /// Every task as it stands in this draft, by id: the world's, and those added.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Task> {
         let known = self.world.state.tasks.iter().map(|(id, task)| self.tasks.get(id).unwrap_or(task));
-        let added = self.tasks.iter().filter(|(id, _)| !self.world.state.tasks.contains_key(*id)).map(|(_, task)| task);
-        known.chain(added)
+        known.chain(self.added_tasks())
+    }
+
+    /// A task that this draft changed or added, as it stands.
+    pub(super) fn edited(&self, id: &TaskId) -> Option<&Task> {
+        self.tasks.get(id)
+    }
+
+    /// The tasks that this draft added, by id.
+    pub(super) fn added_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter().filter(|(id, _)| !self.world.state.tasks.contains_key(*id)).map(|(_, task)| task)
     }
 
     /// Forgets an ended task.
@@ -152,6 +161,11 @@ impl<'w> Draft<'w> {
             .or_else(|| self.world.state.services.get(name))
             .cloned()
             .unwrap_or_else(|| ServiceRecord { name: name.clone(), ..ServiceRecord::default() })
+    }
+
+    /// A service's record, if there is one and this draft left it as it was.
+    pub(super) fn untouched_service(&self, name: &ServiceName) -> Option<&ServiceRecord> {
+        if self.services.contains_key(name) { None } else { self.world.state.services.get(name) }
     }
 
     pub(super) fn put_service(&mut self, record: ServiceRecord) {
