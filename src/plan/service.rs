@@ -123,6 +123,7 @@ fn is_steady(
                 && task.healthy_at.is_some()
                 && task.health_status != HealthStatus::Unhealthy
                 && task.revision == *target
+                && task.cluster == spec.cluster
                 && !replica::crash_loops(draft, task)
                 && draft.statuses.get(&task.host) != Some(&HostStatus::Draining)
         }
