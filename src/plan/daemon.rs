@@ -121,7 +121,7 @@ fn reason_to_end(
         return Some((StopCode::ServiceSchedulerInitiated, format!("{} replaces {}", service.target, task.revision)));
     }
     if unhealthy {
-        super::replica::note_sick_start(draft, service, &task);
+        super::replica::note_sick_start(draft, &task);
     }
     unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(&task)))
 }

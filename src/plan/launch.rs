@@ -9,7 +9,7 @@ use crate::model::{
     ownership::Claim,
     spec::{
         TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, DependencyCondition, NetworkMode},
+        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode},
     },
     state::Revision,
     task::{Task, TaskContainer},
@@ -108,21 +108,10 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec
         let startable = matches!(row.state, None | Some(ContainerState::Created));
         let start = startable
             && definition.depends_on.iter().all(|dependency| {
-                let other = task.containers.get(dependency.container_name.as_str());
-                match dependency.condition {
-                    // In this very launch the other one is started first.
-                    DependencyCondition::Start => {
-                        starting.contains(dependency.container_name.as_str()) || other.is_some_and(has_started)
-                    }
-                    DependencyCondition::Complete => {
-                        other.is_some_and(|other| other.state == Some(ContainerState::Exited))
-                    }
-                    DependencyCondition::Success => other
-                        .is_some_and(|other| other.state == Some(ContainerState::Exited) && other.exit_code == Some(0)),
-                    DependencyCondition::Healthy => other.is_some_and(|other| {
-                        other.state == Some(ContainerState::Running) && other.health == HealthStatus::Healthy
-                    }),
-                }
+                // In this very launch the other one is started first.
+                let starts_now = dependency.condition == DependencyCondition::Start
+                    && starting.contains(dependency.container_name.as_str());
+                starts_now || is_met(task, dependency)
             });
         if start {
             starting.insert(&definition.name);
@@ -139,19 +128,33 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec
     steps
 }
 
-/// The containers that wait for others, with what they wait for in words.
-pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<String> {
+/// Whether what a container waits for was seen.
+fn is_met(task: &Task, dependency: &ContainerDependency) -> bool {
+    let Some(other) = task.containers.get(dependency.container_name.as_str()) else { return false };
+    match dependency.condition {
+        DependencyCondition::Start => has_started(other),
+        DependencyCondition::Complete => other.state == Some(ContainerState::Exited),
+        DependencyCondition::Success => other.state == Some(ContainerState::Exited) && other.exit_code == Some(0),
+        DependencyCondition::Healthy => {
+            other.state == Some(ContainerState::Running) && other.health == HealthStatus::Healthy
+        }
+    }
+}
+
+/// What containers wait for: the other container, and the whole in words.
+pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<(String, String)> {
     let mut unmet = Vec::new();
     for definition in &spec.container_definitions {
         if task.containers.get(definition.name.as_str()).is_some_and(|row| row.state == Some(ContainerState::Created)) {
-            for dependency in &definition.depends_on {
+            for dependency in definition.depends_on.iter().filter(|dependency| !is_met(task, dependency)) {
                 let word = match dependency.condition {
                     DependencyCondition::Start => "to start",
                     DependencyCondition::Complete => "to end",
                     DependencyCondition::Success => "to end with 0",
                     DependencyCondition::Healthy => "to be healthy",
                 };
-                unmet.push(format!("{} waits for {} {word}", definition.name, dependency.container_name));
+                let words = format!("{} waits for {} {word}", definition.name, dependency.container_name);
+                unmet.push((dependency.container_name.clone(), words));
             }
         }
     }

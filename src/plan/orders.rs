@@ -4,6 +4,7 @@ use crate::model::{
     action::{Action, ActionKey, StopStep, Verb, VerbName},
     container::ContainerState,
     name::{RuntimeId, TaskId},
+    spec::TaskDefinitionSpec,
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     world::{HostStatus, Subject},
 };
@@ -105,14 +106,8 @@ fn launch_task(draft: &mut Draft<'_>, task: &Task) {
         draft.world.state.desired.hosts.get(&task.host).and_then(|host| host.labels.get(hosts::ZONE_LABEL)).cloned();
     let containers = launch::steps(task, &revision, zone.as_deref());
     if containers.is_empty() {
-        let unmet = revision.spec.as_deref().map(|spec| launch::unmet_dependencies(task, spec)).unwrap_or_default();
-        if !unmet.is_empty() {
-            draft.waiting(
-                Subject::Task(task.id.clone()),
-                unmet.join("; "),
-                "the other container is seen in that state",
-                None,
-            );
+        if let Some(spec) = &revision.spec {
+            wait_for_dependencies(draft, task, spec);
         }
         return;
     }
@@ -128,6 +123,36 @@ fn launch_task(draft: &mut Draft<'_>, task: &Task) {
         verb: Verb::Launch { containers },
         reason: format!("{} wants it", task.service),
     });
+}
+
+/// Containers of the task wait for others: until their `startTimeout` is over, which counts from the last start.
+fn wait_for_dependencies(draft: &mut Draft<'_>, task: &Task, spec: &TaskDefinitionSpec) {
+    let unmet = launch::unmet_dependencies(task, spec);
+    if unmet.is_empty() {
+        return;
+    }
+    let started_at = match task.launch {
+        Launch::Answered { at } => at,
+        Launch::NotIssued | Launch::Issued { .. } => draft.now(),
+    };
+    for (dependency, words) in &unmet {
+        let timeout = spec
+            .container_definitions
+            .iter()
+            .find(|other| other.name == *dependency)
+            .and_then(|other| other.start_timeout);
+        let Some(timeout) = timeout else { continue };
+        let over_at = started_at.plus_ms(timeout.as_ms());
+        if over_at <= draft.now() {
+            let reason = format!("{words}, and did so for longer than the startTimeout of {} s", timeout.0);
+            super::replica::note_sick_start(draft, task);
+            super::service::stop(draft, &task.id, StopCode::TaskFailedToStart, &reason);
+            return;
+        }
+        draft.wake_at(over_at);
+    }
+    let words: Vec<String> = unmet.into_iter().map(|(_, words)| words).collect();
+    draft.waiting(Subject::Task(task.id.clone()), words.join("; "), "the other container is seen in that state", None);
 }
 
 fn stop_task(draft: &mut Draft<'_>, task: &Task) {

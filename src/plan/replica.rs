@@ -243,12 +243,12 @@ fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
 }
 
 /// Counts a task that is given up as unhealthy before it was ever healthy: it failed to start.
-pub(super) fn note_sick_start(draft: &mut Draft<'_>, service: &Subjected<'_>, task: &Task) {
+pub(super) fn note_sick_start(draft: &mut Draft<'_>, task: &Task) {
     if task.healthy_at.is_some() {
         return;
     }
     let now = draft.now();
-    service::change_record(draft, service.name, |record| {
+    service::change_record(draft, &task.service, |record| {
         super::throttle::note_failure(record, &task.host, now);
         super::deployment::count_failure(record, &task.revision);
     });
@@ -334,7 +334,7 @@ fn stop_replaced(
         }
         places_filled = places_filled.saturating_sub(1);
         if *why == Replace::Unhealthy {
-            note_sick_start(draft, service, &task);
+            note_sick_start(draft, &task);
         }
         service::stop(draft, id, why.code(), &why.words(service, &task));
     }
