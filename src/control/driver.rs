@@ -197,7 +197,9 @@ impl Driver {
     fn dispatch(&self, action: Action) {
         let (inputs, clock) = (self.inputs.clone(), self.clock.clone());
         let hint = self.fleet.hint(&action.host);
-        let Some((engine, slots)) = self.fleet.engine(&action.host) else {
+        let record = self.core.world().state.hosts.get(&action.host);
+        let cpus = record.and_then(|record| record.identity.as_ref()).map_or(0, |identity| identity.cpus);
+        let Some((engine, slots)) = self.fleet.engine(&action.host, cpus) else {
             let answer = execute::not_connected(&action, &clock);
             self.fleet.tasks.spawn(async move {
                 let _ = inputs.send(Input::Answer(answer)).await;

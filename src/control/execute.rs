@@ -17,8 +17,8 @@ use crate::{
 
 use super::seams::Clock;
 
-/// Starts at once on one host. Starting is bound by the host's CPU: more at once end no sooner.
-const LAUNCHES_PER_HOST: usize = 4;
+/// Starts at once on one host: starting is bound by its CPUs, and more at once end no sooner. At least and at most.
+const LAUNCHES_PER_HOST: (usize, usize) = (2, 8);
 /// Stops and removals at once on one host: they mostly wait.
 const STOPS_PER_HOST: usize = 16;
 
@@ -29,9 +29,12 @@ pub(super) struct HostSlots {
     stops: Arc<Semaphore>,
 }
 
-impl Default for HostSlots {
-    fn default() -> Self {
-        Self { launches: Arc::new(Semaphore::new(LAUNCHES_PER_HOST)), stops: Arc::new(Semaphore::new(STOPS_PER_HOST)) }
+impl HostSlots {
+    /// For a host with this many logical CPUs.
+    pub(super) fn new(cpus: u32) -> Self {
+        let (least, most) = LAUNCHES_PER_HOST;
+        let launches = usize::try_from(cpus).unwrap_or(most).clamp(least, most);
+        Self { launches: Arc::new(Semaphore::new(launches)), stops: Arc::new(Semaphore::new(STOPS_PER_HOST)) }
     }
 }
 

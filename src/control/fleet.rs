@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -53,7 +53,8 @@ struct Member {
     recipe: Recipe,
     connection: Option<Connection>,
     made_at: Instant,
-    slots: HostSlots,
+    /// Made for the host's size when it is first ordered something.
+    slots: OnceLock<HostSlots>,
     hint: Arc<Notify>,
     stop: CancellationToken,
 }
@@ -140,7 +141,7 @@ impl Fleet {
                 None
             }
         };
-        Member { recipe, connection, made_at: Instant::now(), slots: HostSlots::default(), hint, stop }
+        Member { recipe, connection, made_at: Instant::now(), slots: OnceLock::new(), hint, stop }
     }
 
     fn drop_member(&mut self, host: &HostName) {
@@ -155,10 +156,11 @@ impl Fleet {
         self.hosts.values().any(Member::is_due)
     }
 
-    /// A host's engine and its slots, when it is connected.
-    pub(super) fn engine(&self, host: &HostName) -> Option<(Arc<dyn Engine>, HostSlots)> {
+    /// A host's engine and its slots, when it is connected; `cpus` as its engine told.
+    pub(super) fn engine(&self, host: &HostName, cpus: u32) -> Option<(Arc<dyn Engine>, HostSlots)> {
         let member = self.hosts.get(host)?;
-        Some((Arc::clone(&member.connection.as_ref()?.engine), member.slots.clone()))
+        let engine = Arc::clone(&member.connection.as_ref()?.engine);
+        Some((engine, member.slots.get_or_init(|| HostSlots::new(cpus)).clone()))
     }
 
     /// Asks for a look at a host now.
