@@ -2,14 +2,19 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use async_trait::async_trait;
+
 use crate::{
     engine::{DockerEngine, Engine, Limits},
     host::{Agent, LocalTransport, SshTarget, SshTransport, Transport, TransportError, resolve},
     model::{
         desired::Desired,
+        name::HostName,
         spec::host::{HostSpec, SshSpec},
     },
 };
+
+use super::seams::Connector;
 
 /// The address that means this machine itself.
 pub const LOCAL_ADDRESS: &str = "local";
@@ -23,19 +28,23 @@ pub struct Connection {
     pub engine: Arc<dyn Engine>,
 }
 
-/// Opens nothing yet: connections are made when first needed.
-///
-/// # Errors
-/// [`TransportError::Misconfigured`] when the manifest and `~/.ssh/config` together say too little.
-pub async fn connection(spec: &HostSpec, desired: &Desired, seed: u64) -> Result<Connection, TransportError> {
-    let transport: Arc<dyn Transport> = if spec.address == LOCAL_ADDRESS {
-        Arc::new(LocalTransport::new())
-    } else {
-        Arc::new(SshTransport::new(target(spec, desired).await?, seed))
-    };
-    let engine =
-        Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
-    Ok(Connection { transport, engine })
+/// Hosts over SSH, and this machine itself.
+pub struct RealHosts;
+
+#[async_trait]
+impl Connector for RealHosts {
+    async fn connect(&self, host: &HostName, spec: &HostSpec, desired: &Desired) -> Result<Connection, TransportError> {
+        let transport: Arc<dyn Transport> = if spec.address == LOCAL_ADDRESS {
+            Arc::new(LocalTransport::new())
+        } else {
+            // Hosts that went away together do not come back in step.
+            let seed = host.as_str().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+            Arc::new(SshTransport::new(target(spec, desired).await?, seed))
+        };
+        let engine =
+            Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
+        Ok(Connection { transport, engine })
+    }
 }
 
 /// The SSH target of a Host manifest: what it says, and for the rest the user's own SSH configuration.

@@ -94,9 +94,26 @@ impl Core {
         (core, changes)
     }
 
+    /// What was decided could not be written, and `state` is what is durable: nothing may follow from the rest.
+    pub fn fall_back(&mut self, state: State, why: &str) {
+        self.world.state = state;
+        self.report = Report::default();
+        self.report.waiting.push(Waiting {
+            subject: Subject::Fleet,
+            reason: format!("what is decided cannot be written, so nothing is done: {why}"),
+            wakes_when: "the database takes it again; it is tried every few seconds".to_owned(),
+            wakes_at: None,
+        });
+    }
+
     /// What the planner is told.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// What the next [`Self::decide`] at `now` is told.
+    pub fn world_at(&self, now: Timestamp) -> World {
+        World { now, settling: self.world.settling && !self.settled(), ..self.world.clone() }
     }
 
     /// The last plan's account.

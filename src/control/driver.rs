@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -13,19 +13,19 @@ use crate::{
         action::Action,
         decision::Decision,
         desired::Desired,
-        state::{Change, EventLevel},
+        state::{Change, EventLevel, State},
         time::Timestamp,
         world::Plan,
     },
-    store::{Keep, Store, StoreError},
+    store::StoreError,
 };
 
 use super::{
     core::{Core, Input},
     execute::{self, Execution},
     fleet::Fleet,
-    handle::{Command, CommandEnvelope, Snapshot},
-    seams::Clock,
+    handle::{Command, CommandEnvelope, CommandError, Snapshot},
+    seams::{Clock, Ledger, Witness},
 };
 
 /// At most so many inputs are taken in before the next decision.
@@ -38,6 +38,10 @@ const STALL_MS: u64 = 3_000;
 const LAST_ORDERS: Duration = Duration::from_secs(5);
 /// The history is pruned after so many commits.
 const PRUNE_EVERY: u32 = 500;
+/// Pause after a commit that failed: doubles from here …
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// … to here.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the controller had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,7 @@ pub enum DriverError {
 /// The loop's parts.
 pub(super) struct Driver {
     pub(super) core: Core,
-    pub(super) store: Arc<Store>,
+    pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
     pub(super) clock: Clock,
     pub(super) inputs: mpsc::Sender<Input>,
@@ -64,6 +68,7 @@ pub(super) struct Driver {
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) manifests: PathBuf,
     pub(super) started_at: Timestamp,
+    pub(super) witness: Option<Arc<dyn Witness>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -76,6 +81,9 @@ enum Woken {
     Alarm,
 }
 
+/// A person's order that was carried out in memory; the answer waits until it is durable.
+type Reply = (tokio::sync::oneshot::Sender<Result<String, CommandError>>, Result<String, CommandError>);
+
 impl Driver {
     /// Runs until told to stop.
     pub(super) async fn run(mut self) -> Result<(), DriverError> {
@@ -86,23 +94,34 @@ impl Driver {
             let planned_wake = self.wake(alarm);
             let woken = self.wait(planned_wake).await;
             self.forgive_own_stall(planned_wake);
-            let (mut changes, replies) = match woken {
+            let before = self.core.clone();
+            let (inputs, command) = match woken {
                 Woken::Stop => break,
-                Woken::Input(input) => (self.take_batch(Some(input)), None),
-                Woken::Command(envelope) => self.command(envelope),
-                Woken::Contacts | Woken::Alarm => (self.take_batch(None), None),
+                Woken::Input(input) => (self.batch(Some(input)), None),
+                Woken::Command(envelope) => (Vec::new(), Some(envelope)),
+                Woken::Contacts | Woken::Alarm => (self.batch(None), None),
             };
+            let mut changes = Vec::new();
+            for input in &inputs {
+                changes.extend(self.core.take(self.clock.now(), input.clone()));
+            }
+            let reply = command.map(|envelope| self.command(envelope, &mut changes));
             let now = self.clock.now();
             changes.extend(self.core.take(now, Input::Contacts(self.fleet.contacts.all())));
-            let plan = self.core.decide(now);
-            alarm = plan.wake_at;
+            let plan = self.decide(now);
             changes.extend(plan.changes.iter().cloned());
             let decision = self.decision(now, &plan);
             if !changes.is_empty() || decision.is_some() {
-                self.store.commit(&changes, decision.as_ref()).await?;
+                if let Err(error) = self.ledger.commit(&changes, decision.as_ref()).await {
+                    if let Some((reply, _)) = reply {
+                        let _ = reply.send(Err(CommandError::Unavailable(error.to_string())));
+                    }
+                    if self.recover(before, inputs, error).await? { continue } else { break }
+                }
                 commits += 1;
             }
-            if let Some((reply, answer)) = replies {
+            alarm = plan.wake_at;
+            if let Some((reply, answer)) = reply {
                 let _ = reply.send(answer);
             }
             log_events(&changes);
@@ -113,10 +132,59 @@ impl Driver {
             self.publish();
             if commits >= PRUNE_EVERY {
                 commits = 0;
-                self.store.prune(Keep::default()).await?;
+                if let Err(error) = self.ledger.prune().await {
+                    tracing::warn!(%error, "old history stays for now");
+                }
             }
         }
         self.finish().await
+    }
+
+    fn decide(&mut self, now: Timestamp) -> Plan {
+        let Some(witness) = &self.witness else { return self.core.decide(now) };
+        let world = self.core.world_at(now);
+        let plan = self.core.decide(now);
+        witness.decided(&world, &plan);
+        plan
+    }
+
+    /// After a commit that failed: memory goes back to what is durable and takes the same inputs in again, until that is
+    /// written. Whether to go on; nothing was sent meanwhile.
+    async fn recover(&mut self, before: Core, inputs: Vec<Input>, mut error: StoreError) -> Result<bool, DriverError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !error.may_pass() {
+                return Err(error.into());
+            }
+            tracing::error!(%error, "what was decided cannot be written: nothing is done until it can");
+            self.core = before.clone();
+            let durable = self.ledger.load().await;
+            let state = durable.as_ref().map_or_else(|_| before.world().state.clone(), State::clone);
+            self.core.fall_back(state, &error.to_string());
+            self.publish();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(false),
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+            if let Err(again) = durable {
+                error = again;
+                continue;
+            }
+            let mut changes = Vec::new();
+            for input in &inputs {
+                changes.extend(self.core.take(self.clock.now(), input.clone()));
+            }
+            match self.ledger.commit(&changes, None).await {
+                Ok(()) => {
+                    tracing::info!("the database takes what is decided again");
+                    log_events(&changes);
+                    return Ok(true);
+                }
+                Err(again) => error = again,
+            }
+        }
     }
 
     fn wake(&self, alarm: Option<Timestamp>) -> Instant {
@@ -144,38 +212,22 @@ impl Driver {
         }
     }
 
-    fn take_batch(&mut self, first: Option<Input>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut next = first.or_else(|| self.waiting_inputs.try_recv().ok());
-        for _ in 0..BATCH {
-            let Some(input) = next else { break };
-            changes.extend(self.core.take(self.clock.now(), input));
-            next = self.waiting_inputs.try_recv().ok();
-        }
-        if let Some(input) = next {
-            changes.extend(self.core.take(self.clock.now(), input));
-        }
-        changes
+    fn batch(&mut self, first: Option<Input>) -> Vec<Input> {
+        let more = std::iter::from_fn(|| self.waiting_inputs.try_recv().ok());
+        first.into_iter().chain(more).take(BATCH).collect()
     }
 
-    #[allow(clippy::type_complexity, reason = "used once, right above")]
-    fn command(
-        &mut self,
-        (command, reply): CommandEnvelope,
-    ) -> (
-        Vec<Change>,
-        Option<(
-            tokio::sync::oneshot::Sender<Result<String, super::handle::CommandError>>,
-            Result<String, super::handle::CommandError>,
-        )>,
-    ) {
+    fn command(&mut self, (command, reply): CommandEnvelope, changes: &mut Vec<Change>) -> Reply {
         tracing::info!(?command, "order of a person");
         if command == Command::Rescan {
             self.rescan.notify_one();
         }
         match self.core.command(self.clock.now(), command) {
-            Ok((words, changes)) => (changes, Some((reply, Ok(words)))),
-            Err(error) => (Vec::new(), Some((reply, Err(error)))),
+            Ok((words, more)) => {
+                changes.extend(more);
+                (reply, Ok(words))
+            }
+            Err(error) => (reply, Err(error)),
         }
     }
 
@@ -250,6 +302,7 @@ impl Driver {
         let give_up = Instant::now() + LAST_ORDERS;
         loop {
             tokio::select! {
+                biased;
                 Some(input) = self.waiting_inputs.recv() => changes.extend(self.core.take(self.clock.now(), input)),
                 () = tasks.wait() => break,
                 () = sleep_until(give_up) => {
@@ -261,7 +314,7 @@ impl Driver {
         while let Ok(input) = self.waiting_inputs.try_recv() {
             changes.extend(self.core.take(self.clock.now(), input));
         }
-        self.store.commit(&changes, None).await?;
+        self.ledger.commit(&changes, None).await?;
         Ok(())
     }
 }

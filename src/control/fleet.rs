@@ -3,10 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,11 +23,11 @@ use crate::{
 };
 
 use super::{
-    connect::{self, Connection},
+    connect::Connection,
     core::Input,
     execute::HostSlots,
     observe::{Contacts, Observer},
-    seams::Clock,
+    seams::{Clock, Connector},
 };
 
 /// Pause before a host whose connection could not even be set up is tried again.
@@ -35,6 +38,7 @@ pub type Engines = Arc<BTreeMap<HostName, Arc<dyn Engine>>>;
 
 /// Watches and connects the declared hosts.
 pub(super) struct Fleet {
+    connector: Arc<dyn Connector>,
     pub(super) key: FleetKey,
     pub(super) clock: Clock,
     pub(super) contacts: Contacts,
@@ -66,8 +70,15 @@ impl Member {
 }
 
 impl Fleet {
-    pub(super) fn new(key: FleetKey, clock: Clock, inputs: mpsc::Sender<Input>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        connector: Arc<dyn Connector>,
+        key: FleetKey,
+        clock: Clock,
+        inputs: mpsc::Sender<Input>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
+            connector,
             key,
             clock,
             contacts: Contacts::default(),
@@ -118,8 +129,7 @@ impl Fleet {
     async fn connect(&self, host: &HostName, recipe: Recipe, desired: &Desired) -> Member {
         let hint = Arc::new(Notify::new());
         let stop = self.stop.child_token();
-        let seed = host.as_str().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        let connection = match connect::connection(&recipe.0, desired, seed).await {
+        let connection = match self.connector.connect(host, &recipe.0, desired).await {
             Ok(connection) => {
                 let observer = Observer {
                     host: host.clone(),

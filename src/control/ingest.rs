@@ -2,15 +2,14 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use notify::{RecursiveMode, Watcher};
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    manifest::{self, SourceTree},
+    manifest::{self, Admission, SourceTree},
     model::{
         desired::Desired,
         diagnostic::{Diagnostic, Place, Severity},
@@ -18,17 +17,19 @@ use crate::{
     plan::placement::query,
 };
 
-use super::core::Input;
+use super::{
+    core::Input,
+    seams::{Admit, Source},
+};
 
-/// No file event for this long: whoever writes has finished.
-pub const QUIET: Duration = Duration::from_millis(200);
-/// A folder that is never quiet is read all the same after this.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Rescan without any hint.
 const RESCAN: Duration = Duration::from_secs(5);
 
-/// Reads the folder whenever it changed.
+/// Reads the manifests whenever they changed.
 pub(super) struct Ingest {
+    pub(super) source: Box<dyn Source>,
+    pub(super) admit: Admit,
+    /// For people.
     pub(super) root: PathBuf,
     /// What is in force: what a broken file declared there stays.
     pub(super) in_force: watch::Receiver<Arc<Desired>>,
@@ -39,63 +40,32 @@ pub(super) struct Ingest {
 
 impl Ingest {
     /// Runs until told to stop.
-    pub(super) async fn run(self) {
-        let touched = Arc::new(Notify::new());
-        let hint = Arc::clone(&touched);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                hint.notify_one();
-            }
-        })
-        .inspect_err(
-            |error| tracing::warn!(%error, "file events are not available: the folder is read every {RESCAN:?}"),
-        )
-        .ok();
-        let mut watching = false;
+    pub(super) async fn run(mut self) {
         let mut last = Last { hash: None, desired: Arc::clone(&self.in_force.borrow()), diagnostics: None };
         loop {
-            if !watching && let Some(watcher) = &mut watcher {
-                watching = watcher.watch(&self.root, RecursiveMode::Recursive).is_ok();
-            }
-            let read = self.read(&mut last).await;
-            if read.is_err() {
-                // The folder may be another one when it is back.
-                if let Some(watcher) = &mut watcher {
-                    let _ = watcher.unwatch(&self.root);
-                }
-                watching = false;
+            match self.source.read().await {
+                Ok(tree) => self.report(&mut last, &tree).await,
+                // Not being able to read is no evidence that nothing is wanted (S5).
+                Err(error) => self.report_unreadable(&mut last, &error).await,
             }
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 () = self.rescan.notified() => {}
+                () = self.source.touched() => {}
                 () = sleep(RESCAN) => {}
-                () = touched.notified() => quiet(&touched).await,
             }
         }
     }
 
-    /// Reads the folder and reports when anything is new.
-    async fn read(&self, last: &mut Last) -> Result<(), ()> {
-        let root = self.root.clone();
-        let tree = tokio::task::spawn_blocking(move || manifest::read_tree(&root, &manifest::Limits::default())).await;
-        let tree: SourceTree = match tree {
-            Ok(Ok(tree)) => tree,
-            Ok(Err(error)) => {
-                // Not being able to read is no evidence that nothing is wanted (S5).
-                self.report_unreadable(last, &error.to_string()).await;
-                return Err(());
-            }
-            Err(error) => {
-                self.report_unreadable(last, &error.to_string()).await;
-                return Err(());
-            }
-        };
+    /// Reports what is wanted when anything is new.
+    async fn report(&self, last: &mut Last, tree: &SourceTree) {
         if last.hash.as_deref() == Some(tree.hash.as_str()) && last.diagnostics.is_some() {
-            return Ok(());
+            return;
         }
         let started = Instant::now();
         let in_force = Arc::clone(&self.in_force.borrow());
-        let admission = manifest::admit(&tree, &in_force, check_expression);
+        let admission = (self.admit)(tree, &in_force);
         tracing::info!(files = tree.files.len(), took_ms = started.elapsed().as_millis() as u64, "manifests read");
         last.hash = Some(tree.hash.clone());
         last.desired = Arc::new(admission.desired);
@@ -103,11 +73,10 @@ impl Ingest {
         log(&admission.diagnostics, &admission.broken_files);
         let input = Input::Manifests {
             desired: Arc::clone(&last.desired),
-            hash: tree.hash,
+            hash: tree.hash.clone(),
             diagnostics: admission.diagnostics,
         };
         let _ = self.inputs.send(input).await;
-        Ok(())
     }
 
     async fn report_unreadable(&self, last: &mut Last, error: &str) {
@@ -136,14 +105,9 @@ struct Last {
     diagnostics: Option<Vec<Diagnostic>>,
 }
 
-/// Waits until nothing was touched for [`QUIET`], and no longer than [`LONGEST_WAIT`].
-async fn quiet(touched: &Notify) {
-    let give_up = Instant::now() + LONGEST_WAIT;
-    while Instant::now() < give_up {
-        if timeout(QUIET, touched.notified()).await.is_err() {
-            return;
-        }
-    }
+/// The real [`Admit`].
+pub fn admit(tree: &SourceTree, in_force: &Desired) -> Admission {
+    manifest::admit(tree, in_force, check_expression)
 }
 
 /// The planner's own parser checks constraint expressions at admission.

@@ -13,11 +13,12 @@ pub mod core;
 mod driver;
 mod execute;
 mod fleet;
+mod folder;
 pub mod handle;
 pub mod ingest;
 mod key;
 mod observe;
-mod seams;
+pub mod seams;
 mod what_if;
 
 use std::{path::PathBuf, sync::Arc};
@@ -28,11 +29,13 @@ use tokio_util::sync::CancellationToken;
 use self::{
     core::Core,
     driver::Driver,
-    fleet::Fleet,
-    handle::{Handle, Snapshot},
+    fleet::{Engines, Fleet},
+    folder::Folder,
+    handle::{CommandEnvelope, Handle, Snapshot},
     ingest::Ingest,
+    seams::{Clock, Parts},
 };
-pub use self::{driver::DriverError, key::KeyError, seams::Clock};
+pub use self::{driver::DriverError, key::KeyError};
 use crate::store::{Store, StoreError};
 
 /// How many inputs may wait.
@@ -92,33 +95,65 @@ impl Running {
 /// # Errors
 /// [`ControlError`]: the database is locked or broken, the key unreadable.
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, ControlError> {
-    let clock = Clock::system();
     let store = Arc::new(Store::open(&options.data).await?);
-    let key = key::load_or_make(options.fleet_key.as_deref(), &options.data)?;
-    let state = store.load().await?;
-    let clock = clock.not_before(state.newest_time());
+    let parts = Parts {
+        ledger: Arc::clone(&store) as Arc<dyn seams::Ledger>,
+        connector: Arc::new(connect::RealHosts),
+        source: Box::new(Folder::new(options.manifests.clone())),
+        admit: Arc::new(ingest::admit),
+        clock: Clock::system(),
+        key: key::load_or_make(options.fleet_key.as_deref(), &options.data)?,
+        manifests: options.manifests.clone(),
+        take_over: options.take_over,
+        witness: None,
+    };
+    let loops = run(parts, stop).await?;
+    let handle = Handle {
+        snapshots: loops.snapshots,
+        commands: loops.commands,
+        engines: loops.engines,
+        store,
+        manifests: options.manifests,
+    };
+    Ok(Running { handle, driver: loops.driver })
+}
+
+/// The running loops, whatever they are joined to.
+pub struct Loops {
+    /// What the controller sees and does.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Orders of people.
+    pub commands: mpsc::Sender<CommandEnvelope>,
+    /// Engines of the declared hosts.
+    pub engines: watch::Receiver<Engines>,
+    /// Ends when the controller has stopped.
+    pub driver: tokio::task::JoinHandle<Result<(), DriverError>>,
+}
+
+/// Joins the loops to `parts` and starts them.
+///
+/// # Errors
+/// [`ControlError::Store`]: what is durable cannot be read, or the first row not be written.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, ControlError> {
+    let state = parts.ledger.load().await?;
+    let clock = parts.clock.not_before(state.newest_time());
     let started_at = clock.now();
-    let (core, changes) = Core::new(state, started_at.0, started_at, options.take_over);
-    store.commit(&changes, None).await?;
-    tracing::info!(epoch = core.world().state.fleet.epoch, fleet = %key.id(), tasks = core.world().state.tasks.len(), "controller starts");
+    let (core, changes) = Core::new(state, started_at.0, started_at, parts.take_over);
+    parts.ledger.commit(&changes, None).await?;
+    tracing::info!(epoch = core.world().state.fleet.epoch, fleet = %parts.key.id(), tasks = core.world().state.tasks.len(), "controller starts");
 
     let (inputs, waiting_inputs) = mpsc::channel(INPUTS);
     let (commands, waiting_commands) = mpsc::channel(COMMANDS);
     let (in_force, watch_in_force) = watch::channel(Arc::clone(&core.world().state.desired));
     let (snapshots, watch_snapshots) =
-        watch::channel(Arc::new(Snapshot { started_at, manifests: options.manifests.clone(), ..Snapshot::default() }));
+        watch::channel(Arc::new(Snapshot { started_at, manifests: parts.manifests.clone(), ..Snapshot::default() }));
     let rescan = Arc::new(Notify::new());
-    let fleet = Fleet::new(key, clock.clone(), inputs.clone(), stop.child_token());
-    let handle = Handle {
-        snapshots: watch_snapshots,
-        commands,
-        engines: fleet.engines(),
-        store: Arc::clone(&store),
-        manifests: options.manifests.clone(),
-    };
-
+    let fleet = Fleet::new(parts.connector, parts.key, clock.clone(), inputs.clone(), stop.child_token());
+    let engines = fleet.engines();
     let ingest = Ingest {
-        root: options.manifests.clone(),
+        source: parts.source,
+        admit: parts.admit,
+        root: parts.manifests.clone(),
         in_force: watch_in_force,
         inputs: inputs.clone(),
         rescan: Arc::clone(&rescan),
@@ -127,7 +162,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let ingest = tokio::spawn(ingest.run());
     let driver = Driver {
         core,
-        store,
+        ledger: parts.ledger,
         fleet,
         clock,
         inputs,
@@ -136,8 +171,9 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         rescan,
         in_force,
         snapshots,
-        manifests: options.manifests,
+        manifests: parts.manifests,
         started_at,
+        witness: parts.witness,
         stop,
     };
     let driver = tokio::spawn(async move {
@@ -145,5 +181,5 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         ingest.abort();
         result
     });
-    Ok(Running { handle, driver })
+    Ok(Loops { snapshots: watch_snapshots, commands, engines, driver })
 }

@@ -112,6 +112,7 @@ impl Observer {
         let follow = tokio::spawn(events);
         let stop = self.stop.clone();
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = self.watch() => {}
         }

@@ -68,6 +68,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it may go well later: the caller loads again, decides anew and tries again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Full | Self::Busy { .. } | Self::Refused { .. } | Self::Io { .. } => true,
+            Self::Locked { .. } | Self::Corrupt { .. } | Self::SqliteTooOld { .. } | Self::NewerSchema { .. } => false,
+        }
+    }
+
     /// From the operating system, about `path`.
     pub(super) fn io(path: &Path, error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::StorageFull {
