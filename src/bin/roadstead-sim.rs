@@ -1,66 +1,116 @@
 //! Runs seeds of the simulator: `roadstead-sim --seeds 0..10000 [--trace SEED]`.
 
-use std::{collections::BTreeMap, ops::Range, process::ExitCode, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
 use clap::Parser;
-use roadstead::sim::swarm::{Shape, run};
+use roadstead::sim::{
+    Outcome, Predicate, run,
+    scenario::{Shape, draw},
+};
 
-/// The controller's core against a fleet in memory, with faults drawn from a seed.
+/// The whole controller over a fleet in memory, with faults drawn from a seed
 #[derive(Parser)]
 #[command(after_help = "Examples:\n  roadstead-sim --seeds 0..20000\n  roadstead-sim --trace 4711")]
 struct Arguments {
-    /// FROM..TO, the end excluded.
+    /// FROM..TO, the end excluded
     #[arg(long, value_parser = parse_range, default_value = "0..1000")]
     seeds: Range<u64>,
-    /// Print one seed's trace and its end.
-    #[arg(long)]
+    /// Print one seed's trace and its end
+    #[arg(long, value_name = "SEED")]
     trace: Option<u64>,
-    /// Steps with faults.
-    #[arg(long, default_value_t = Shape::default().steps)]
-    steps: u32,
+    /// Seeds at once [default: one for each CPU]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("write FROM..TO")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let number = |text: &str| text.replace('_', "").parse::<u64>().map_err(|error| format!("{text}: {error}"));
     Ok(number(from)?..number(to)?)
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let shape = Shape { steps: arguments.steps, ..Shape::default() };
-    if let Some(seed) = arguments.trace {
-        let outcome = run(seed, shape, true);
-        for line in &outcome.trace {
-            println!("{line}");
-        }
-        return if outcome.broken.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+    match arguments.trace {
+        Some(seed) => trace(seed),
+        None => campaign(arguments.seeds, arguments.jobs),
     }
-    let started = Instant::now();
-    let (mut seeds, mut steps) = (0_u64, 0_u64);
-    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut failed: BTreeMap<&str, Vec<(u64, String)>> = BTreeMap::new();
-    for seed in arguments.seeds {
-        let outcome = run(seed, shape, false);
-        seeds += 1;
-        steps += u64::from(outcome.steps);
+}
+
+fn trace(seed: u64) -> ExitCode {
+    let outcome = run(&draw(seed, Shape::default()), true);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    if outcome.broken.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    steps: u64,
+    faults: BTreeMap<&'static str, u64>,
+    broken: BTreeMap<Predicate, Vec<(u64, String)>>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.steps += outcome.steps;
         for (fault, count) in outcome.faults {
-            *faults.entry(fault).or_default() += count;
+            *self.faults.entry(fault).or_default() += count;
         }
         if let Some(broken) = outcome.broken {
-            failed.entry(broken.predicate).or_default().push((seed, broken.detail));
+            self.broken.entry(broken.predicate).or_default().push((seed, broken.detail));
         }
     }
+}
+
+fn campaign(seeds: Range<u64>, jobs: Option<usize>) -> ExitCode {
+    let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let (sum, next, started) = (Mutex::new(Sum::default()), AtomicU64::new(seeds.start), Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = run(&draw(seed, Shape::default()), false);
+                    sum.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seconds = started.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {steps} steps, {:.0} seeds/s", seeds as f64 / seconds);
-    for (fault, count) in faults {
-        println!("  {count:>9} × {fault}");
+    println!(
+        "{} seeds in {seconds:.0} s on {jobs} threads: {:.0} seeds/s, {:.0} decisions for each",
+        sum.seeds,
+        sum.seeds as f64 / seconds,
+        sum.steps as f64 / sum.seeds.max(1) as f64
+    );
+    for (fault, count) in &sum.faults {
+        println!("{count:>11} × {fault}");
     }
-    for (predicate, seeds) in &failed {
-        println!("BROKEN {predicate}: {} seeds", seeds.len());
+    for (predicate, seeds) in &sum.broken {
+        println!("BROKEN {predicate:?}: {} seeds", seeds.len());
+        let mut seeds = seeds.clone();
+        seeds.sort();
         for (seed, detail) in seeds.iter().take(5) {
             println!("  seed {seed}: {detail}");
         }
     }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

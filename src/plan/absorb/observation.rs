@@ -166,7 +166,8 @@ impl Update<'_> {
     }
 
     fn containers(&mut self, seen: &[(&Claim, &ContainerView)]) {
-        let fresh = self.is_fresh();
+        // Of a task that is over, and of which nothing can appear any more, absence is real whatever became of its launch.
+        let fresh = self.is_fresh() || (self.task.last_status == LastStatus::Stopped && self.nothing_can_appear());
         let mut restarted = false;
         for (name, row) in &mut self.task.containers {
             let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);

@@ -1,12 +1,13 @@
 //! What a Docker Engine does, as a pure state machine: the behaviour measured on Docker 20.10.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::OnceLock;
 
 use crate::engine::{Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, check_name};
 use crate::model::container::{ContainerConfig, ContainerState, ContainerView, HealthStatus, PortBinding};
 use crate::model::name::RuntimeId;
 use crate::model::observed::EngineIdentity;
-use crate::model::ownership::PREFIX;
+use crate::model::ownership::{Owner, PREFIX};
 use crate::model::spec::task_definition::Protocol;
 use crate::model::time::Timestamp;
 
@@ -45,7 +46,7 @@ pub enum Request {
 
 /// What a request brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::sim) enum Answer {
     Created(Created),
     Image(String),
     Done,
@@ -68,6 +69,8 @@ pub enum Registry {
 
 struct Container {
     config: ContainerConfig,
+    /// Whose it is, once somebody asked: labels never change.
+    owner: OnceLock<Owner>,
     name: String,
     state: ContainerState,
     health: HealthStatus,
@@ -85,24 +88,24 @@ struct Container {
     pause_ms: u64,
 }
 
-pub(super) struct Machine {
+pub(in crate::sim) struct Machine {
     seed: u64,
     made: u64,
-    pub(super) identity: EngineIdentity,
-    pub(super) info: EngineInfo,
+    pub(in crate::sim) identity: EngineIdentity,
+    pub(in crate::sim) info: EngineInfo,
     containers: BTreeMap<RuntimeId, Container>,
-    pub(super) images: BTreeSet<String>,
-    pub(super) registry: BTreeMap<String, Registry>,
+    pub(in crate::sim) images: BTreeSet<String>,
+    pub(in crate::sim) registry: BTreeMap<String, Registry>,
     /// Host ports that processes outside of containers hold.
-    pub(super) foreign_ports: BTreeSet<(u16, Protocol)>,
-    pub(super) disk_full: bool,
+    pub(in crate::sim) foreign_ports: BTreeSet<(u16, Protocol)>,
+    pub(in crate::sim) disk_full: bool,
     ring: VecDeque<EngineEvent>,
     /// Events that followers were not told of yet.
     fresh: Vec<EngineEvent>,
 }
 
 impl Machine {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::sim) fn new(seed: u64) -> Self {
         Self {
             seed,
             made: 0,
@@ -132,7 +135,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn apply(&mut self, request: &Request, now: Timestamp) -> Result<Answer, EngineError> {
+    pub(in crate::sim) fn apply(&mut self, request: &Request, now: Timestamp) -> Result<Answer, EngineError> {
         self.settle(now);
         match request {
             Request::Create(config) => self.create(config, now).map(Answer::Created),
@@ -147,7 +150,7 @@ impl Machine {
     }
 
     /// Does what is due: starts crashed containers again.
-    pub(super) fn settle(&mut self, now: Timestamp) {
+    pub(in crate::sim) fn settle(&mut self, now: Timestamp) {
         let due = |container: &Container| container.restart_at.filter(|at| *at <= now);
         while let Some((at, id)) = self.containers.iter().filter_map(|(id, c)| Some((due(c)?, id.clone()))).min() {
             let result = self.launch(&id, at);
@@ -175,9 +178,10 @@ impl Machine {
             return Err(out_of_space());
         }
         self.made += 1;
-        let id = RuntimeId(format!("{:016x}{:048x}", self.seed, self.made));
+        let id = RuntimeId::from(format!("{:08x}{:08x}{:048x}", self.seed, self.made, 0));
         let container = Container {
             config: config.clone(),
+            owner: OnceLock::new(),
             name: config.name.clone(),
             state: ContainerState::Created,
             health: HealthStatus::Unknown,
@@ -301,7 +305,7 @@ impl Machine {
     }
 
     /// `docker kill`: the restart policy is off afterwards.
-    pub(super) fn kill(&mut self, id: &RuntimeId, now: Timestamp) {
+    pub(in crate::sim) fn kill(&mut self, id: &RuntimeId, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id).filter(|c| c.state.is_live()) else { return };
         container.stopped_by_hand = true;
         self.emit(id, EventAction::Kill, now);
@@ -309,7 +313,7 @@ impl Machine {
     }
 
     /// Its main process ends by itself, or the kernel ends it for memory.
-    pub(super) fn end(&mut self, id: &RuntimeId, exit_code: i64, oom: bool, now: Timestamp) {
+    pub(in crate::sim) fn end(&mut self, id: &RuntimeId, exit_code: i64, oom: bool, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if !holds_ports(container.state) && container.state != ContainerState::Restarting {
             return;
@@ -337,7 +341,7 @@ impl Machine {
         self.emit(id, EventAction::Die { exit_code }, now);
     }
 
-    pub(super) fn set_health(&mut self, id: &RuntimeId, health: HealthStatus, now: Timestamp) {
+    pub(in crate::sim) fn set_health(&mut self, id: &RuntimeId, health: HealthStatus, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if container.state == ContainerState::Running && container.config.health_check.is_some() {
             container.health = health;
@@ -345,7 +349,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn set_paused(&mut self, id: &RuntimeId, paused: bool, now: Timestamp) {
+    pub(in crate::sim) fn set_paused(&mut self, id: &RuntimeId, paused: bool, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let (from, to, word) = match paused {
             true => (ContainerState::Running, ContainerState::Paused, "pause"),
@@ -357,7 +361,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn rename(&mut self, id: &RuntimeId, name: &str, now: Timestamp) {
+    pub(in crate::sim) fn rename(&mut self, id: &RuntimeId, name: &str, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         container.name = name.to_owned();
         self.emit(id, EventAction::Other("rename".into()), now);
@@ -365,7 +369,7 @@ impl Machine {
 
     /// The engine is killed and started again. Without live-restore it then stops its containers as if by
     /// hand, so that none is started again.
-    pub(super) fn restart(&mut self, now: Timestamp) {
+    pub(in crate::sim) fn restart(&mut self, now: Timestamp) {
         self.ring.clear();
         if self.info.live_restore {
             return;
@@ -376,7 +380,7 @@ impl Machine {
     }
 
     /// The machine loses power and starts again; nobody saw its containers end.
-    pub(super) fn reboot(&mut self, now: Timestamp) {
+    pub(in crate::sim) fn reboot(&mut self, now: Timestamp) {
         for id in self.live() {
             self.end(&id, LOST_IN_REBOOT, false, now);
         }
@@ -392,12 +396,37 @@ impl Machine {
         }
     }
 
+    /// All containers, by id.
+    pub(in crate::sim) fn ids(&self) -> impl Iterator<Item = &RuntimeId> {
+        self.containers.keys()
+    }
+
+    /// What a container was made from.
+    pub(in crate::sim) fn config(&self, id: &RuntimeId) -> Option<&ContainerConfig> {
+        self.containers.get(id).map(|container| &container.config)
+    }
+
+    /// Its check's last verdict.
+    pub(in crate::sim) fn health(&self, id: &RuntimeId) -> Option<HealthStatus> {
+        self.containers.get(id).map(|container| container.health)
+    }
+
+    /// When it last started, and ended.
+    pub(in crate::sim) fn times(&self, id: &RuntimeId) -> (Option<Timestamp>, Option<Timestamp>) {
+        self.containers.get(id).map_or((None, None), |container| (container.started_at, container.finished_at))
+    }
+
+    /// When a crashed container is started again next.
+    pub(in crate::sim) fn next_restart(&self) -> Option<Timestamp> {
+        self.containers.values().filter_map(|container| container.restart_at).min()
+    }
+
     fn live(&self) -> Vec<RuntimeId> {
         let live = self.containers.iter().filter(|(_, container)| container.state.is_live());
         live.map(|(id, _)| id.clone()).collect()
     }
 
-    pub(super) fn image_id(&self, image: &str) -> Option<String> {
+    pub(in crate::sim) fn image_id(&self, image: &str) -> Option<String> {
         self.images
             .iter()
             .map(|known| (known, content_id(known)))
@@ -405,7 +434,7 @@ impl Machine {
             .map(|(_, id)| id)
     }
 
-    pub(super) fn list(&self, verify: Verify<'_>) -> BTreeMap<RuntimeId, ContainerView> {
+    pub(in crate::sim) fn list(&self, verify: Verify<'_>) -> BTreeMap<RuntimeId, ContainerView> {
         self.containers
             .iter()
             .map(|(id, container)| {
@@ -427,17 +456,17 @@ impl Machine {
             .collect()
     }
 
-    pub(super) fn find(&self, id_or_name: &str) -> Option<RuntimeId> {
+    pub(in crate::sim) fn find(&self, id_or_name: &str) -> Option<RuntimeId> {
         let found = self.containers.iter().find(|(id, c)| id.as_str() == id_or_name || c.name == id_or_name);
         found.map(|(id, _)| id.clone())
     }
 
-    pub(super) fn inspect(&self, id: &RuntimeId, verify: Verify<'_>) -> Option<Inspected> {
+    pub(in crate::sim) fn inspect(&self, id: &RuntimeId, verify: Verify<'_>) -> Option<Inspected> {
         let container = self.containers.get(id)?;
         Some(self.inspected(id, container, verify))
     }
 
-    pub(super) fn state(&self, id: &RuntimeId) -> Option<ContainerState> {
+    pub(in crate::sim) fn state(&self, id: &RuntimeId) -> Option<ContainerState> {
         self.containers.get(id).map(|container| container.state)
     }
 
@@ -467,7 +496,7 @@ impl Machine {
             restart_count: container.restart_count,
             error: container.error.clone(),
             ports,
-            owner: verify(&labels),
+            owner: container.owner.get_or_init(|| verify(&labels)).clone(),
         };
         Inspected { view, labels }
     }
@@ -483,11 +512,11 @@ impl Machine {
     }
 
     /// What the engine still remembers from `since` on.
-    pub(super) fn remembered(&self, since: Timestamp) -> Vec<EngineEvent> {
+    pub(in crate::sim) fn remembered(&self, since: Timestamp) -> Vec<EngineEvent> {
         self.ring.iter().filter(|event| event.at >= since).cloned().collect()
     }
 
-    pub(super) fn take_fresh(&mut self) -> Vec<EngineEvent> {
+    pub(in crate::sim) fn take_fresh(&mut self) -> Vec<EngineEvent> {
         std::mem::take(&mut self.fresh)
     }
 }

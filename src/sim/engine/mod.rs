@@ -1,6 +1,6 @@
 //! [`FakeEngine`]: a Docker Engine in memory, with the faults that real ones have.
 
-mod machine;
+pub(in crate::sim) mod machine;
 mod verbs;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -2,14 +2,14 @@
 
 /// A seeded source of chance.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(in crate::sim) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::sim) fn new(seed: u64) -> Self {
         Self(seed ^ 0x9E37_79B9_7F4A_7C15)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::sim) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,18 +17,27 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A source that depends on `seed` and these numbers only: what is drawn from it stays when other things change.
+    pub(in crate::sim) fn keyed(seed: u64, key: &[u64]) -> Self {
+        let mut rng = Self::new(seed);
+        for part in key {
+            rng.0 = rng.next() ^ part;
+        }
+        rng
+    }
+
     /// In `from..=to`.
-    pub(super) fn within(&mut self, from: u64, to: u64) -> u64 {
+    pub(in crate::sim) fn within(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from + 1)
     }
 
     /// True in `permille` of 1000 cases.
-    pub(super) fn chance(&mut self, permille: u64) -> bool {
+    pub(in crate::sim) fn chance(&mut self, permille: u64) -> bool {
         self.next() % 1000 < permille
     }
 
     /// One of them.
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    pub(in crate::sim) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         (!of.is_empty()).then(|| &of[(self.next() % of.len() as u64) as usize])
     }
 }

@@ -1,0 +1,44 @@
+//! What happened, in words; and its hash, which is the same for the same seed (S22).
+
+use crate::model::time::Timestamp;
+
+/// A trace; words are kept only when wanted, the hash always.
+#[derive(Clone, Debug, Default)]
+pub(in crate::sim) struct Trace {
+    lines: Option<Vec<String>>,
+    hash: u64,
+}
+
+impl Trace {
+    pub(in crate::sim) fn new(keep: bool) -> Self {
+        Self { lines: keep.then(Vec::new), hash: 0xcbf2_9ce4_8422_2325 }
+    }
+
+    /// `marks` go into the hash, and `words` are for people.
+    pub(in crate::sim) fn line(&mut self, now: Timestamp, marks: &[&str], words: impl FnOnce() -> String) {
+        self.mix(now.0);
+        for mark in marks {
+            for chunk in mark.as_bytes().chunks(8) {
+                let mut bytes = [0; 8];
+                bytes[..chunk.len()].copy_from_slice(chunk);
+                self.mix(u64::from_le_bytes(bytes));
+            }
+        }
+        if let Some(lines) = &mut self.lines {
+            if std::env::var_os("SIM_LIVE").is_some() { eprintln!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words()); return; }
+            lines.push(format!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words()));
+        }
+    }
+
+    fn mix(&mut self, value: u64) {
+        self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    pub(in crate::sim) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(in crate::sim) fn into_lines(self) -> Vec<String> {
+        self.lines.unwrap_or_default()
+    }
+}
