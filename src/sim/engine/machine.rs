@@ -175,7 +175,7 @@ impl Machine {
             return Err(out_of_space());
         }
         self.made += 1;
-        let id = RuntimeId(format!("{:016x}{:048x}", self.seed, self.made));
+        let id = RuntimeId::from(format!("{:016x}{:048x}", self.seed, self.made));
         let container = Container {
             config: config.clone(),
             name: config.name.clone(),

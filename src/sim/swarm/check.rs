@@ -42,7 +42,7 @@ pub(super) fn decision(before: &World, plan: &Plan) -> Result<(), Broken> {
         if let Change::Task(task) = change {
             let was = before.state.tasks.get(&task.id);
             if was.is_none() {
-                added.insert(task.service.0.clone());
+                added.insert(task.service.to_string());
             }
             let newly_stopped = was.is_some_and(|was| was.desired_status == DesiredStatus::Running)
                 && task.desired_status == DesiredStatus::Stopped;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::rng::Rng;
 use crate::model::{
     desired::{Desired, Manifest},
-    name::{Family, HostName, ServiceName},
+    name::ServiceName,
     quantity::{CpuUnits, Mebibytes, Seconds},
     spec::{
         HostSpec, ServiceSpec, TaskDefinitionSpec,
@@ -79,14 +79,14 @@ pub(super) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desired {
             reserved: Reserved::default(),
             docker_socket: "/var/run/docker.sock".into(),
         };
-        desired.hosts.insert(HostName(name), manifest(spec, labels));
+        desired.hosts.insert(name.into(), manifest(spec, labels));
     }
     for index in 0..services {
         let name = format!("svc-{index}");
         let definition = definition(rng, &name);
-        desired.task_definitions.insert(Family(name.clone()), manifest(definition, BTreeMap::new()));
+        desired.task_definitions.insert(name.as_str().into(), manifest(definition, BTreeMap::new()));
         let spec = service(rng, &name);
-        desired.services.insert(ServiceName(name), manifest(spec, BTreeMap::new()));
+        desired.services.insert(name.into(), manifest(spec, BTreeMap::new()));
     }
     desired
 }

@@ -72,7 +72,7 @@ impl SimHost {
             return Err(Refusal::NameTaken(id.clone()));
         }
         self.next_id += 1;
-        let id = RuntimeId(format!("{host}-{:06}", self.next_id));
+        let id = RuntimeId::from(format!("{host}-{:06}", self.next_id));
         let owner = Claim::from_labels(&config.labels).map_or(Owner::Foreign, |claim| Owner::Ours(Box::new(claim)));
         let view = ContainerView {
             id: id.clone(),
