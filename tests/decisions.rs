@@ -80,7 +80,7 @@ impl Story {
                 continue;
             }
             let identity =
-                EngineIdentity { engine_id: host.0.clone(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
+                EngineIdentity { engine_id: host.to_string(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
             let look = HostObservation {
                 host: host.clone(),
                 started_at: self.now,
@@ -110,7 +110,7 @@ impl Story {
             Verb::Launch { containers } => {
                 for step in containers {
                     self.made += 1;
-                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId(format!("c{}", self.made)));
+                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
                     let claim = Claim::from_labels(&step.config.labels).unwrap();
                     let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
                         id: id.clone(),

@@ -289,7 +289,7 @@ impl Clerk<'_> {
         let TaskDefinitionRef::Inline(inline) = &mut service.task_definition else { return true };
         let mut spec: TaskDefinitionSpec = std::mem::take(inline);
         let family = family_of(&spec, &metadata.name);
-        service.task_definition = TaskDefinitionRef::Named(family.0.clone());
+        service.task_definition = TaskDefinitionRef::Named(family.to_string());
         let node = node.get("taskDefinition").unwrap_or(node).clone();
         let mut scope = Scope::new(&node);
         check::task_definition(&mut spec, &mut scope, self.check_expression);
@@ -297,7 +297,7 @@ impl Clerk<'_> {
         let findings = scope.findings;
         self.say(&file.path, findings);
         let span = if spec.family.is_some() { node.locate(at!["family"]) } else { name_span };
-        let key = (Kind::TaskDefinition, family.0.clone());
+        let key = (Kind::TaskDefinition, family.to_string());
         match self.seen.get(&key) {
             Some((first_file, first_span)) => {
                 let mut finding = Finding::error(
@@ -319,7 +319,7 @@ impl Clerk<'_> {
             None => {
                 self.seen.insert(key, (file.path.clone(), span));
                 let manifest =
-                    Metadata { name: family.0.clone(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
+                    Metadata { name: family.to_string(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
                 self.tables.inline.insert(metadata.name.as_str().into(), family.clone());
                 self.tables.task_definitions.put(family, good, declared(file, manifest, line, node, spec));
             }

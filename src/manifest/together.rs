@@ -228,12 +228,13 @@ impl Judge<'_> {
         let mut fallen = Vec::new();
         for (name, host) in &self.tables.hosts.good {
             let found = self.cluster(&host.manifest.spec.cluster, &host.node).or_else(|| self.jump(name, host));
-            fallen.extend(found.map(|finding| (Kind::Host, name.0.clone(), host.manifest.file.clone(), finding)));
+            fallen.extend(found.map(|finding| (Kind::Host, name.to_string(), host.manifest.file.clone(), finding)));
         }
         for (name, service) in &self.tables.services.good {
             let found =
                 self.cluster(&service.manifest.spec.cluster, &service.node).or_else(|| self.task_definition(service));
-            fallen.extend(found.map(|finding| (Kind::Service, name.0.clone(), service.manifest.file.clone(), finding)));
+            fallen
+                .extend(found.map(|finding| (Kind::Service, name.to_string(), service.manifest.file.clone(), finding)));
         }
         if fallen.is_empty() { self.address_clashes() } else { fallen }
     }
@@ -383,7 +384,7 @@ impl Judge<'_> {
                 if let Some(file) = self.files.get(&first.manifest.file) {
                     finding = finding.elsewhere(place(file, first.node.locate(at!["address"]), "the other"));
                 }
-                fallen.push((Kind::Host, name.0.clone(), host.manifest.file.clone(), finding));
+                fallen.push((Kind::Host, name.to_string(), host.manifest.file.clone(), finding));
             }
         }
         fallen

@@ -1,16 +1,19 @@
 //! Names: one type per kind of thing, so that a host is never passed where a service is meant.
+//!
+//! A name of up to 23 bytes lies in the value itself and a longer one is shared: a clone never allocates.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 macro_rules! name_type {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// The name as text.
@@ -27,13 +30,13 @@ macro_rules! name_type {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.to_owned())
+                Self(SmolStr::new(text))
             }
         }
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text)
+                Self(text.into())
             }
         }
 

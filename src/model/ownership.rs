@@ -170,10 +170,10 @@ impl Claim {
         };
         [
             ("name", self.created_name.clone()),
-            ("task", self.task.0.clone()),
-            ("container", self.container.0.clone()),
-            ("cluster", self.cluster.0.clone()),
-            ("service", self.service.0.clone()),
+            ("task", self.task.to_string()),
+            ("container", self.container.to_string()),
+            ("cluster", self.cluster.to_string()),
+            ("service", self.service.to_string()),
             ("slot", self.slot.to_string()),
             ("revision", self.revision.to_string()),
             ("revision-hash", self.revision_hash.clone()),

@@ -263,7 +263,7 @@ impl<'w> Draft<'w> {
             let input =
                 format!("{}/{}/{}/{}", self.world.seed, self.world.state.fleet.epoch, self.world.now.0, self.next_id);
             let hash = digest::digest(&digest::SHA256, input.as_bytes());
-            let id = TaskId(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect());
+            let id = TaskId::from(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
             if self.task(&id).is_none() {
                 return id;
             }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::model::{
     action::{Action, ActionKey, Verb, VerbName},
     container::{ContainerState, HealthStatus},
-    name::RuntimeId,
     report::Waiting,
     spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
     task::{LastStatus, Launch, Task},
@@ -77,7 +76,7 @@ fn pretend_launched(task: &mut Task, started: Option<&[&str]>, spec: Option<&Tas
     let long_ago = Timestamp(1);
     task.launch = Launch::Answered { at: long_ago };
     for (name, row) in &mut task.containers {
-        row.runtime_id = Some(RuntimeId(format!("{}-{name}", task.id)));
+        row.runtime_id = Some(format!("{}-{name}", task.id).into());
         if started.is_none_or(|started| started.contains(&name.as_str())) {
             let must_end = spec.is_some_and(|spec| {
                 spec.container_definitions.iter().flat_map(|definition| &definition.depends_on).any(|dependency| {

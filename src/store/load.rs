@@ -45,7 +45,7 @@ async fn revisions(connection: &mut SqliteConnection) -> Result<BTreeMap<Family,
         query_as("SELECT family, number, hash, spec, created_at FROM revisions").fetch_all(connection).await?;
     let mut revisions: BTreeMap<Family, BTreeMap<u32, Revision>> = BTreeMap::new();
     for (family, number, hash, spec, created_at) in rows {
-        let id = RevisionId { family: Family(family), number };
+        let id = RevisionId { family: family.into(), number };
         let spec = spec.map(|spec| from_json(&spec, || format!("revision {id}"))).transpose()?;
         let revision = Revision { id, hash, spec, created_at: timestamp(created_at) };
         revisions.entry(revision.id.family.clone()).or_default().insert(number, revision);
@@ -83,7 +83,7 @@ async fn observations(
             finished_at: timestamp(finished_at),
             identity: from_json(&identity, whose)?,
             containers: from_json(&containers, whose)?,
-            host: HostName(host),
+            host: host.into(),
         };
         observations.insert(observation.host.clone(), Arc::new(observation));
     }

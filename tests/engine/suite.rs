@@ -233,7 +233,7 @@ impl<'a> Suite<'a> {
         assert_eq!(last.as_slice(), all.get(all.len() - 1..).expect("a line"));
         let since = view.finished_at.map(|at| at.plus_ms(60_000));
         assert!(self.lines(&id, LogOptions { since, ..LogOptions::default() }).await.is_empty());
-        let gone = self.engine.logs(&RuntimeId("00".repeat(32)), LogOptions::default()).await;
+        let gone = self.engine.logs(&RuntimeId::from("00".repeat(32)), LogOptions::default()).await;
         assert!(matches!(gone.err(), Some(EngineError::NotFound { .. })));
     }
 

@@ -24,7 +24,7 @@ fn counts(desired: &Desired) -> Vec<(String, u32, String)> {
     desired
         .services
         .iter()
-        .map(|(name, service)| (name.0.clone(), service.spec.desired_count, image(name.as_str())))
+        .map(|(name, service)| (name.to_string(), service.spec.desired_count, image(name.as_str())))
         .collect()
 }
 

@@ -74,7 +74,7 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
         update.containers(&seen);
         update.judge();
         if update.failed {
-            let record = records.entry(task.service.0.clone()).or_insert_with(|| {
+            let record = records.entry(task.service.to_string()).or_insert_with(|| {
                 let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
                 state.services.get(&task.service).cloned().unwrap_or_else(new)
             });

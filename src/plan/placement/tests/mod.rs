@@ -251,5 +251,5 @@ pub(super) fn placer<'a>(hosts: &'a [OwnedHost], tasks: &[OwnedTask]) -> Placer<
 
 /// The host's name, or why there is none.
 pub(super) fn outcome(result: Result<Placement, Unplaceable>) -> String {
-    result.map_or_else(|why| why.to_string(), |placement| placement.host.0)
+    result.map_or_else(|why| why.to_string(), |placement| placement.host.to_string())
 }

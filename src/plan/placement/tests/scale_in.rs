@@ -104,7 +104,7 @@ fn every_row_holds() {
         let choose = |candidates: &[ScaleInCandidate<'_>]| {
             let chosen =
                 placer(&fleet, &[]).choose_scale_in(&ask.service, candidates, ask.launch_type, &ask.strategies, *n);
-            chosen.into_iter().map(|id| id.0).collect::<Vec<_>>()
+            chosen.into_iter().map(|id| id.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(choose(&candidates), *expected, "{what}");
         let backwards: Vec<ScaleInCandidate<'_>> = candidates.iter().rev().copied().collect();

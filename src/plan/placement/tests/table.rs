@@ -257,7 +257,7 @@ fn a_daemon_goes_to_this_very_host_or_says_why_not() {
     let fleet = hosts(&["a disk=ssd 10/10", "b", "c disk=ssd draining", "d cluster=klp disk=ssd", "e disk=ssd ARM64"]);
     let mut placer = placer(&fleet, &[]);
     let daemon = ask("agent 6/6 X86_64 | attribute:disk == ssd");
-    let names = |names: Vec<HostName>| names.into_iter().map(|name| name.0).collect::<Vec<_>>();
+    let names = |names: Vec<HostName>| names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(placer.eligible(&daemon.request())), ["a"]);
     for (host, expected) in [
         ("a", "a"),
