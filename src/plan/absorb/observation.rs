@@ -387,8 +387,14 @@ fn adopt(
         if lives && health::all_running(&task) {
             task.advance(LastStatus::Running);
             // It has been up for long, as far as anyone knows.
-            task.started_at =
-                task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
+            task.started_at = Some(
+                task.containers
+                    .values()
+                    .filter_map(|row| row.started_at)
+                    .max()
+                    .unwrap_or(look.finished_at)
+                    .min(look.finished_at),
+            );
         } else if !lives {
             task.order_stop(
                 look.finished_at,
