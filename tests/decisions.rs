@@ -9,11 +9,11 @@ use roadstead::{
         container::{ContainerState, ContainerView, HealthStatus},
         desired::{Desired, Manifest},
         name::{ContainerName, HostName, RuntimeId},
-        observed::{EngineIdentity, HostContact, HostObservation},
+        observed::{Death, EngineIdentity, HostContact, HostObservation},
         ownership::{Claim, Owner},
         spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
         state::State,
-        task::StopCode,
+        task::{DesiredStatus, LastStatus, StopCode, Task},
         time::Timestamp,
         world::Plan,
     },
@@ -75,22 +75,22 @@ impl Story {
             }
         }
         self.core.take(self.now, Input::Contacts(self.contacts.clone()));
-        for (host, containers) in &self.containers {
+        for host in self.containers.keys() {
             if silent.contains(&host.as_str()) {
                 continue;
             }
-            let identity =
-                EngineIdentity { engine_id: host.to_string(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
-            let look = HostObservation {
-                host: host.clone(),
-                started_at: self.now,
-                finished_at: self.now,
-                identity,
-                containers: containers.clone(),
-            };
+            let look = self.look_at(host.as_str(), self.now);
             self.core.take(self.now, Input::Look(Arc::new(look)));
         }
         self.core.decide(self.now)
+    }
+
+    /// A complete look as a host stands, begun at `started_at`.
+    fn look_at(&self, host: &str, started_at: Timestamp) -> HostObservation {
+        let identity =
+            EngineIdentity { engine_id: host.to_owned(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
+        let containers = self.containers[host].clone();
+        HostObservation { host: host.into(), started_at, finished_at: self.now, identity, containers }
     }
 
     /// Decides and carries everything out, until nothing is left to do.
@@ -110,7 +110,7 @@ impl Story {
             Verb::Launch { containers } => {
                 for step in containers {
                     self.made += 1;
-                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
+                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId(format!("c{}", self.made)));
                     let claim = Claim::from_labels(&step.config.labels).unwrap();
                     let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
                         id: id.clone(),
@@ -149,6 +149,26 @@ impl Story {
     fn answer(&mut self, action: &Action, result: ActionResult) {
         let answer = Answer { key: action.key(), host: action.host.clone(), at: self.now, result };
         self.core.take(self.now, Input::Answer(answer));
+    }
+
+    /// A host's only container: its task, and its end as the engine would announce it now, after somebody killed it.
+    fn death_on(&self, host: &str) -> (Arc<Task>, Death) {
+        let id = self.containers[host].keys().next().unwrap().clone();
+        let has = |task: &&Arc<Task>| task.containers.values().any(|row| row.runtime_id.as_ref() == Some(&id));
+        let task = Arc::clone(self.core.world().state.tasks.values().find(has).unwrap());
+        let death =
+            Death { host: host.into(), id, at: self.now, heard_at: self.now, exit_code: Some(137), for_good: true };
+        (task, death)
+    }
+
+    /// One decision after a death was heard of, before anything is looked at.
+    fn hear(&mut self, death: &Death) -> Plan {
+        self.core.take(self.now, Input::Died(death.clone()));
+        self.core.decide(self.now)
+    }
+
+    fn task(&self, like: &Task) -> Arc<Task> {
+        Arc::clone(&self.core.world().state.tasks[&like.id])
     }
 
     fn running(&self) -> usize {
@@ -298,4 +318,135 @@ fn a_dead_host_does_not_keep_a_deployment_from_completing() {
     let record = &story.core.world().state.services["web"];
     let primary = record.deployments.first().unwrap();
     assert_eq!((primary.revision.to_string().as_str(), primary.outcome.is_some()), ("web:2", true), "{primary:?}");
+}
+
+#[test]
+fn an_announced_death_is_replaced_at_once_and_holds_its_port_until_it_is_seen() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80, "hostPort": 8080 }] }
+    ] });
+    let mut story = Story::begin(web(2), definition);
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    story.now = story.now.plus_ms(50);
+    let plan = story.hear(&Death { at: story.now, heard_at: story.now, ..death.clone() });
+    let orders: Vec<_> = plan.actions.iter().map(|action| (action.verb.name(), action.host.as_str() != host)).collect();
+    assert_eq!(orders, [(VerbName::Launch, true)], "a replacement, where the port is free, and no stop");
+    let dying = story.task(&task);
+    assert_eq!((dying.desired_status, dying.last_status), (DesiredStatus::Stopped, LastStatus::Stopping));
+    assert_eq!(dying.stop_code, Some(StopCode::EssentialContainerExited));
+    assert_eq!(dying.stopped_reason.as_deref(), Some("essential container main was killed (exit code 137)"));
+
+    // A look that began earlier still shows it running: it decides nothing.
+    let (now, seen) = (story.now, story.now.plus_ms(80));
+    for began in [now.0 - 20, now.0] {
+        story.core.take(seen, Input::Look(Arc::new(story.look_at(&host, Timestamp(began)))));
+        assert!(story.core.decide(seen).actions.is_empty(), "began at {began}");
+        assert_eq!(story.task(&task).last_status, LastStatus::Stopping);
+    }
+    plan.actions.iter().for_each(|action| story.obey(action));
+    let view = story.containers.get_mut(host.as_str()).unwrap().get_mut(&death.id).unwrap();
+    (view.state, view.exit_code, view.oom_killed) = (ContainerState::Exited, Some(137), true);
+    story.decide(1_000, &[]);
+    let over = story.task(&task);
+    assert_eq!(over.last_status, LastStatus::Stopped);
+    assert!(
+        over.stopped_reason.as_ref().unwrap().contains("more memory than its limit"),
+        "the look knows more: {over:?}"
+    );
+    story.settle(&[]);
+    assert_eq!(story.running(), 2);
+}
+
+#[test]
+fn a_task_whose_death_was_announced_is_stopped_when_somebody_starts_it_again() {
+    let mut story = Story::begin(web(1), one_container());
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    let replacement = story.hear(&death).actions;
+    replacement.iter().for_each(|action| story.obey(action));
+    story.containers.get_mut(host.as_str()).unwrap().get_mut(&death.id).unwrap().started_at = Some(story.now);
+    let plan = story.decide(1_000, &[]);
+    let stops: Vec<_> = plan.actions.iter().filter(|action| action.task == task.id).collect();
+    assert!(matches!(stops[..], [Action { verb: Verb::Stop { .. }, .. }]), "never wanted again: {:?}", plan.actions);
+    plan.actions.iter().for_each(|action| story.obey(action));
+    story.settle(&[]);
+    assert_eq!(story.running(), 1);
+}
+
+#[test]
+fn news_of_a_death_that_proves_nothing_is_left_to_the_look() {
+    type Change = fn(&mut Death, &Story);
+    let ignored: [(&str, Value, Change); 7] = [
+        ("a crash that the engine's restart policy mends", json!({}), |death, _| death.for_good = false),
+        ("a container of nobody we know", json!({}), |death, _| death.id = "f00".into()),
+        ("another host's container", json!({}), |death, _| death.host = "nowhere".into()),
+        ("news from an earlier life", json!({}), |death, _| death.at = Timestamp(death.at.0 - 3_600_000)),
+        ("overtaken by a look", json!({}), |death, _| death.heard_at = Timestamp(death.heard_at.0 - 500)),
+        ("a container that may end", json!({ "essential": false }), |_, _| {}),
+        (
+            "one that may end, with its policy off",
+            json!({ "essential": false, "restartPolicy": { "enabled": false } }),
+            |death, _| {
+                death.for_good = false;
+            },
+        ),
+    ];
+    for (what, more, change) in ignored {
+        let mut main = json!({ "name": "main", "image": "demo:1", "memory": 64 });
+        main.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        // The other container is essential; the first by name is the one that dies.
+        let other = json!({ "name": "other", "image": "demo:1", "memory": 64 });
+        let mut story = Story::begin(web(1), json!({ "containerDefinitions": [main, other] }));
+        story.settle(&[]);
+        let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+        story
+            .containers
+            .get_mut(host.as_str())
+            .unwrap()
+            .values_mut()
+            .for_each(|view| view.started_at = Some(story.now));
+        story.decide(1_000, &[]);
+        let (task, mut death) = story.death_on(&host);
+        change(&mut death, &story);
+        let plan = story.hear(&death);
+        assert!(plan.actions.is_empty(), "{what}: {:?}", plan.actions);
+        assert_eq!(story.task(&task), task, "{what}");
+    }
+}
+
+#[test]
+fn with_its_restart_policy_off_a_crash_is_final() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "restartPolicy": { "enabled": false } }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    let plan = story.hear(&Death { exit_code: Some(1), for_good: false, ..death });
+    assert_eq!(plan.actions.len(), 1);
+    assert_eq!(story.task(&task).stopped_reason.as_deref(), Some("essential container main ended with exit code 1"));
+}
+
+#[test]
+fn what_dies_together_early_is_one_failed_start() {
+    let mut story = Story::begin(web(9), one_container());
+    for _ in 0..5 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    let ids: Vec<RuntimeId> = story.containers["b"].keys().cloned().collect();
+    assert_eq!(ids.len(), 3);
+    let (_, death) = story.death_on("b");
+    for id in ids {
+        story.now = story.now.plus_ms(30);
+        let (at, heard_at) = (story.now, story.now);
+        story.core.take(story.now, Input::Died(Death { id, at, heard_at, ..death.clone() }));
+    }
+    let record = &story.core.world().state.services["web"];
+    assert_eq!(record.consecutive_failures, 1);
+    assert!(record.not_before.is_none_or(|at| at <= story.now), "the next try is not delayed");
 }

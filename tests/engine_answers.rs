@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use roadstead::engine::{DockerEngine, Engine, EngineError, Limits, LogOptions};
 use roadstead::host::LocalTransport;
-use roadstead::model::container::ContainerConfig;
+use roadstead::model::container::{ContainerConfig, ContainerState};
 use roadstead::model::ownership::{Claim, FleetKey, Owner};
 use roadstead::model::spec::service::LaunchType;
 use roadstead::model::spec::task_definition::NetworkMode;
@@ -72,7 +72,9 @@ fn engine_at(socket: PathBuf) -> DockerEngine {
     let soon = Duration::from_millis(400);
     let limits = Limits {
         read: soon,
-        list: soon * 2,
+        list: soon * 4,
+        inspect: soon / 2,
+        inspects: soon,
         create: soon,
         start: soon,
         stop_margin: soon,
@@ -390,6 +392,67 @@ async fn at_rest_nothing_is_inspected() {
     assert_eq!((event.id.as_str(), event.at.0), (id().as_str(), 1));
     engine.list(&verify).await.expect("a list");
     assert_eq!(host.count(&id()), 3, "an event named it");
+}
+
+#[tokio::test]
+async fn one_container_that_cannot_be_inspected_hides_no_other() {
+    let (labels, verify) = ours();
+    let labels = serde_json::to_string(&labels).expect("JSON");
+    let (hung, fine) = ("0a".repeat(32), "0c".repeat(32));
+    let inspect = {
+        let labels = labels.clone();
+        move |id: &str, name: &str| {
+            let state = r#"{"Status":"running","StartedAt":"2026-01-02T03:04:05.5Z"}"#;
+            let body = format!(
+                r#"{{"Id":"{id}","Name":"/{name}","State":{state},"RestartCount":2,"Config":{{"Labels":{labels}}}}}"#
+            );
+            Reply::Bytes(answer(200, &body))
+        }
+    };
+    let replies: [(&str, fn() -> Reply); 3] = [
+        ("silence", || Reply::Silence(Vec::new())),
+        ("half an answer", || Reply::Silence(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{".to_vec())),
+        ("its own failure", || Reply::Bytes(answer(500, r#"{"message":"layer does not exist"}"#))),
+    ];
+    for (what, reply) in replies {
+        let works = Arc::new(Mutex::new(true));
+        let host = FalseEngine::new({
+            let (labels, inspect, works) = (labels.clone(), inspect.clone(), Arc::clone(&works));
+            let (hung, fine) = (hung.clone(), fine.clone());
+            move |request| {
+                let works = *works.lock().expect("no panic");
+                if request.contains("/containers/json") {
+                    let (state, status) =
+                        if works { ("running", "Up 5 seconds") } else { ("exited", "Exited (9) 1 second ago") };
+                    let list = format!(
+                        r#"[{{"Id":"{hung}","Names":["/web"],"State":"{state}","Status":"{status}","Labels":{labels}}},
+                            {{"Id":"{fine}","Names":["/web"],"State":"running","Status":"Up 5 seconds","Labels":{labels}}}]"#
+                    );
+                    return Some(Reply::Bytes(answer(200, &list)));
+                }
+                if request.ends_with(&format!("{fine}/json")) {
+                    return Some(inspect(&fine, "web"));
+                }
+                request.ends_with(&format!("{hung}/json")).then(|| if works { inspect(&hung, "web") } else { reply() })
+            }
+        });
+        let engine = host.engine();
+        engine.list(&verify).await.expect("a list");
+        *works.lock().expect("no panic") = false;
+        for turn in 1..=2 {
+            let list = engine.list(&verify).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(list[fine.as_str()].started_at.is_some(), "{what}");
+            let view = &list[hung.as_str()];
+            assert_eq!((view.state, view.exit_code), (ContainerState::Exited, Some(9)), "{what}: as listed");
+            assert!(view.owner.ours().is_some() && !view.oom_killed, "{what}");
+            assert_eq!(view.restart_count, 2, "{what}: what is counted never goes back");
+            assert_eq!(host.count(&hung), 1 + turn, "{what}: it is asked for again");
+            assert_eq!(host.count(&fine), 1, "{what}: the other is not");
+        }
+        *works.lock().expect("no panic") = true;
+        let list = engine.list(&verify).await.expect("a list");
+        assert_eq!(list[hung.as_str()].restart_count, 2, "{what}: known again");
+    }
 }
 
 #[tokio::test]

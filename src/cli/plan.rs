@@ -1,6 +1,6 @@
 //! `plan`: what would happen, and why; changes nothing.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -24,7 +24,8 @@ Examples:
   roadstead plan -f manifests/                  what these manifests would do
   roadstead plan -f web.yaml --detailed-exitcode
 
-With -f, a file replaces the watched one of the same name or adds to them; nothing is taken away.
+With -f, a file replaces the watched one of the same name or adds to them; a directory stands for the whole watched one,
+so that what it lacks is shown as removed.
 With --detailed-exitcode: 0 no change, 2 changes, 1 error.")]
 pub(super) struct Options {
     /// Manifests that are not in force yet: a file, or a directory
@@ -54,11 +55,11 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
 
 /// Whether anything would change.
 async fn plan(context: &Context, options: Options) -> Result<bool, Failure> {
-    let files = match &options.filename {
-        Some(path) => validate::texts(path)?,
-        None => BTreeMap::new(),
+    let question = match &options.filename {
+        Some(path) => WhatIf { files: validate::texts(path)?, whole: path.is_dir() },
+        None => WhatIf::default(),
     };
-    let plan: PlanView = match context.client.post("/v1/plan", &WhatIf { files }).await? {
+    let plan: PlanView = match context.client.post("/v1/plan", &question).await? {
         Ok(plan) => plan,
         Err(error) => {
             if !error.diagnostics.is_empty() {

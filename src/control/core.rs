@@ -13,7 +13,7 @@ use crate::model::{
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},
-    observed::{HostContact, HostObservation},
+    observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
     task::{DesiredStatus, StopCode},
@@ -47,6 +47,8 @@ pub enum Input {
     Contacts(BTreeMap<HostName, HostContact>),
     /// A complete look at a host.
     Look(Arc<HostObservation>),
+    /// An engine announced the end of a container.
+    Died(Death),
     /// An order ended.
     Answer(Answer),
 }
@@ -154,6 +156,7 @@ impl Core {
                 Vec::new()
             }
             Input::Look(look) => self.look(&look),
+            Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
         };
         self.apply(&changes);
@@ -301,6 +304,22 @@ impl Core {
             self.answered.remove(&key);
             self.world.in_flight.remove(&key);
         }
+        changes
+    }
+
+    /// Only of a host that is trusted, and only what no later look has overtaken.
+    fn died(&mut self, death: &Death) -> Vec<Change> {
+        let is_news = self.looked.get(&death.host).is_some_and(|began| *began <= death.heard_at);
+        let trusted = self.world.contacts.get(&death.host).is_some_and(|contact| contact.untrusted.is_none())
+            && self.fenced.is_none();
+        if !is_news || !trusted {
+            return Vec::new();
+        }
+        let Some((task, changes)) = absorb::death(&self.world.state, death) else { return Vec::new() };
+        // There is nothing to stop unless a look that begins later shows otherwise: as if a stop had just been answered.
+        let stop = ActionKey { task, verb: VerbName::Stop };
+        self.world.in_flight.insert(stop.clone());
+        self.answered.insert(stop, (death.host.clone(), death.heard_at));
         changes
     }
 

@@ -11,6 +11,7 @@ use crate::{
         diagnostic::Diagnostic,
         name::{HostName, TaskId},
         report::Report,
+        spec::Kind,
         state::Schedulability,
         time::Timestamp,
         world::{Plan, World},
@@ -107,6 +108,19 @@ pub struct Handle {
 pub struct WhatIf {
     /// Manifest texts by file name that replace or add to the watched ones.
     pub files: BTreeMap<String, String>,
+    /// They stand for all of the watched ones: what they lack is taken away.
+    pub whole: bool,
+}
+
+/// The planner's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// What would happen.
+    pub plan: Plan,
+    /// What would be declared no longer: kind and name, in the order of [`KINDS`](crate::model::spec::KINDS).
+    pub removed: Vec<(Kind, String)>,
+    /// Warnings about the manifests.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Handle {
@@ -128,7 +142,7 @@ impl Handle {
     ///
     /// # Errors
     /// The diagnostics, when a text does not pass admission or the folder cannot be read.
-    pub fn what_if(&self, question: &WhatIf) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+    pub fn what_if(&self, question: &WhatIf) -> Result<Forecast, Vec<Diagnostic>> {
         super::what_if::answer(&self.snapshot(), &self.manifests, question)
     }
 

@@ -17,6 +17,7 @@ mod folder;
 pub mod handle;
 pub mod ingest;
 mod key;
+mod listen;
 mod observe;
 pub mod seams;
 mod what_if;

@@ -1,4 +1,4 @@
-//! Watching one host: heartbeats, events as hints, and complete looks.
+//! Watching one host: heartbeats and complete looks.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep, sleep_until, timeout},
@@ -17,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{EngineError, EventAction},
+    engine::EngineError,
     host::{ExecRequest, TransportError},
     model::{
         name::HostName,
@@ -27,7 +26,7 @@ use crate::{
     },
 };
 
-use super::{connect::Connection, core::Input, seams::Clock};
+use super::{connect::Connection, core::Input, listen::Listener, seams::Clock};
 
 /// A look is taken at least this often, hints or not.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -37,8 +36,6 @@ const LOOK_GAP: Duration = Duration::from_millis(100);
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a look that failed.
 const LOOK_RETRY: Duration = Duration::from_secs(1);
-/// Pause before the event stream is opened again.
-const EVENTS_RETRY: Duration = Duration::from_secs(1);
 
 /// How hosts can be reached just now: written by their observers, read before each decision.
 #[derive(Clone, Default)]
@@ -108,8 +105,14 @@ impl Observer {
     pub(super) async fn run(self) {
         let since = self.clock.now();
         self.contacts.update(&self.host, |contact| contact.watched_since = since);
-        let events = self.clone_for_events();
-        let follow = tokio::spawn(events);
+        let listener = Listener {
+            host: self.host.clone(),
+            engine: Arc::clone(&self.connection.engine),
+            clock: self.clock.clone(),
+            inputs: self.inputs.clone(),
+            hint: Arc::clone(&self.hint),
+        };
+        let follow = tokio::spawn(listener.run());
         let stop = self.stop.clone();
         tokio::select! {
             biased;
@@ -252,47 +255,5 @@ impl Observer {
                 contact.untrusted = untrusted;
             }
         });
-    }
-
-    /// Follows the engine's events; each that matters asks for a look.
-    fn clone_for_events(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (engine, hint, host) = (Arc::clone(&self.connection.engine), Arc::clone(&self.hint), self.host.clone());
-        async move {
-            loop {
-                match engine.events(None).await {
-                    Ok(mut events) => {
-                        // Between the last stream and this one anything may have happened.
-                        hint.notify_one();
-                        while let Some(event) = events.next().await {
-                            match event {
-                                Ok(event) if matters(&event.action) => hint.notify_one(),
-                                Ok(_) => {}
-                                Err(error) => {
-                                    tracing::debug!(%host, %error, "the event stream ended");
-                                    break;
-                                }
-                            }
-                        }
-                    }
-                    Err(error) => tracing::debug!(%host, %error, "no event stream"),
-                }
-                sleep(EVENTS_RETRY).await;
-            }
-        }
-    }
-}
-
-fn matters(action: &EventAction) -> bool {
-    match action {
-        EventAction::Create
-        | EventAction::Start
-        | EventAction::Die { .. }
-        | EventAction::Oom
-        | EventAction::Stop
-        | EventAction::Destroy
-        | EventAction::Health => true,
-        EventAction::Kill => false,
-        // Health checks run as execs, every few seconds in every container.
-        EventAction::Other(word) => matches!(word.as_str(), "pause" | "unpause" | "rename" | "update"),
     }
 }

@@ -103,6 +103,8 @@ fn age(words: &[&str]) -> Option<Age> {
 #[derive(Debug, Default)]
 pub(super) struct Details {
     known: BTreeMap<RuntimeId, Known>,
+    /// Those that could not be inspected last time, as far as they are known.
+    silent: BTreeMap<RuntimeId, ContainerView>,
 }
 
 #[derive(Debug)]
@@ -138,9 +140,33 @@ impl Details {
         self.known.insert(view.id.clone(), Known { shown, seen, view });
     }
 
-    /// Takes over what the list that was complete at `seen` showed. What it did not show is forgotten.
-    pub(super) fn replace(&mut self, seen: Instant, ours: impl IntoIterator<Item = (Shown, ContainerView)>) {
+    /// Takes over what the list that was complete at `seen` showed. What it did not show is forgotten, and of those that
+    /// were `silent` nothing is taken for known.
+    pub(super) fn replace(
+        &mut self,
+        seen: Instant,
+        ours: impl IntoIterator<Item = (Shown, ContainerView)>,
+        silent: impl IntoIterator<Item = ContainerView>,
+    ) {
         self.known = ours.into_iter().map(|(shown, view)| (view.id.clone(), Known { shown, seen, view })).collect();
+        self.silent = silent.into_iter().map(|view| (view.id.clone(), view)).collect();
+    }
+
+    /// Whether a container could not be inspected last time.
+    pub(super) fn was_silent(&self, id: &RuntimeId) -> bool {
+        self.silent.contains_key(id)
+    }
+
+    /// A list entry with what never goes back: restarts as counted last, and whether there is a check at all.
+    pub(super) fn remembered(&self, listed: ContainerView) -> ContainerView {
+        let known = self.known.get(&listed.id).map(|known| &known.view);
+        let Some(view) = known.or_else(|| self.silent.get(&listed.id)) else { return listed };
+        ContainerView {
+            restart_count: view.restart_count,
+            has_health_check: view.has_health_check,
+            started_at: view.started_at,
+            ..listed
+        }
     }
 }
 
@@ -238,7 +264,7 @@ mod tests {
         let running = view(ContainerState::Running);
         let good = |before: &str, after: &str, elapsed_s: u64| {
             let mut details = Details::default();
-            details.replace(zero, [(Shown::new(before), running.clone())]);
+            details.replace(zero, [(Shown::new(before), running.clone())], []);
             let began = zero + Duration::from_secs(elapsed_s);
             details.still_good(&running, &Shown::new(after), began).is_some()
         };
@@ -263,9 +289,9 @@ mod tests {
         let restarting = view(ContainerState::Restarting);
         let shown = Shown::new("Restarting (1) 1 second ago");
         assert!(details.still_good(&restarting, &shown, zero).is_none(), "never seen");
-        details.replace(zero, [(shown.clone(), restarting.clone())]);
+        details.replace(zero, [(shown.clone(), restarting.clone())], []);
         assert!(details.still_good(&restarting, &shown, zero).is_none(), "it crashes on");
-        details.replace(zero, []);
+        details.replace(zero, [], []);
         assert!(details.known.is_empty(), "what is gone is forgotten");
     }
 

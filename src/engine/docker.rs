@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::models::{EventMessage, SystemInfo};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 
 use super::call::{Call, Terms};
 use super::details::{Details, Touched};
@@ -36,6 +36,10 @@ pub struct Limits {
     pub read: Duration,
     /// For a list with all its inspects.
     pub list: Duration,
+    /// For each inspect of a list: without an answer by then, its details stay unknown.
+    pub inspect: Duration,
+    /// For all inspects of a list.
+    pub inspects: Duration,
     /// For a create: Docker prepares the file system in it.
     pub create: Duration,
     /// For a start: about 250 ms of CPU each, so a queue of them takes a while.
@@ -59,6 +63,8 @@ impl Default for Limits {
         Self {
             read: Duration::from_secs(10),
             list: Duration::from_secs(60),
+            inspect: Duration::from_millis(2_500),
+            inspects: Duration::from_secs(6),
             create: Duration::from_secs(30),
             start: Duration::from_secs(60),
             stop_margin: Duration::from_secs(15),
@@ -71,13 +77,10 @@ impl Default for Limits {
     }
 }
 
-/// Inspects of one list that run at once.
-const INSPECTS_AT_ONCE: usize = 4;
-
 /// A Docker Engine on one host.
 pub struct DockerEngine {
     wire: Arc<Wire>,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// Agreed with this engine; `None` until asked, and again after it refused the version.
     version: Mutex<Option<ApiVersion>>,
     details: tokio::sync::Mutex<Details>,
@@ -100,7 +103,7 @@ impl DockerEngine {
         }
     }
 
-    fn question(&self) -> Terms {
+    pub(super) fn question(&self) -> Terms {
         Terms { lane: Lane::Calls, deadline: self.limits.read, limit_bytes: self.limits.answer_bytes, changes: false }
     }
 
@@ -123,7 +126,7 @@ impl DockerEngine {
         Ok((version, clip(&answer.version.unwrap_or_default(), 64)))
     }
 
-    async fn call(&self, what: impl Into<String>, terms: Terms) -> Result<Call, EngineError> {
+    pub(super) async fn call(&self, what: impl Into<String>, terms: Terms) -> Result<Call, EngineError> {
         let known = *lock(&self.version);
         let version = match known {
             Some(version) => version,
@@ -133,7 +136,11 @@ impl DockerEngine {
     }
 
     /// Runs a call; an engine that was replaced by one of another version is asked anew next time.
-    async fn run<T>(&self, call: &Call, work: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
+    pub(super) async fn run<T>(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
         let result = call.run(work).await;
         if let Err(EngineError::UnsupportedVersion { .. }) = result {
             *lock(&self.version) = None;
@@ -145,56 +152,6 @@ impl DockerEngine {
         let call = self.call("ask for the engine's setup", self.question()).await?;
         let docker = call.docker()?;
         self.run(&call, docker.info()).await
-    }
-
-    /// The list's own entries with the details of ours.
-    async fn look(
-        &self,
-        verify: Verify<'_>,
-        details: &mut Details,
-        touched: &Touched,
-    ) -> Result<BTreeMap<RuntimeId, ContainerView>, EngineError> {
-        let began = Instant::now();
-        let call = self.call("list containers", self.question()).await?;
-        let docker = call.docker()?;
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let entries = self.run(&call, docker.list_containers(Some(options))).await?;
-        let seen = Instant::now();
-        if entries.len() > self.limits.containers {
-            return Err(call.malformed(&format!("more than {} containers", self.limits.containers)));
-        }
-
-        let mut containers = BTreeMap::new();
-        let (mut ours, mut unknown) = (Vec::new(), Vec::new());
-        for entry in entries {
-            let (listed, shown) = view::from_summary(entry, verify).map_err(|reason| call.malformed(&reason))?;
-            if listed.owner.ours().is_none() {
-                containers.insert(listed.id.clone(), listed);
-                continue;
-            }
-            let known = details.still_good(&listed, &shown, began);
-            match known.filter(|known| !touched.contains(&known.id)) {
-                Some(known) => ours.push((shown, ContainerView { name: listed.name, ..known.clone() })),
-                None => unknown.push((shown, listed.id)),
-            }
-        }
-        let mut inspects = futures_util::stream::iter(unknown)
-            .map(|(shown, id)| async move {
-                let inspected = self.inspect(id.as_str(), verify).await?;
-                // Gone since the list: the later look counts.
-                Ok::<_, EngineError>(inspected.map(|inspected| (shown, inspected.view)))
-            })
-            .buffer_unordered(INSPECTS_AT_ONCE);
-        while let Some(inspected) = inspects.try_next().await? {
-            if let Some((shown, view)) = inspected {
-                // Kept also when a later one fails, or a slow host would never be through.
-                details.keep(seen, shown.clone(), view.clone());
-                ours.push((shown, view));
-            }
-        }
-        containers.extend(ours.iter().map(|(_, view)| (view.id.clone(), view.clone())));
-        details.replace(seen, ours);
-        Ok(containers)
     }
 
     /// Who holds a name that we wanted.

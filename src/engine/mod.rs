@@ -12,6 +12,7 @@ mod docker;
 mod error;
 mod exec;
 mod logs;
+mod look;
 mod pull;
 mod version;
 mod view;

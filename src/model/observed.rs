@@ -48,6 +48,23 @@ pub struct HostObservation {
     pub containers: BTreeMap<RuntimeId, ContainerView>,
 }
 
+/// A container's end, as its engine announced it: its own word, while its list may still show it running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The host.
+    pub host: HostName,
+    /// The container.
+    pub id: RuntimeId,
+    /// When it died, by the engine's clock.
+    pub at: Timestamp,
+    /// When we heard of it, by ours.
+    pub heard_at: Timestamp,
+    /// Exit code, where given.
+    pub exit_code: Option<i64>,
+    /// Somebody had it killed or stopped, so the engine does not restart it whatever its policy says.
+    pub for_good: bool,
+}
+
 /// How a host can be reached just now; kept in memory only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

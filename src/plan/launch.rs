@@ -278,7 +278,7 @@ fn config(
 }
 
 /// Whether the engine restarts it: services' containers by default, but not those that others wait for to end.
-fn restarts(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
+pub(super) fn restarts(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
     let must_end = spec.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
         dependency.container_name == definition.name
             && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)

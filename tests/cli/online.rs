@@ -189,6 +189,26 @@ async fn a_plan_tells_by_its_status_whether_anything_would_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_a_directory_shows_what_it_takes_away() {
+    let controller = Controller::start().await;
+    let service = |name: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ taskDefinition: {{ containerDefinitions: [{{ name: c, image: \"demo:1\", memory: 16 }}] }} }}\n"
+        )
+    };
+    let folder = controller.fleet.folder.path().join("next");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("more.yaml"), service("more")).unwrap();
+    let (out, _, _) = controller.run(&format!("plan -f {}", folder.display())).await;
+    for gone in ["- remove   host box-a: ", "- remove   service web: "] {
+        assert!(out.contains(gone), "{gone}: {out}");
+    }
+    assert!(out.contains("this would first be held"), "{out}");
+    let (out, _, _) = controller.run(&format!("plan -f {}", folder.join("more.yaml").display())).await;
+    assert!(!out.contains("host box-a: the manifests"), "a file takes nothing away: {out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_prints_what_changes_and_ends_with_the_controller() {
     let controller = Controller::start().await;
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_roadstead"));

@@ -109,29 +109,33 @@ def body(view):
     return request
 
 
-def compare(binary, lab, engines, count, concurrencies, extra_rounds, say, then):
-    """Ours against bare at each concurrency, one after the other in turn; then more rounds at the best.
+# Ours is measured this often in one round over the concurrencies.
+OURS_A_ROUND = 2
+
+
+def compare(binary, lab, engines, count, concurrencies, samples, say, then):
+    """Ours against bare at each concurrency, `samples` rounds of it; the concurrency with the best median counts.
 
     `then(controller)` is called while the last of ours run."""
     by_concurrency = {concurrency: [] for concurrency in concurrencies}
     ours_s, first_create_ms = [], []
-
-    def best():
-        return min(by_concurrency, key=lambda concurrency: statistics.median(by_concurrency[concurrency]))
-
-    rounds = len(concurrencies) + extra_rounds
-    for number in range(rounds):
-        concurrency = concurrencies[number] if number < len(concurrencies) else best()
-        seconds, first, bodies = ours(binary, lab, engines, count, then if number == rounds - 1 else None)
-        settle(engines)
-        ours_s.append(seconds)
-        first_create_ms.append(first)
-        by_concurrency[concurrency].append(bare(bodies, concurrency))
-        settle(engines)
-        say(f"  {count} containers: ours {seconds:.2f} s; bare, {concurrency} at once a host: {by_concurrency[concurrency][-1]:.2f} s")
+    stride = -(-len(concurrencies) // OURS_A_ROUND)
+    for number in range(samples):
+        bodies = {}
+        for turn, concurrency in enumerate(concurrencies):
+            if turn % stride == 0:
+                last = number == samples - 1 and turn + stride >= len(concurrencies)
+                seconds, first, bodies = ours(binary, lab, engines, count, then if last else None)
+                settle(engines)
+                ours_s.append(seconds)
+                first_create_ms.append(first)
+                say(f"  {count} containers: ours {seconds:.2f} s")
+            by_concurrency[concurrency].append(bare(bodies, concurrency))
+            settle(engines)
+            say(f"  {count} containers: bare, {concurrency} at once a host: {by_concurrency[concurrency][-1]:.2f} s")
     return {
         "ours_s": ours_s,
         "bare_s_by_concurrency": by_concurrency,
-        "best_concurrency": best(),
+        "best_concurrency": min(concurrencies, key=lambda concurrency: statistics.median(by_concurrency[concurrency])),
         "first_create_ms": first_create_ms,
     }

@@ -39,10 +39,10 @@ pub(super) async fn plan(State(api): State<Api>, Body(question): Body<WhatIf>) -
         handle.what_if(&question)
     });
     match tokio::time::timeout(PLAN_DEADLINE, computed).await {
-        Ok(Ok(Ok((computed, diagnostics)))) => {
+        Ok(Ok(Ok(forecast))) => {
             let snapshot = api.handle.snapshot();
-            Ok(Json(plan::view(&computed.report, diagnostics, |subject| {
-                service_of(&snapshot.world.state, &computed, subject)
+            Ok(Json(plan::view(&forecast.plan.report, &forecast.removed, forecast.diagnostics, |subject| {
+                service_of(&snapshot.world.state, &forecast.plan, subject)
             })))
         }
         Ok(Ok(Err(diagnostics))) => Err(invalid(diagnostics)),

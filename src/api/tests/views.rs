@@ -3,7 +3,14 @@
 use insta::assert_json_snapshot;
 
 use super::{NOW, fleet};
-use crate::api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why};
+use crate::{
+    api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why},
+    model::{
+        report::{Doing, Report},
+        spec::Kind,
+        world::Subject,
+    },
+};
 
 #[test]
 fn hosts() {
@@ -59,7 +66,7 @@ fn the_rest() {
     assert_eq!(task_definition::find(&snapshot, "web:2"), None);
     assert_json_snapshot!("status", status::view(&snapshot));
     assert_json_snapshot!("events", fleet::events(NOW).iter().map(event::view).collect::<Vec<_>>());
-    assert_json_snapshot!("plan", plan::view(&snapshot.report, Vec::new(), |_| Some("web".to_owned())));
+    assert_json_snapshot!("plan", plan::view(&snapshot.report, &[], Vec::new(), |_| Some("web".to_owned())));
 }
 
 #[test]
@@ -74,4 +81,40 @@ fn why_a_service_and_a_task_are_as_they_are() {
         why::task(&snapshot, task, &[]).summary,
         "STOPPED: web:1 of service web on box-a: container web exited with 3"
     );
+}
+
+#[test]
+fn a_new_task_is_one_line_of_a_plan() {
+    let doing = |action: &str, task: &str, reason: &str| Doing {
+        action: action.to_owned(),
+        subject: Subject::Task(task.into()),
+        host: None,
+        reason: reason.to_owned(),
+    };
+    let report = Report {
+        doing: vec![
+            doing("place", "new", "web wants 3 tasks"),
+            doing("start", "new", "web wants it"),
+            doing("start", "new", "its next container"),
+            doing("start", "old", "web wants it"),
+            doing("start", "old", "web wants it"),
+            doing("place", "waits", "web wants 3 tasks"),
+            doing("stop", "old", "one too many"),
+        ],
+        waiting: Vec::new(),
+    };
+    let view = plan::view(&report, &[(Kind::TaskDefinition, "api".to_owned())], Vec::new(), |_| None);
+    let lines: Vec<String> =
+        view.actions.iter().map(|line| format!("{} {} {}", line.action, line.name, line.reason)).collect();
+    assert_eq!(
+        lines,
+        [
+            "remove api the manifests do not declare it any more",
+            "start new web wants 3 tasks",
+            "start old web wants it",
+            "place waits web wants 3 tasks",
+            "stop old one too many",
+        ]
+    );
+    assert_eq!(view.summary.actions["start"], 2);
 }

@@ -1,6 +1,6 @@
 //! A plan: what would happen, and what waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::model::{
     diagnostic::Diagnostic,
     report::{Doing, Report, Waiting},
+    spec::{KINDS, Kind},
     time::Timestamp,
     world::Subject,
 };
@@ -32,7 +33,7 @@ pub struct PlanView {
 pub struct PlannedAction {
     /// start, stop, remove, adopt, …
     pub action: String,
-    /// fleet, host, service, task.
+    /// fleet, host, service, task; of what is declared no longer, also cluster and taskdefinition.
     pub kind: String,
     /// Of what it is about; empty for the fleet.
     pub name: String,
@@ -72,25 +73,51 @@ pub struct PlanSummary {
     pub changes: bool,
 }
 
-/// A plan's report; `service_of` knows the services of tasks.
+/// A plan's report and what is declared no longer; `service_of` knows the services of tasks.
 pub fn view(
     report: &Report,
+    removed: &[(Kind, String)],
     diagnostics: Vec<Diagnostic>,
     service_of: impl Fn(&Subject) -> Option<String>,
 ) -> PlanView {
-    let mut summary = PlanSummary {
-        waiting: report.waiting.len() as u32,
-        changes: !report.doing.is_empty(),
-        ..PlanSummary::default()
-    };
-    for doing in &report.doing {
-        *summary.actions.entry(doing.action.clone()).or_default() += 1;
+    let undeclared = removed.iter().map(|(kind, name)| undeclared(*kind, name));
+    let actions: Vec<PlannedAction> =
+        undeclared.chain(steps(report).map(|doing| action(&doing, service_of(&doing.subject)))).collect();
+    let mut summary =
+        PlanSummary { waiting: report.waiting.len() as u32, changes: !actions.is_empty(), ..PlanSummary::default() };
+    for action in &actions {
+        *summary.actions.entry(action.action.clone()).or_default() += 1;
     }
-    PlanView {
-        actions: report.doing.iter().map(|doing| action(doing, service_of(&doing.subject))).collect(),
-        waiting: report.waiting.iter().map(waiting).collect(),
-        summary,
-        diagnostics,
+    PlanView { actions, waiting: report.waiting.iter().map(waiting).collect(), summary, diagnostics }
+}
+
+/// What is done, each task's way into life as one step: where it was placed, it says why.
+fn steps(report: &Report) -> impl Iterator<Item = Doing> {
+    let placed: BTreeSet<&Subject> = of(report, "place").map(|doing| &doing.subject).collect();
+    let started: BTreeSet<&Subject> = of(report, "start").map(|doing| &doing.subject).collect();
+    let mut seen = BTreeSet::new();
+    report.doing.iter().filter_map(move |doing| {
+        let word = match doing.action.as_str() {
+            "place" if started.contains(&doing.subject) => "start",
+            "start" if placed.contains(&doing.subject) || !seen.insert(&doing.subject) => return None,
+            other => other,
+        };
+        Some(Doing { action: word.to_owned(), ..doing.clone() })
+    })
+}
+
+fn of<'a>(report: &'a Report, word: &'a str) -> impl Iterator<Item = &'a Doing> {
+    report.doing.iter().filter(move |doing| doing.action == word)
+}
+
+fn undeclared(kind: Kind, name: &str) -> PlannedAction {
+    PlannedAction {
+        action: "remove".to_owned(),
+        kind: KINDS.iter().find(|row| row.kind == kind).map(|row| row.name.to_lowercase()).unwrap_or_default(),
+        name: name.to_owned(),
+        service: None,
+        host: None,
+        reason: "the manifests do not declare it any more".to_owned(),
     }
 }
 

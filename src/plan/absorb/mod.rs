@@ -1,9 +1,11 @@
 //! What was seen, answered and wished becomes changes of the state. Pure, like the planner.
 
 mod answer;
+mod death;
 mod desired;
 mod observation;
 
 pub use answer::answer;
+pub use death::death;
 pub use desired::{SyncVerdict, desired};
 pub use observation::{Absorbed, observation};

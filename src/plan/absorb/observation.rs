@@ -7,13 +7,15 @@ use std::{
 
 use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus, PortBinding},
-    name::{ContainerName, RevisionId, TaskId},
+    name::{RevisionId, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, Revision, ServiceRecord, State},
     task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
 };
 use crate::plan::{deployment, health, launch, revision, throttle};
+
+use super::death::{clearer_words, exit_words};
 
 /// After an order of unknown outcome, its containers may still appear for this long.
 const LATE_CONTAINER_MS: u64 = 10_000;
@@ -199,6 +201,10 @@ impl Update<'_> {
     }
 
     fn judge(&mut self) {
+        if let Some(words) = self.task.containers.iter().find_map(|(name, row)| clearer_words(&self.task, name, row)) {
+            self.task.stopped_reason = Some(words.clone());
+            self.event(EventLevel::Warning, "TaskEnded", format!("task {}: {words}", self.task.id));
+        }
         let live = self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live));
         match self.task.desired_status {
             DesiredStatus::Running => {
@@ -229,7 +235,9 @@ impl Update<'_> {
         let fresh = self.is_fresh();
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
             match row.state {
-                Some(ContainerState::Exited | ContainerState::Dead) => return Some(exit_words(name, row)),
+                Some(ContainerState::Exited | ContainerState::Dead) => {
+                    return Some(exit_words(name, row.oom_killed, row.exit_code));
+                }
                 None if fresh => return Some(format!("container {name} was removed on the host by somebody")),
                 Some(
                     ContainerState::Created
@@ -324,16 +332,6 @@ fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
     restarted
 }
 
-fn exit_words(name: &ContainerName, row: &TaskContainer) -> String {
-    let how = match (row.oom_killed, row.exit_code) {
-        (true, _) => "was killed by the kernel: it used more memory than its limit".to_owned(),
-        (false, Some(137)) => "was killed (exit code 137)".to_owned(),
-        (false, Some(code)) => format!("ended with exit code {code}"),
-        (false, None) => "ended".to_owned(),
-    };
-    format!("essential container {name} {how}")
-}
-
 /// Containers of ours that no row knows: they run since before this database, and go on.
 fn adopt(
     state: &State,
@@ -390,8 +388,14 @@ fn adopt(
         if lives && health::all_running(&task) {
             task.advance(LastStatus::Running);
             // It has been up for long, as far as anyone knows.
-            task.started_at =
-                task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
+            task.started_at = Some(
+                task.containers
+                    .values()
+                    .filter_map(|row| row.started_at)
+                    .max()
+                    .unwrap_or(look.finished_at)
+                    .min(look.finished_at),
+            );
         } else if !lives {
             task.order_stop(
                 look.finished_at,
