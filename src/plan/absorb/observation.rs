@@ -168,8 +168,9 @@ impl Update<'_> {
     }
 
     fn containers(&mut self, seen: &[(&Claim, &ContainerView)]) {
-        // Of a task that is over, and of which nothing can appear any more, absence is real whatever became of its launch.
-        let fresh = self.is_fresh() || (self.task.last_status == LastStatus::Stopped && self.nothing_can_appear());
+        // Of a task that is to end, and of which nothing can appear any more, absence is real whatever became of its launch.
+        let is_ending = self.task.desired_status == DesiredStatus::Stopped;
+        let fresh = self.is_fresh() || (is_ending && self.nothing_can_appear());
         let mut restarted = false;
         for (name, row) in &mut self.task.containers {
             let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);

@@ -201,7 +201,7 @@ fn s16_one_rollout(service: &ServiceRecord) -> Result<(), Broken> {
     let under_way = service
         .deployments
         .iter()
-        .filter(|deployment| deployment.rollout_state == RolloutState::InProgress)
+        .filter(|deployment| deployment.rollout_state == RolloutState::InProgress && deployment.outcome.is_none())
         .count();
     if primaries > 1 || under_way > 1 {
         return broken(

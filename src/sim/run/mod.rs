@@ -181,7 +181,7 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
         match ending {
             Some(Ending::Stopped { .. }) => {
                 stop.cancel();
-                let _ = ended_by_itself(fleet, &mut loops).await;
+                ended_by_itself(fleet, &mut loops).await;
                 return fleet.ground(|_| Ending::Stopped { back_after_ms: 1_000 });
             }
             Some(Ending::Stalled { for_ms }) => tokio::time::advance(Duration::from_millis(for_ms)).await,
@@ -222,17 +222,19 @@ async fn ended(fleet: &FakeFleet) -> Ending {
 }
 
 /// Lets a controller stop in order while the world goes on.
-async fn ended_by_itself(fleet: &FakeFleet, loops: &mut Loops) -> Option<()> {
+async fn ended_by_itself(fleet: &FakeFleet, loops: &mut Loops) {
     let give_up = Instant::now() + Duration::from_secs(20);
     while Instant::now() < give_up {
         let next = fleet.ground(|ground| {
             let now = ground.now;
             ground.advance(now);
-            ground.next().map_or(1_000, |at| at.since_ms(now))
+            // Killed while it stops.
+            ground.ending.is_none().then(|| ground.next().map_or(1_000, |at| at.since_ms(now)))
         });
+        let Some(next) = next else { return };
         tokio::select! {
             biased;
-            _ = &mut loops.driver => return Some(()),
+            _ = &mut loops.driver => return,
             () = fleet.stirred() => {}
             () = sleep_until(Instant::now() + Duration::from_millis(next)) => {}
         }
@@ -240,7 +242,6 @@ async fn ended_by_itself(fleet: &FakeFleet, loops: &mut Loops) -> Option<()> {
     fleet.ground(|ground| {
         ground.breaks(Err(Broken::new(Predicate::L4, "a controller that was told to stop did not within 20 s")));
     });
-    None
 }
 
 struct FakeConnector(FakeFleet);
