@@ -7,6 +7,8 @@ use crate::model::{
         Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState,
         ServiceRecord,
     },
+    task::Task,
+    world::HostStatus,
 };
 
 use super::{
@@ -63,11 +65,16 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 /// Completes the PRIMARY deployment when the service is steady on it, and retires older ones without tasks.
 pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let mut record = draft.service(service.name);
+    // A daemon's task on a lost host waits for it for ever: the rollout does not.
+    let is_beyond_reach = |task: &Task| {
+        service.spec.scheduling_strategy == SchedulingStrategy::Daemon
+            && matches!(draft.statuses.get(&task.host), Some(HostStatus::Lost | HostStatus::Untrusted))
+    };
     let live: Vec<_> = service
         .live
         .iter()
         .filter_map(|id| draft.task(id))
-        .filter(|task| task.is_live() && !service::is_ghost(draft, task))
+        .filter(|task| task.is_live() && !service::is_ghost(draft, task) && !is_beyond_reach(task))
         .collect();
     let now = draft.now();
     let current = live.iter().filter(|task| task.revision == service.target && service.healthy(draft, task)).count();

@@ -13,6 +13,7 @@ mod fleet;
 mod rng;
 mod run;
 pub mod scenario;
+pub mod search;
 mod trace;
 
 pub use check::{Broken, Predicate};

@@ -25,7 +25,6 @@ impl Trace {
             }
         }
         if let Some(lines) = &mut self.lines {
-            if std::env::var_os("SIM_LIVE").is_some() { eprintln!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words()); return; }
             lines.push(format!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words()));
         }
     }

@@ -40,6 +40,27 @@ impl Default for Shape {
     }
 }
 
+/// A fleet and its services, drawn.
+pub(in crate::sim) fn draw_desired(rng: &mut Rng, shape: Shape) -> Desired {
+    desired(rng, shape.hosts, shape.services)
+}
+
+/// The smallest fleet: one service of `count` tasks whose container has a health check, spread over `hosts` hosts.
+pub(in crate::sim) fn plain_desired(hosts: u64, count: u32) -> Desired {
+    let mut desired = desired(&mut Rng::new(0), hosts, 1);
+    for (name, service) in &mut desired.services {
+        service.spec = ServiceSpec { desired_count: count, minimum_healthy_seconds: Seconds(3), ..bare(name.as_str()) };
+    }
+    for definition in desired.task_definitions.values_mut() {
+        definition.spec.container_definitions.truncate(1);
+        for container in &mut definition.spec.container_definitions {
+            container.health_check = Some(check());
+            container.port_mappings = vec![port(None)];
+        }
+    }
+    desired
+}
+
 /// The scenario of a seed.
 pub fn draw(seed: u64, shape: Shape) -> Scenario {
     let mut rng = Rng::new(seed);
@@ -284,6 +305,27 @@ pub(in crate::sim) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desir
     desired
 }
 
+fn check() -> HealthCheck {
+    HealthCheck {
+        command: vec!["CMD".into(), "check".into()],
+        interval: Seconds(5),
+        timeout: Seconds(2),
+        retries: 3,
+        start_period: Seconds(0),
+    }
+}
+
+fn port(host_port: Option<u16>) -> PortMapping {
+    PortMapping {
+        container_port: 80,
+        host_port,
+        protocol: Default::default(),
+        name: None,
+        app_protocol: None,
+        container_port_range: None,
+    }
+}
+
 fn definition(rng: &mut Rng, family: &str) -> TaskDefinitionSpec {
     let container = |name: &str, checked: bool, ports: Vec<PortMapping>| ContainerDefinition {
         name: name.to_owned(),
@@ -292,22 +334,8 @@ fn definition(rng: &mut Rng, family: &str) -> TaskDefinitionSpec {
         cpu: CpuUnits(64),
         memory: Some(Mebibytes(64)),
         port_mappings: ports,
-        health_check: checked.then(|| HealthCheck {
-            command: vec!["CMD".into(), "check".into()],
-            interval: Seconds(5),
-            timeout: Seconds(2),
-            retries: 3,
-            start_period: Seconds(0),
-        }),
+        health_check: checked.then(check),
         ..ContainerDefinition::default()
-    };
-    let port = |host_port| PortMapping {
-        container_port: 80,
-        host_port,
-        protocol: Default::default(),
-        name: None,
-        app_protocol: None,
-        container_port_range: None,
     };
     let checked = rng.chance(600);
     let ports = if rng.chance(500) { vec![port(rng.chance(200).then_some(FIXED_PORT))] } else { Vec::new() };
@@ -371,7 +399,7 @@ fn bare(name: &str) -> ServiceSpec {
 }
 
 /// A commit that changes something, if there is anything to change.
-fn change(rng: &mut Rng, desired: &Desired) -> Option<Change> {
+pub(in crate::sim) fn change(rng: &mut Rng, desired: &Desired) -> Option<Change> {
     let names: Vec<ServiceName> = desired.services.keys().cloned().collect();
     let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
     let service = rng.pick(&names).cloned();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Sickness};
 pub(in crate::sim) use change::SICKNESS;
-pub(in crate::sim) use draw::FIXED_PORT;
+pub(in crate::sim) use draw::{FIXED_PORT, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 
 use crate::model::{desired::Desired, name::HostName, state::Schedulability};
