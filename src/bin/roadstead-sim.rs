@@ -14,7 +14,7 @@ use std::{
 
 use clap::Parser;
 use roadstead::sim::{
-    Broken, Outcome, Predicate, run,
+    Broken, Outcome, Predicate, Tell, run,
     scenario::{Scenario, Shape, draw},
     search::{Named, chain_breaks, crash_points, differs_from_calm, minimise, small_scope},
 };
@@ -104,10 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn tell(scenario: &Scenario) -> ExitCode {
-    let outcome = run(scenario, true);
-    for line in &outcome.trace {
-        println!("{line}");
-    }
+    let outcome = run(scenario, Tell::Print);
     if outcome.broken.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
@@ -189,7 +186,7 @@ fn each(numbers: Range<u64>, jobs: usize, work: impl Fn(u64, &Mutex<Sum>) + Sync
 fn named(what: &str, scenarios: Vec<Named>, jobs: usize) -> bool {
     let (sum, seconds) = each(0..scenarios.len() as u64, jobs, |number, sum| {
         if let Some(named) = scenarios.get(number as usize) {
-            let outcome = run(&named.scenario, false);
+            let outcome = run(&named.scenario, Tell::Nothing);
             sum.lock().unwrap_or_else(PoisonError::into_inner).add(number, outcome);
         }
     });
@@ -210,7 +207,7 @@ fn judged(what: &str, seeds: Range<u64>, jobs: usize, check: impl Fn(u64) -> Res
 
 fn campaign(seeds: Range<u64>, jobs: usize) -> bool {
     let (sum, seconds) = each(seeds, jobs, |seed, sum| {
-        let outcome = run(&draw(seed, Shape::default()), false);
+        let outcome = run(&draw(seed, Shape::default()), Tell::Nothing);
         sum.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
     });
     println!(

@@ -18,3 +18,4 @@ mod trace;
 
 pub use check::{Broken, Predicate};
 pub use run::{End, Outcome, Points, run};
+pub use trace::Tell;

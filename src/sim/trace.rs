@@ -2,16 +2,28 @@
 
 use crate::model::time::Timestamp;
 
-/// A trace; words are kept only when wanted, the hash always.
-#[derive(Clone, Debug, Default)]
+/// What becomes of a trace's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// They are never made.
+    Nothing,
+    /// They are kept.
+    Keep,
+    /// They are printed as they happen.
+    Print,
+}
+
+/// A trace.
+#[derive(Clone, Debug)]
 pub(in crate::sim) struct Trace {
-    lines: Option<Vec<String>>,
+    tell: Tell,
+    lines: Vec<String>,
     hash: u64,
 }
 
 impl Trace {
-    pub(in crate::sim) fn new(keep: bool) -> Self {
-        Self { lines: keep.then(Vec::new), hash: 0xcbf2_9ce4_8422_2325 }
+    pub(in crate::sim) fn new(tell: Tell) -> Self {
+        Self { tell, lines: Vec::new(), hash: 0xcbf2_9ce4_8422_2325 }
     }
 
     /// `marks` go into the hash, and `words` are for people.
@@ -24,8 +36,11 @@ impl Trace {
                 self.mix(u64::from_le_bytes(bytes));
             }
         }
-        if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words()));
+        let line = || format!("{:>9.3} s  {}", (now.0 % 100_000_000) as f64 / 1000.0, words());
+        match self.tell {
+            Tell::Nothing => {}
+            Tell::Keep => self.lines.push(line()),
+            Tell::Print => println!("{}", line()),
         }
     }
 
@@ -38,6 +53,6 @@ impl Trace {
     }
 
     pub(in crate::sim) fn into_lines(self) -> Vec<String> {
-        self.lines.unwrap_or_default()
+        self.lines
     }
 }

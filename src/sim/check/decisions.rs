@@ -21,6 +21,11 @@ impl Checks {
             if let Some(at) = contact.looked_at {
                 self.looked_at.insert(host.clone(), at);
             }
+            if contact.untrusted.is_some() {
+                self.untrusted.insert(host.clone());
+            } else {
+                self.untrusted.remove(host);
+            }
         }
         self.report.clone_from(&plan.report);
         if plan.actions.is_empty() && plan.changes.is_empty() {
@@ -73,15 +78,16 @@ fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
     let is_released = after.fleet.brake.as_ref().is_some_and(|brake| brake.released);
     let lost_at = |host: &HostName| after.hosts.get(host).and_then(|record| record.lost_since);
     let declared = &world.state.desired.hosts;
-    let recent = declared
-        .keys()
-        .filter(|host| lost_at(host).is_some_and(|at| world.now.since_ms(at) < 60_000))
-        .count();
+    let recent = declared.keys().filter(|host| lost_at(host).is_some_and(|at| world.now.since_ms(at) < 60_000)).count();
     let is_new = lost_at(&task.host) == Some(world.now);
     if is_new && !is_released && recent * 2 > declared.len() {
         return broken(
             Predicate::S14,
-            format!("task {} is given up although {recent} of {} hosts were lost within a minute", task.id, declared.len()),
+            format!(
+                "task {} is given up although {recent} of {} hosts were lost within a minute",
+                task.id,
+                declared.len()
+            ),
         );
     }
     Ok(())
@@ -164,8 +170,7 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
             task.service == *name && health::healthy(task, minimum_ms, world.now).is_ok()
         };
         let healthy = world.state.tasks.values().filter(is_healthy).count();
-        let stopped =
-            world.state.tasks.values().filter(is_healthy).filter(|task| voluntary.contains(&task.id)).count();
+        let stopped = world.state.tasks.values().filter(is_healthy).filter(|task| voluntary.contains(&task.id)).count();
         if stopped > 0 && healthy - stopped < floor {
             return broken(
                 Predicate::S3,

@@ -126,6 +126,8 @@ pub(in crate::sim) struct Checks {
     confirmed: BTreeSet<String>,
     /// Hosts whose new identity a person accepted, or of which the database forgot the old one.
     identity_may_change: BTreeSet<HostName>,
+    /// Hosts that the controller does not trust just now.
+    untrusted: BTreeSet<HostName>,
     /// The database was lost at least once: what only it knew is gone.
     database_lost: bool,
 }
@@ -158,6 +160,11 @@ impl Checks {
 
     pub(in crate::sim) fn creates(&self) -> BTreeMap<String, u64> {
         self.creates.iter().map(|(service, count)| (service.to_string(), *count)).collect()
+    }
+
+    /// Hosts that the controller does not trust just now.
+    pub(in crate::sim) fn untrusted(&self) -> Vec<HostName> {
+        self.untrusted.iter().cloned().collect()
     }
 
     /// What waits, in words.

@@ -95,11 +95,7 @@ impl Checks {
                 s1_strangers(host)
             }
             (
-                Request::Create(_)
-                | Request::Start(_)
-                | Request::Stop(_)
-                | Request::Remove { .. }
-                | Request::Pull(_),
+                Request::Create(_) | Request::Start(_) | Request::Stop(_) | Request::Remove { .. } | Request::Pull(_),
                 Ok(_) | Err(_),
             ) => Ok(()),
         }
@@ -111,9 +107,10 @@ impl Checks {
         let Some(definition) = definition else { return Ok(()) };
         let container = definition.container_definitions.iter().find(|one| one.name == claim.container.as_str());
         for dependency in container.into_iter().flat_map(|container| &container.depends_on) {
-            let found = host.ours.iter().find(|(_, other)| {
-                other.task == claim.task && other.container.as_str() == dependency.container_name
-            });
+            let found = host
+                .ours
+                .iter()
+                .find(|(_, other)| other.task == claim.task && other.container.as_str() == dependency.container_name);
             let Some((id, _)) = found else {
                 return broken(
                     Predicate::S20,
@@ -175,9 +172,7 @@ fn s8_stop_was_decided(durable: &State, claim: &Claim, state: Option<ContainerSt
 fn s9_not_wanted_again(durable: &State, task: &TaskId, now: Timestamp) -> Result<(), Broken> {
     let Some(row) = durable.tasks.get(task) else { return Ok(()) };
     let since = row.stopping_at.or(row.stopped_at);
-    if row.desired_status == DesiredStatus::Stopped
-        && since.is_some_and(|at| now.since_ms(at) > LAUNCH_GOES_ON_MS)
-    {
+    if row.desired_status == DesiredStatus::Stopped && since.is_some_and(|at| now.since_ms(at) > LAUNCH_GOES_ON_MS) {
         return broken(Predicate::S9, format!("task {task} was ordered to stop long ago and is started"));
     }
     Ok(())
@@ -191,7 +186,10 @@ fn s4_once(hosts: &BTreeMap<HostName, FakeHost>, claim: &Claim) -> Result<(), Br
         .filter(|other| other.task == claim.task && other.container == claim.container)
         .count();
     if same > 1 {
-        return broken(Predicate::S4, format!("container {} of task {} is there {same} times", claim.container, claim.task));
+        return broken(
+            Predicate::S4,
+            format!("container {} of task {} is there {same} times", claim.container, claim.task),
+        );
     }
     Ok(())
 }
@@ -244,7 +242,11 @@ fn s19_never_two(
             let is_wanted = row.is_some_and(|row| {
                 row.last_status < LastStatus::Stopped && row.stop_code == Some(crate::model::task::StopCode::HostLost)
             });
-            if twin.service == claim.service && twin.slot == claim.slot && twin.essential && state.is_live() && is_wanted
+            if twin.service == claim.service
+                && twin.slot == claim.slot
+                && twin.essential
+                && state.is_live()
+                && is_wanted
             {
                 return broken(
                     Predicate::S19,

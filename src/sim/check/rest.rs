@@ -114,11 +114,7 @@ fn may_wait(
 
 impl Checks {
     /// The fleet is at rest.
-    pub(in crate::sim) fn rested(
-        &self,
-        durable: &State,
-        hosts: &BTreeMap<HostName, FakeHost>,
-    ) -> Result<(), Broken> {
+    pub(in crate::sim) fn rested(&self, durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
         l3_reasons(self)?;
         l6_bounded(durable)?;
         l6_leftovers(durable, hosts)
@@ -127,7 +123,8 @@ impl Checks {
 
 /// Whatever waits says why and until when.
 fn l3_reasons(checks: &Checks) -> Result<(), Broken> {
-    let silent = checks.report.waiting.iter().find(|waiting| waiting.reason.is_empty() || waiting.wakes_when.is_empty());
+    let silent =
+        checks.report.waiting.iter().find(|waiting| waiting.reason.is_empty() || waiting.wakes_when.is_empty());
     match silent {
         Some(waiting) => broken(Predicate::L3, format!("{:?} waits without a reason", waiting.subject)),
         None => Ok(()),
@@ -150,13 +147,17 @@ fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result
     for (name, host) in hosts.iter().filter(|(_, host)| host.reach(Timestamp(u64::MAX)) == Reach::Fine) {
         let mut kept: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
         for (_, claim, state, _) in host.containers() {
-            let is_over = durable.tasks.get(&claim.task).is_none_or(|task| task.desired_status == DesiredStatus::Stopped);
+            let is_over =
+                durable.tasks.get(&claim.task).is_none_or(|task| task.desired_status == DesiredStatus::Stopped);
             if is_over && !state.is_live() {
                 kept.entry(&claim.service).or_default().insert(&claim.task);
             }
         }
         if let Some((service, tasks)) = kept.iter().find(|(_, tasks)| tasks.len() > 1) {
-            return broken(Predicate::L6, format!("{name} keeps the containers of {} ended tasks of {service}", tasks.len()));
+            return broken(
+                Predicate::L6,
+                format!("{name} keeps the containers of {} ended tasks of {service}", tasks.len()),
+            );
         }
     }
     Ok(())

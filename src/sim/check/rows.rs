@@ -97,8 +97,7 @@ impl Ground {
             }
         }
         let most = (before.len() / 5).max(1);
-        let is_confirmed =
-            self.durable.fleet.confirmed.iter().any(|token| self.checks.confirmed.contains(token));
+        let is_confirmed = self.durable.fleet.confirmed.iter().any(|token| self.checks.confirmed.contains(token));
         if removed.len() > most && !is_confirmed {
             return broken(Predicate::S13, format!("one sync removes {} of {} services", removed.len(), before.len()));
         }
@@ -127,12 +126,7 @@ fn s18_forward(was: &Task, task: &Task) -> Result<(), Broken> {
 }
 
 /// A task is over only when the last look did not show it running: its ports and its name are free from then on.
-fn s5_seen_gone(
-    checks: &Checks,
-    hosts: &BTreeMap<HostName, FakeHost>,
-    was: &Task,
-    task: &Task,
-) -> Result<(), Broken> {
+fn s5_seen_gone(checks: &Checks, hosts: &BTreeMap<HostName, FakeHost>, was: &Task, task: &Task) -> Result<(), Broken> {
     if was.last_status == LastStatus::Stopped || task.last_status != LastStatus::Stopped {
         return Ok(());
     }

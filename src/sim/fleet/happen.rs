@@ -133,8 +133,7 @@ impl Ground {
             Happening::KillController { back_after_ms, database, clock_back_ms } => {
                 self.count("controller killed");
                 self.lose(*database);
-                self.ending =
-                    Some(Ending::Killed { back_after_ms: *back_after_ms, clock_back_ms: *clock_back_ms });
+                self.ending = Some(Ending::Killed { back_after_ms: *back_after_ms, clock_back_ms: *clock_back_ms });
             }
             Happening::StopController { back_after_ms } => {
                 self.count("controller stopped");
@@ -192,7 +191,9 @@ impl Ground {
         let running: Vec<_> = host
             .ours
             .keys()
-            .filter_map(|id| Some((id.clone(), host.machine.times(id).0?, host.machine.config(id)?.health_check.is_some())))
+            .filter_map(|id| {
+                Some((id.clone(), host.machine.times(id).0?, host.machine.config(id)?.health_check.is_some()))
+            })
             .filter(|(id, _, checked)| *checked && host.machine.state(id).is_some_and(|state| state.is_live()))
             .collect();
         for (id, began, _) in running {
@@ -211,7 +212,7 @@ impl Ground {
         }
     }
 
-    fn heal_link(&mut self, name: &HostName) {
+    pub(super) fn heal_link(&mut self, name: &HostName) {
         let Some(host) = self.hosts.get_mut(name) else { return };
         (host.there, host.back, host.cut_at) = (true, true, None);
         let held: Vec<_> = std::mem::take(&mut host.held_back);
@@ -301,7 +302,7 @@ impl Ground {
     }
 
     /// Gives a cloned machine an identity of its own again, and has a person accept it.
-    fn un_clone(&mut self, name: &HostName) {
+    pub(in crate::sim) fn un_clone(&mut self, name: &HostName) {
         let twin = self.hosts.get(name).map(|host| host.machine.identity.engine_id.clone());
         let has_twin = self
             .hosts
@@ -310,7 +311,13 @@ impl Ground {
         let number = self.counts.get("machine reinstalled").copied().unwrap_or(0) + 900;
         if has_twin {
             self.count("machine reinstalled");
-            self.on(name, |host, clock| host.reinstall(number, clock));
+            // Nobody installs a machine whose connections last.
+            let now = self.now;
+            self.on(name, |host, clock| {
+                host.reinstall(number, clock);
+                (host.there, host.back, host.cut_at) = (false, false, Some(now));
+            });
+            self.push(now.plus_ms(15_000), Due::LinkMends(name.clone()));
         }
         let known = self.durable.hosts.get(name).and_then(|record| record.identity.as_ref());
         let now = self.hosts.get(name).map(|host| &host.machine.identity.engine_id);

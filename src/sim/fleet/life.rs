@@ -71,8 +71,8 @@ impl Ground {
     fn tell(&mut self, name: &HostName, event: crate::engine::EngineEvent) {
         let number = self.counters.events;
         self.counters.events += 1;
-        let lost = self.mishap(Point::Event(number)) == Some(Mishap::Lost)
-            || self.strikes(self.scenario.rates.lose_event);
+        let lost =
+            self.mishap(Point::Event(number)) == Some(Mishap::Lost) || self.strikes(self.scenario.rates.lose_event);
         self.trace.line(self.now, &["event", name.as_str(), event.id.as_str()], || {
             format!("    {name}: {:?} {}{}", event.action, event.name, if lost { " (nobody is told)" } else { "" })
         });

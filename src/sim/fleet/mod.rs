@@ -21,7 +21,7 @@ use super::{
     check::{Broken, Checks},
     rng::Rng,
     scenario::{Mishap, Point, Scenario},
-    trace::Trace,
+    trace::{Tell, Trace},
 };
 use crate::{
     control::{handle::Command, seams::Clock},
@@ -59,6 +59,8 @@ pub(in crate::sim) enum Due {
     Restarts(HostName),
     /// A connection without packets is given up.
     ConnectionLost(HostName, Timestamp),
+    /// Packets pass again.
+    LinkMends(HostName),
     /// The next of the script.
     Scripted(usize),
     /// The manifests are as they should be again.
@@ -74,9 +76,16 @@ pub(in crate::sim) enum Due {
 /// Why a controller's life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Ending {
-    Killed { back_after_ms: u64, clock_back_ms: u64 },
-    Stopped { back_after_ms: u64 },
-    Stalled { for_ms: u64 },
+    Killed {
+        back_after_ms: u64,
+        clock_back_ms: u64,
+    },
+    Stopped {
+        back_after_ms: u64,
+    },
+    Stalled {
+        for_ms: u64,
+    },
     /// The run is over.
     Over,
 }
@@ -138,7 +147,7 @@ pub(in crate::sim) struct Ground {
 }
 
 impl FakeFleet {
-    pub(in crate::sim) fn new(scenario: Scenario, keep_trace: bool) -> Self {
+    pub(in crate::sim) fn new(scenario: Scenario, tell: Tell) -> Self {
         let wanted = Arc::new(scenario.desired.clone());
         let mut numbers = 0;
         let hosts = wanted.hosts.keys().map(|name| {
@@ -157,7 +166,7 @@ impl FakeFleet {
             counters: Counters::default(),
             checks: Checks::default(),
             broken: None,
-            trace: Trace::new(keep_trace),
+            trace: Trace::new(tell),
             counts: BTreeMap::new(),
             ending: None,
             orders: Vec::new(),
@@ -259,6 +268,7 @@ impl Ground {
             Due::Life(host, id, began, turn) => self.live(&host, &id, began, turn),
             Due::Restarts(host) => self.on(&host, |host, clock| host.machine.settle(clock)),
             Due::ConnectionLost(host, since) => self.connection_lost(&host, since),
+            Due::LinkMends(host) => self.heal_link(&host),
             Due::Scripted(index) => {
                 if let Some(scripted) = self.scenario.script.get(index).cloned()
                     && !self.calm

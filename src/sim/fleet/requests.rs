@@ -70,9 +70,12 @@ impl Ground {
             Request::Pull(_) => (100, 5_000),
         };
         let delay_ms = if slow { self.within(1_000, 40_000) } else { self.within(usual.0, usual.1) };
-        for (word, is) in
-            [("request lost", lost), ("answer lost", lose_answer), ("request late", slow), ("server error", server_error)]
-        {
+        for (word, is) in [
+            ("request lost", lost),
+            ("answer lost", lose_answer),
+            ("request late", slow),
+            ("server error", server_error),
+        ] {
             if is {
                 self.count(word);
             }
@@ -80,14 +83,8 @@ impl Ground {
         if lost {
             self.hosts.entry(host.clone()).and_modify(|host| host.limbo.push(reply));
         } else {
-            let in_flight = InFlight {
-                request,
-                reply: Some(reply),
-                lose_answer,
-                kill_at_answer,
-                server_error,
-                sent_at: self.now,
-            };
+            let in_flight =
+                InFlight { request, reply: Some(reply), lose_answer, kill_at_answer, server_error, sent_at: self.now };
             self.push(self.now.plus_ms(delay_ms), Due::Arrive(host.clone(), Box::new(in_flight)));
         }
         if killed_after {
@@ -156,11 +153,7 @@ impl Ground {
                 host.ours.remove(id);
             }
             (
-                Request::Create(_)
-                | Request::Start(_)
-                | Request::Stop(_)
-                | Request::Remove { .. }
-                | Request::Pull(_),
+                Request::Create(_) | Request::Start(_) | Request::Stop(_) | Request::Remove { .. } | Request::Pull(_),
                 Ok(_) | Err(_),
             ) => {}
         }
@@ -190,10 +183,7 @@ impl Ground {
     }
 }
 
-fn target_state(
-    host: &super::FakeHost,
-    request: &Request,
-) -> Option<crate::model::container::ContainerState> {
+fn target_state(host: &super::FakeHost, request: &Request) -> Option<crate::model::container::ContainerState> {
     match request {
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => host.machine.state(id),
         Request::Create(_) | Request::Pull(_) => None,

@@ -14,6 +14,7 @@ use super::{
     check::{Broken, Predicate},
     fleet::{Ending, FakeFleet, Ground, Link, START},
     scenario::Scenario,
+    trace::Tell,
 };
 use crate::{
     control::{
@@ -76,9 +77,9 @@ pub struct End {
     pub creates: BTreeMap<String, u64>,
 }
 
-/// Runs a scenario; `keep_trace` keeps its words.
-pub fn run(scenario: &Scenario, keep_trace: bool) -> Outcome {
-    let fleet = FakeFleet::new(scenario.clone(), keep_trace);
+/// Runs a scenario.
+pub fn run(scenario: &Scenario, tell: Tell) -> Outcome {
+    let fleet = FakeFleet::new(scenario.clone(), tell);
     let ledger = Arc::new(ledger::FakeLedger::new(fleet.clone(), scenario.with_sqlite));
     let mut clock_back_ms = 0;
     loop {
@@ -229,14 +230,14 @@ async fn ended_by_itself(fleet: &FakeFleet, loops: &mut Loops) {
             let now = ground.now;
             ground.advance(now);
             // Killed while it stops.
-            ground.ending.is_none().then(|| ground.next().map_or(1_000, |at| at.since_ms(now)))
+            (ground.ending.is_none() && ground.broken.is_none())
+                .then(|| ground.next().map_or(1_000, |at| at.since_ms(now)))
         });
         let Some(next) = next else { return };
         tokio::select! {
             biased;
             _ = &mut loops.driver => return,
-            () = fleet.stirred() => {}
-            () = sleep_until(Instant::now() + Duration::from_millis(next)) => {}
+            () = sleep_until(Instant::now() + Duration::from_millis(next.min(50))) => {}
         }
     }
     fleet.ground(|ground| {

@@ -30,6 +30,13 @@ impl Ground {
         if self.durable.fleet.brake.as_ref().is_some_and(|brake| !brake.released) {
             self.orders.push(Command::ReleaseBrake);
         }
+        let reachable = |ground: &Self, host: &_| ground.hosts.get(host).is_some_and(|host| host.there && host.back);
+        for host in self.checks.untrusted().into_iter().filter(|host| reachable(self, host)).collect::<Vec<_>>() {
+            // A person looks into it, and says that all is well.
+            self.un_clone(&host);
+            self.checks.repinned(&host);
+            self.orders.push(Command::Repin { host });
+        }
         let found = at_rest(self);
         let acted = self.checks.acted_since(Timestamp(self.now.0.saturating_sub(LOOK_EVERY_MS)));
         match &found {
@@ -47,10 +54,15 @@ impl Ground {
         if healed_ms > REST_WITHIN_MS {
             let broken = match found {
                 Err(broken) => broken,
-                Ok(()) => Broken::new(Predicate::L1, "it is what it should be, and yet there is always something to do"),
+                Ok(()) => {
+                    Broken::new(Predicate::L1, "it is what it should be, and yet there is always something to do")
+                }
             };
             let waiting = self.checks.waiting();
-            self.breaks(Err(Broken { detail: format!("not at rest: {}; waiting: {waiting}", broken.detail), ..broken }));
+            self.breaks(Err(Broken {
+                detail: format!("not at rest: {}; waiting: {waiting}", broken.detail),
+                ..broken
+            }));
             return;
         }
         self.push(self.now.plus_ms(LOOK_EVERY_MS), Due::Look);

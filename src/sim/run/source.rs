@@ -33,9 +33,9 @@ impl FakeSource {
 #[async_trait]
 impl Source for FakeSource {
     async fn read(&mut self) -> Result<SourceTree, String> {
-        let (folder, version, wanted, through_yaml) = self.0.ground(|ground| {
-            (ground.folder, ground.version, Arc::clone(&ground.wanted), ground.scenario.through_yaml)
-        });
+        let (folder, version, wanted, through_yaml) = self
+            .0
+            .ground(|ground| (ground.folder, ground.version, Arc::clone(&ground.wanted), ground.scenario.through_yaml));
         match folder {
             Folder::Unreadable => Err("/simulated: permission denied".to_owned()),
             Folder::Empty => Ok(SourceTree::from_texts(ROOT, Vec::<(String, String)>::new())),

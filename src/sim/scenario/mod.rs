@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use change::{Change, Sickness};
 pub(in crate::sim) use change::SICKNESS;
+pub use change::{Change, Sickness};
 pub(in crate::sim) use draw::{FIXED_PORT, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 
@@ -71,68 +71,148 @@ pub struct Scripted {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Happening {
     /// Packets to the host, from it, or both are dropped.
-    Cut { host: HostName, there: bool, back: bool },
+    Cut {
+        host: HostName,
+        there: bool,
+        back: bool,
+    },
     /// Packets pass again.
-    Heal { host: HostName },
+    Heal {
+        host: HostName,
+    },
     /// SIGSTOP of the engine: it takes requests and answers none.
-    Hang { host: HostName },
+    Hang {
+        host: HostName,
+    },
     /// The engine goes on, and does what it was asked, in order or not.
-    Resume { host: HostName, shuffled: bool },
+    Resume {
+        host: HostName,
+        shuffled: bool,
+    },
     /// kill -9 of the engine and its start.
-    KillEngine { host: HostName },
+    KillEngine {
+        host: HostName,
+    },
     /// The machine loses power and starts again.
-    Reboot { host: HostName },
+    Reboot {
+        host: HostName,
+    },
     /// The main process ends by itself.
-    Crash { host: HostName, nth: u64 },
+    Crash {
+        host: HostName,
+        nth: u64,
+    },
     /// The kernel kills the main process.
-    OutOfMemory { host: HostName, nth: u64 },
+    OutOfMemory {
+        host: HostName,
+        nth: u64,
+    },
     /// docker kill.
-    Kill { host: HostName, nth: u64 },
+    Kill {
+        host: HostName,
+        nth: u64,
+    },
     /// docker stop.
-    Stop { host: HostName, nth: u64 },
+    Stop {
+        host: HostName,
+        nth: u64,
+    },
     /// docker rm -f.
-    Remove { host: HostName, nth: u64 },
+    Remove {
+        host: HostName,
+        nth: u64,
+    },
     /// docker pause.
-    Pause { host: HostName, nth: u64 },
+    Pause {
+        host: HostName,
+        nth: u64,
+    },
     /// docker unpause, of all.
-    Unpause { host: HostName },
+    Unpause {
+        host: HostName,
+    },
     /// docker rename.
-    Rename { host: HostName, nth: u64 },
+    Rename {
+        host: HostName,
+        nth: u64,
+    },
     /// Somebody's container gets the name of the next one that we create there.
-    Squat { host: HostName },
+    Squat {
+        host: HostName,
+    },
     /// Somebody copies the labels of one of ours to a container of his own.
-    Forge { host: HostName, nth: u64 },
-    DiskFull { host: HostName },
-    DiskFree { host: HostName },
+    Forge {
+        host: HostName,
+        nth: u64,
+    },
+    DiskFull {
+        host: HostName,
+    },
+    DiskFree {
+        host: HostName,
+    },
     /// A process takes the host ports that services have fixed.
-    TakePorts { host: HostName },
-    FreePorts { host: HostName },
+    TakePorts {
+        host: HostName,
+    },
+    FreePorts {
+        host: HostName,
+    },
     /// The machine is installed anew: another identity, no containers.
-    Reinstall { host: HostName },
+    Reinstall {
+        host: HostName,
+    },
     /// The machine now says that it is another one, which also runs.
-    Clone { host: HostName, of: HostName },
+    Clone {
+        host: HostName,
+        of: HostName,
+    },
     /// kill -9 of the controller, which is started again.
-    KillController { back_after_ms: u64, database: Database, clock_back_ms: u64 },
+    KillController {
+        back_after_ms: u64,
+        database: Database,
+        clock_back_ms: u64,
+    },
     /// SIGTERM of the controller, which is started again.
-    StopController { back_after_ms: u64 },
+    StopController {
+        back_after_ms: u64,
+    },
     /// SIGSTOP of the controller for a while.
-    Stall { for_ms: u64 },
+    Stall {
+        for_ms: u64,
+    },
     /// A commit to the manifests.
-    Manifests { change: Change },
+    Manifests {
+        change: Change,
+    },
     /// The manifests' folder cannot be read for a while.
-    Unreadable { for_ms: u64 },
+    Unreadable {
+        for_ms: u64,
+    },
     /// It is there and empty for a while.
-    Empty { for_ms: u64 },
+    Empty {
+        for_ms: u64,
+    },
     /// A service's file has a syntax error for a while.
-    BrokenFile { nth: u64, for_ms: u64 },
+    BrokenFile {
+        nth: u64,
+        for_ms: u64,
+    },
     /// cordon, drain, uncordon.
-    Operator { host: HostName, to: Schedulability },
+    Operator {
+        host: HostName,
+        to: Schedulability,
+    },
     /// A person stops a task.
-    StopTask { nth: u64 },
+    StopTask {
+        nth: u64,
+    },
     /// A person confirms what is held, if anything.
     Confirm,
     /// A person accepts a host's new identity.
-    Repin { host: HostName },
+    Repin {
+        host: HostName,
+    },
 }
 
 /// What a controller finds of its database.

@@ -2,7 +2,7 @@
 //! a bad commit that is reverted must change nothing.
 
 use crate::sim::{
-    Broken, Predicate,
+    Broken, Predicate, Tell,
     rng::Rng,
     run,
     scenario::{Happening, Scenario, Scripted, Shape, draw_change, draw_desired},
@@ -54,13 +54,16 @@ pub fn chain_breaks(seed: u64) -> Result<(), Broken> {
         }
     }
     let alone = Scenario { desired: last, script: Vec::new(), faults_ms: 0, ..plain.clone() };
-    let runs = [run(&plain, false), run(&spoilt, false), run(&alone, false)];
+    let runs = [run(&plain, Tell::Nothing), run(&spoilt, Tell::Nothing), run(&alone, Tell::Nothing)];
     if let Some(broken) = runs.iter().find_map(|outcome| outcome.broken.clone()) {
         return Err(broken);
     }
     let [plain_end, spoilt_end, alone_end] = runs.map(|outcome| outcome.end);
     if plain_end != spoilt_end {
-        return Err(Broken::new(Predicate::S13, format!("bad commits made a difference: {plain_end:?} and {spoilt_end:?}")));
+        return Err(Broken::new(
+            Predicate::S13,
+            format!("bad commits made a difference: {plain_end:?} and {spoilt_end:?}"),
+        ));
     }
     let fitting = |live: &std::collections::BTreeMap<String, _>| {
         live.keys().filter(|service| plain.always_fits(service)).cloned().collect::<Vec<_>>()

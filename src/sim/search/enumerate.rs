@@ -2,17 +2,12 @@
 //! smallest fleet that has them all.
 
 use crate::{
-    model::{
-        name::HostName,
-        spec::service::SchedulingStrategy,
-        state::Schedulability,
-    },
+    model::{name::HostName, spec::service::SchedulingStrategy, state::Schedulability},
     sim::{
-        run,
+        Tell,
         rng::Rng,
-        scenario::{
-            Change, Database, Happening, Mishap, Point, Scenario, Scripted, Sickness, plain_desired,
-        },
+        run,
+        scenario::{Change, Database, Happening, Mishap, Point, Scenario, Scripted, Sickness, plain_desired},
     },
 };
 
@@ -63,7 +58,7 @@ pub fn stories() -> Vec<Named> {
 /// with each of its events lost.
 pub fn crash_points() -> impl Iterator<Item = Named> {
     stories().into_iter().flat_map(|story| {
-        let points = run(&story.scenario, false).points;
+        let points = run(&story.scenario, Tell::Nothing).points;
         let at_steps = [Mishap::KillBefore, Mishap::KillAfter, Mishap::KillAtAnswer, Mishap::Lost, Mishap::AnswerLost];
         let at_commits = [Mishap::KillBefore, Mishap::KillAfter, Mishap::Lost, Mishap::AnswerLost];
         let requests = (0..points.requests).flat_map(move |n| at_steps.map(|mishap| (Point::Request(n), mishap)));
@@ -95,7 +90,10 @@ fn faults() -> Vec<(&'static str, Vec<(u64, Happening)>)> {
         ("docker kill", vec![(0, Happening::Kill { host: host(1), nth: 0 })]),
         ("docker rm -f", vec![(0, Happening::Remove { host: host(0), nth: 1 })]),
         ("docker rename", vec![(0, Happening::Rename { host: host(0), nth: 0 })]),
-        ("docker pause", vec![(0, Happening::Pause { host: host(0), nth: 0 }), (4_000, Happening::Unpause { host: host(0) })]),
+        (
+            "docker pause",
+            vec![(0, Happening::Pause { host: host(0), nth: 0 }), (4_000, Happening::Unpause { host: host(0) })],
+        ),
         ("name taken", vec![(0, Happening::Squat { host: host(0) })]),
         ("labels forged", vec![(0, Happening::Forge { host: host(0), nth: 0 })]),
         ("disk full", vec![(0, Happening::DiskFull { host: host(0) }), (6_000, Happening::DiskFree { host: host(0) })]),
@@ -117,11 +115,10 @@ pub fn small_scope() -> impl Iterator<Item = Named> {
     let times = [5_900_u64, 6_050, 6_400, 7_500];
     let faults = faults();
     let count = faults.len();
-    let changes = [Change::DesiredCount { service: "svc-0".into(), to: 4 }, Change::Image {
-        service: "svc-0".into(),
-        version: 2,
-        sickness: Sickness::None,
-    }];
+    let changes = [
+        Change::DesiredCount { service: "svc-0".into(), to: 4 },
+        Change::Image { service: "svc-0".into(), version: 2, sickness: Sickness::None },
+    ];
     let pairs = (0..count).flat_map(move |one| (one..count).map(move |other| (one, other)));
     pairs.flat_map(move |(one, other)| {
         let (faults, changes) = (faults.clone(), changes.clone());
@@ -129,7 +126,9 @@ pub fn small_scope() -> impl Iterator<Item = Named> {
             let change = changes[(one + other + index) % changes.len()].clone();
             let mut script = vec![Scripted { at_ms: 6_000, what: Happening::Manifests { change } }];
             let mut add = |fault: &(&str, Vec<(u64, Happening)>), from_ms: u64| {
-                script.extend(fault.1.iter().map(|(after_ms, what)| Scripted { at_ms: from_ms + after_ms, what: what.clone() }));
+                script.extend(
+                    fault.1.iter().map(|(after_ms, what)| Scripted { at_ms: from_ms + after_ms, what: what.clone() }),
+                );
             };
             add(&faults[one], at_ms);
             let mut name = format!("{} at {at_ms} ms", faults[one].0);
@@ -172,7 +171,9 @@ impl Scenario {
         let configuration = &manifest.spec.deployment_configuration;
         let fixed = desired.task_definitions.get(service).is_some_and(|definition| {
             let containers = definition.spec.container_definitions.iter();
-            containers.flat_map(|container| &container.port_mappings).any(|port| port.host_port.is_some_and(|port| port != 0))
+            containers
+                .flat_map(|container| &container.port_mappings)
+                .any(|port| port.host_port.is_some_and(|port| port != 0))
         });
         !fixed
             && manifest.spec.scheduling_strategy == SchedulingStrategy::Replica

@@ -1,7 +1,7 @@
 //! A scenario that breaks a predicate → the smallest that we find which breaks the same one.
 
 use crate::sim::{
-    Broken, Predicate, run,
+    Broken, Predicate, Tell, run,
     scenario::{Happening, Rates, Scenario},
 };
 
@@ -16,7 +16,7 @@ struct Search {
 
 impl Search {
     fn still_breaks(&self, scenario: &Scenario) -> bool {
-        run(scenario, false).broken.is_some_and(|broken| broken.predicate == self.predicate)
+        run(scenario, Tell::Nothing).broken.is_some_and(|broken| broken.predicate == self.predicate)
     }
 
     /// Keeps the candidate when it breaks the same predicate.
@@ -129,7 +129,7 @@ impl Search {
 
 /// Makes a broken scenario smaller; gives what the smallest breaks, too. `None` when it breaks nothing.
 pub fn minimise(scenario: &Scenario) -> Option<(Scenario, Broken)> {
-    let broken = run(scenario, false).broken?;
+    let broken = run(scenario, Tell::Nothing).broken?;
     let mut search = Search { predicate: broken.predicate, best: scenario.clone(), runs: 0 };
     loop {
         let mut better = search.shorten_script();
@@ -140,6 +140,6 @@ pub fn minimise(scenario: &Scenario) -> Option<(Scenario, Broken)> {
             break;
         }
     }
-    let broken = run(&search.best, false).broken?;
+    let broken = run(&search.best, Tell::Nothing).broken?;
     Some((search.best, broken))
 }

@@ -8,18 +8,18 @@ pub use chains::{chain, chain_breaks};
 pub use enumerate::{Named, crash_points, small_scope, stories};
 pub use minimise::minimise;
 
-use super::{Broken, End, Predicate, run, scenario::Scenario};
+use super::{Broken, End, Predicate, Tell, run, scenario::Scenario};
 
 /// A run with faults must come to the same end as the same manifests without (the differential check).
 ///
 /// # Errors
 /// What broke in either run, or how their ends differ.
 pub fn differs_from_calm(scenario: &Scenario) -> Result<(), Broken> {
-    let faulty = run(scenario, false);
+    let faulty = run(scenario, Tell::Nothing);
     if let Some(broken) = faulty.broken {
         return Err(broken);
     }
-    let calm = run(&scenario.without_faults(), false);
+    let calm = run(&scenario.without_faults(), Tell::Nothing);
     if let Some(broken) = calm.broken {
         return Err(broken);
     }
