@@ -79,11 +79,15 @@ impl Ground {
             Happening::Pause { host, nth } => self.to_nth("docker pause", host, *nth, |machine, id, clock| {
                 machine.set_paused(id, true, clock);
             }),
-            Happening::Unpause { host } => self.on(host, |host, clock| {
-                for id in host.ours.keys().cloned().collect::<Vec<_>>() {
-                    host.machine.set_paused(&id, false, clock);
-                }
-            }),
+            Happening::Unpause { host } => {
+                self.on(host, |host, clock| {
+                    for id in host.ours.keys().cloned().collect::<Vec<_>>() {
+                        host.machine.set_paused(&id, false, clock);
+                    }
+                });
+                // Checks that a pause held up go on.
+                self.revive(host);
+            }
             Happening::Rename { host, nth } => self.to_nth("docker rename", host, *nth, |machine, id, clock| {
                 machine.rename(id, &format!("renamed-{:.8}", id.as_str().get(8..).unwrap_or_default()), clock);
             }),
