@@ -102,6 +102,7 @@ fn a_shell_on_a_terminal_is_like_being_there() {
 
     let program = env!("CARGO_BIN_EXE_roadstead");
     let mut terminal = Terminal::run(&format!("{program} --endpoint {} exec -it box -- sh", controller.endpoint()));
+    terminal.wait_for("# ");
     // What is typed is shown as well, so an answer must not stand in the question.
     terminal.press("echo ready$((40 + 2))\r");
     terminal.wait_for("ready42");
