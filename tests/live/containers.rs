@@ -42,7 +42,7 @@ fn a_killed_container_that_somebody_starts_again_is_stopped() {
 #[ignore = "needs a lab"]
 fn a_wedged_container_hides_nothing_of_the_others() {
     let lab = Lab::up("wedged");
-    let controller = Controller::start(&lab, &[("web.yaml", &web(6))]);
+    let mut controller = Controller::start(&lab, &[("web.yaml", &web(6))]);
     controller.wait_steady();
     let ours: Vec<(String, String)> = lab.truth_of("host-a").into_iter().map(|(id, (name, _))| (id, name)).collect();
     let [(wedged, _), (killed, name)] = &ours[..] else { panic!("two on host-a: {ours:?}") };
@@ -56,6 +56,11 @@ fn a_wedged_container_hides_nothing_of_the_others() {
         let inspect = ["1", "docker", "-H", &socket, "inspect", wedged];
         Command::new("timeout").args(inspect).stdout(Stdio::null()).status().unwrap().code() == Some(124)
     });
+    // A new controller has to ask for every container's details.
+    controller.stop();
+    controller.launch();
+    until("its host is known", MINUTE, || controller.host_status("host-a") == "ACTIVE");
+    controller.wait_steady();
     lab.docker("host-a", &["kill", killed]);
     let task = name.split('-').nth(3).unwrap().to_owned();
     until("the end of the other is seen", MINUTE, || {
