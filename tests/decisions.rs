@@ -110,7 +110,7 @@ impl Story {
             Verb::Launch { containers } => {
                 for step in containers {
                     self.made += 1;
-                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId(format!("c{}", self.made)));
+                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
                     let claim = Claim::from_labels(&step.config.labels).unwrap();
                     let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
                         id: id.clone(),

@@ -47,6 +47,12 @@ containerd_is_alive() { in_host "$1" sh -c "kill -0 \"\$(cat /run/docker/contain
 # dockerd takes its containerd along when it dies.
 engine_is_gone() { ! engine_is_alive "$1" && ! containerd_is_alive "$1"; }
 
+# sshd_is_at_least MAJOR MINOR: it knows no unknown options. Its client is of the same version.
+sshd_is_at_least() {
+  [[ $(ssh -V 2>&1) =~ OpenSSH_([0-9]+)\.([0-9]+) ]] &&
+    ((BASH_REMATCH[1] > $1 || (BASH_REMATCH[1] == $1 && BASH_REMATCH[2] >= $2)))
+}
+
 # What makes the machine itself: made once, kept over reboots.
 host_prepare() {
   local host=$1 dir
@@ -75,6 +81,8 @@ AllowTcpForwarding yes
 PrintMotd no
 Subsystem sftp internal-sftp
 CONFIG
+  # Tests of refused log-ins must not lock out this machine.
+  if sshd_is_at_least 9 8; then echo "PerSourcePenalties no" >>"$dir/etc/ssh/sshd_config"; fi
   # An own cgroup parent, so that `down` knows which groups are this lab's.
   cat >"$dir/etc/docker/daemon.json" <<CONFIG
 {
@@ -82,6 +90,8 @@ CONFIG
   "live-restore": $LIVE_RESTORE,
   "log-level": "warn",
   "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "features": { "containerd-snapshotter": false },
+  "insecure-registries": ["198.18.0.0/15"],
   "cgroup-parent": "$(host_cgroup "$host")"
 }
 CONFIG

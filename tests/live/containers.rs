@@ -1,6 +1,8 @@
 //! Containers that die, and containers that are not ours.
 
-use crate::support::{Controller, Lab, MINUTE, until, web};
+use std::process::{Command, Stdio};
+
+use crate::support::{Controller, Lab, MINUTE, Service, until, web};
 
 #[test]
 #[ignore = "needs a lab"]
@@ -17,6 +19,64 @@ fn a_killed_container_is_replaced() {
     controller.wait_steady();
     let stopped = controller.cli(&["events"]);
     assert!(stopped.contains("was killed (exit code 137)"), "{stopped}");
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_killed_container_that_somebody_starts_again_is_stopped() {
+    let lab = Lab::up("again");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(3))]);
+    controller.wait_steady();
+    let (id, (name, _)) = lab.truth_of("host-a").into_iter().find(|(_, (_, running))| *running).unwrap();
+    lab.docker("host-a", &["kill", &id]);
+    lab.docker("host-a", &["start", &id]);
+    until("three others run", MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 3 && !running.contains(&name)
+    });
+    controller.wait_steady();
+    assert!(!lab.running(&["host-a"], "web").contains(&name), "it is not wanted again");
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_wedged_container_hides_nothing_of_the_others() {
+    let lab = Lab::up("wedged");
+    let mut controller = Controller::start(&lab, &[("web.yaml", &web(6))]);
+    controller.wait_steady();
+    let ours: Vec<(String, String)> = lab.truth_of("host-a").into_iter().map(|(id, (name, _))| (id, name)).collect();
+    let [(wedged, _), (killed, name)] = &ours[..] else { panic!("two on host-a: {ours:?}") };
+    let shim = format!("$(pgrep -f '[c]ontainerd-shim.*{wedged}')");
+    lab.lab(&["ssh", "host-a", &format!("kill -STOP {shim}")]);
+    // Docker waits for the shim, and with it whoever asks for this container.
+    let socket = format!("unix://{}", lab.folder().join("hosts/host-a/run/docker.sock").display());
+    let kill = Command::new("docker").args(["-H", &socket, "kill", wedged]).stdout(Stdio::null()).spawn();
+    let _kill = Service(kill.unwrap());
+    until("it cannot be inspected", MINUTE, || {
+        let inspect = ["1", "docker", "-H", &socket, "inspect", wedged];
+        Command::new("timeout").args(inspect).stdout(Stdio::null()).status().unwrap().code() == Some(124)
+    });
+    // A new controller has to ask for every container's details.
+    controller.stop();
+    controller.launch();
+    until("its host is known", MINUTE, || controller.host_status("host-a") == "ACTIVE");
+    controller.wait_steady();
+    lab.docker("host-a", &["kill", killed]);
+    let task = name.split('-').nth(3).unwrap().to_owned();
+    until("the end of the other is seen", MINUTE, || {
+        let tasks = controller.cli(&["ps", "--all", "-o", "json"]);
+        let tasks: serde_json::Value = serde_json::from_str(&tasks).unwrap();
+        let now = tasks["items"].as_array().unwrap().iter().find(|now| now["taskId"] == task.as_str());
+        now.is_none_or(|now| now["lastStatus"] == "STOPPED")
+    });
+    until("and it is replaced", MINUTE, || lab.running(&lab.hosts(), "web").len() == 6);
+    assert_eq!(controller.host_status("host-a"), "ACTIVE");
+    lab.lab(&["ssh", "host-a", &format!("kill -CONT {shim}")]);
+    until("set free, it dies and is replaced, too", MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 6 && !lab.truth_of("host-a").get(wedged).is_some_and(|(_, running)| *running)
+    });
+    controller.wait_steady();
 }
 
 #[test]

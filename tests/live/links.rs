@@ -107,3 +107,27 @@ fn a_drained_host_gives_up_its_tasks_after_others_started() {
     controller.cli(&["host", "uncordon", "host-a"]);
     assert_eq!(controller.host_status("host-a"), "ACTIVE");
 }
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_removed_host_is_left_empty_and_its_tasks_run_elsewhere() {
+    let lab = Lab::up("remove");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(6))]);
+    controller.wait_steady();
+    let file = controller.path("manifests/hosts/host-b.yaml");
+    let refused = controller.try_cli(&["host", "remove", "host-b"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && words.contains("host drain host-b"), "{words}");
+    assert!(file.exists(), "it has tasks: nothing was done");
+    controller.cli(&["host", "drain", "host-b"]);
+    until("it is empty", 2 * MINUTE, || {
+        assert!(lab.running(&lab.hosts(), "web").len() >= 6, "never fewer than six");
+        lab.truth_of("host-b").is_empty()
+    });
+    until("it may go", MINUTE, || controller.try_cli(&["host", "remove", "host-b"]).status.success());
+    assert!(!file.exists());
+    until("the controller lets it go", MINUTE, || controller.items("hosts").len() == 2);
+    controller.wait_steady();
+    assert_eq!(lab.running(&["host-a", "host-c"], "web").len(), 6);
+    assert!(lab.truth_of("host-b").is_empty());
+}

@@ -9,5 +9,8 @@ mod containers;
 mod controllers;
 mod engines;
 mod links;
+mod logins;
 mod manifests;
+mod pulls;
+mod shells;
 mod support;

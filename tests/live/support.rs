@@ -52,6 +52,34 @@ impl Lab {
         self.lab(&all)
     }
 
+    /// The lab's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A host's address on the lab's network.
+    pub fn address(&self, host: &str) -> String {
+        let text = fs::read_to_string(self.host_manifests().join(format!("{host}.yaml"))).unwrap();
+        text.lines().find_map(|line| line.trim().strip_prefix("address: ")).unwrap().to_owned()
+    }
+
+    /// A host's public key: `ssh-ed25519 AAAA…`.
+    pub fn host_key(&self, host: &str) -> String {
+        let text = fs::read_to_string(self.folder.join("known_hosts")).unwrap();
+        let address = self.address(host);
+        text.lines().find_map(|line| line.strip_prefix(&address)).unwrap().trim().to_owned()
+    }
+
+    /// Loads an archive as an image onto a host, straight through its socket.
+    pub fn import(&self, host: &str, archive: &Path, name: &str) {
+        let socket = self.folder.join("hosts").join(host).join("run/docker.sock");
+        let mut curl = Command::new("curl");
+        curl.args(["-fsS", "-X", "POST", "-H", "Content-Type: application/x-tar", "--unix-socket"]).arg(socket).arg("--data-binary");
+        curl.arg(format!("@{}", archive.display()));
+        curl.arg(format!("http://engine/images/create?fromSrc=-&repo={name}&tag=1"));
+        run(&mut curl);
+    }
+
     pub fn host_manifests(&self) -> PathBuf {
         self.folder.join("manifests")
     }
@@ -120,15 +148,43 @@ impl Drop for Lab {
     }
 }
 
+/// Runs a command that must succeed; its output.
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A process that ends when it is dropped.
+pub struct Service(pub Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running controller on its own folders; killed when dropped.
 pub struct Controller {
     folder: tempfile::TempDir,
     child: Option<Child>,
+    /// More variables.
+    environment: Vec<(&'static str, PathBuf)>,
+    /// A home folder of its own, also for `ssh`, which asks the account's entry and no variable for it.
+    home: Option<PathBuf>,
 }
 
 impl Controller {
     /// Starts one on the lab's hosts and these manifests (file name, text).
     pub fn start(lab: &Lab, manifests: &[(&str, &str)]) -> Self {
+        let mut controller = Self::new(lab, manifests);
+        controller.launch();
+        controller
+    }
+
+    /// The same, not launched yet.
+    pub fn new(lab: &Lab, manifests: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hosts = folder.path().join("manifests/hosts");
         fs::create_dir_all(&hosts).unwrap();
@@ -136,17 +192,55 @@ impl Controller {
             let path = entry.unwrap().path();
             fs::copy(&path, hosts.join(path.file_name().unwrap())).unwrap();
         }
-        let mut controller = Self { folder, child: None };
+        let controller = Self { folder, child: None, environment: Vec::new(), home: None };
         for (file, text) in manifests {
             controller.write(file, text);
         }
-        controller.launch();
         controller
+    }
+
+    /// Sets a variable from the next launch on.
+    pub fn set(&mut self, variable: &'static str, value: impl Into<PathBuf>) {
+        self.environment.push((variable, value.into()));
+    }
+
+    /// Gives it an empty home folder from the next launch on: what the machine's own account has does not count.
+    pub fn own_home(&mut self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let home = self.path("home");
+        fs::create_dir_all(home.join(".ssh")).unwrap();
+        fs::set_permissions(home.join(".ssh"), fs::Permissions::from_mode(0o700)).unwrap();
+        let accounts = fs::read_to_string("/etc/passwd").unwrap();
+        let accounts: String = accounts
+            .lines()
+            .map(|line| {
+                let mut fields: Vec<&str> = line.split(':').collect();
+                if fields.first() == Some(&"root") {
+                    fields[5] = home.to_str().unwrap();
+                }
+                fields.join(":") + "\n"
+            })
+            .collect();
+        fs::write(home.join("passwd"), accounts).unwrap();
+        self.set("HOME", &home);
+        self.home = Some(home.clone());
+        home
     }
 
     pub fn launch(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
+        let program = env!("CARGO_BIN_EXE_roadstead");
+        let mut command = match &self.home {
+            Some(home) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"", "sh"]);
+                command.arg(home.join("passwd")).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command
+            .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
             .args(["controller", "--manifests"])
             .arg(self.path("manifests"))
             .arg("--data")
@@ -166,7 +260,7 @@ impl Controller {
         self.folder.path().join(name)
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("unix:{}", self.path("socket").display())
     }
 

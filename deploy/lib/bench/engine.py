@@ -8,7 +8,8 @@ import threading
 import time
 from urllib.parse import quote
 
-API = "/v1.41"
+# Without a version the engine takes its own newest.
+API = ""
 CALL_TIMEOUT_S = 60
 
 

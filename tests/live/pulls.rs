@@ -1,0 +1,126 @@
+//! Images that come from a registry, which may be away or not have them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::support::{Controller, Lab, MINUTE, Service, run, until, web};
+
+/// A registry beside the lab's hosts, on this machine's end of their network.
+struct Registry {
+    folder: tempfile::TempDir,
+    address: String,
+    process: Option<Service>,
+}
+
+impl Registry {
+    fn start(lab: &Lab) -> Self {
+        let (network, _) = lab.address("host-a").rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut registry = Self { folder, address: format!("{network}.1:5000"), process: None };
+        let config = format!(
+            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\nhttp: {{ addr: \"{}\" }}\n",
+            registry.folder.path().display(),
+            registry.address
+        );
+        fs::write(registry.folder.path().join("config.yml"), config).unwrap();
+        registry.resume();
+        registry
+    }
+
+    fn resume(&mut self) {
+        let mut command = Command::new(program());
+        command.arg("serve").arg(self.folder.path().join("config.yml"));
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        self.process = Some(Service(process));
+        let url = format!("http://{}/v2/", self.address);
+        until("the registry answers", MINUTE, || {
+            Command::new("curl")
+                .args(["-fsS", "-o", "/dev/null", &url])
+                .stderr(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        });
+    }
+
+    fn stop(&mut self) {
+        self.process = None;
+    }
+
+    fn image(&self, version: u32) -> String {
+        format!("{}/demo:{version}", self.address)
+    }
+
+    /// Puts the demo image there under this version; the host keeps nothing of it under that name.
+    fn push(&self, lab: &Lab, version: u32) {
+        let image = self.image(version);
+        lab.docker("host-a", &["tag", "roadstead/demo:1", &image]);
+        lab.docker("host-a", &["push", "--quiet", &image]);
+        lab.docker("host-a", &["rmi", &image]);
+    }
+}
+
+/// The program of Debian's package, taken out of it: installed, it would start a service of the machine's own.
+fn program() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docker-registry");
+    let program = folder.join("usr/bin/docker-registry");
+    if !program.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let script = "{ apt-get download docker-registry || { apt-get update && apt-get download docker-registry; }; } >&2 \
+            && dpkg-deb -x docker-registry_*.deb . && rm docker-registry_*.deb";
+        run(Command::new("sh").args(["-c", script]).current_dir(folder));
+    }
+    program
+}
+
+/// The service with an image of this version.
+fn from(registry: &Registry, version: u32) -> String {
+    web(3).replace("roadstead/demo:1", &registry.image(version))
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_service_waits_for_its_image_with_a_reason_and_then_goes_on() {
+    let lab = Lab::up("pull");
+    let mut registry = Registry::start(&lab);
+    registry.push(&lab, 1);
+    // Two hosts have nothing of it, so that it is really pulled.
+    for host in ["host-b", "host-c"] {
+        lab.docker(host, &["rmi", "roadstead/demo:1"]);
+    }
+    let controller = Controller::start(&lab, &[("web.yaml", &from(&registry, 1))]);
+    controller.wait_steady();
+    let first = lab.running(&lab.hosts(), "web");
+    assert_eq!(first.len(), 3, "pulled on every host");
+
+    controller.write("web.yaml", &from(&registry, 2));
+    let why = |words: &[&str]| {
+        let story = controller.cli(&["events"]) + &controller.cli(&["why", "web"]);
+        words.iter().all(|word| story.contains(word))
+    };
+    until("the missing image is the reason", MINUTE, || why(&[&registry.image(2), "could not start"]));
+    until("and the next try is announced", MINUTE, || why(&["the next try is delayed"]));
+    assert_eq!(lab.running(&lab.hosts(), "web"), first, "what ran runs on");
+    registry.push(&lab, 2);
+    until("it goes on by itself", 2 * MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 3 && running.is_disjoint(&first)
+    });
+    controller.wait_steady();
+    let second = lab.running(&lab.hosts(), "web");
+
+    registry.push(&lab, 3);
+    registry.stop();
+    controller.write("web.yaml", &from(&registry, 3));
+    until("the registry's silence is the reason", MINUTE, || why(&[&registry.image(3), "connection refused"]));
+    assert_eq!(lab.running(&lab.hosts(), "web"), second, "what ran runs on");
+    registry.resume();
+    until("it goes on by itself", 2 * MINUTE, || {
+        let running = lab.running(&lab.hosts(), "web");
+        running.len() == 3 && running.is_disjoint(&second)
+    });
+    controller.wait_steady();
+}
