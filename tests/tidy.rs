@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("host", &["model"]),
     ("engine", &["model", "host"]),
     ("control", &["model", "manifest", "plan", "store", "host", "engine"]),
-    ("sim", &["model", "plan", "engine", "host", "control"]),
+    ("sim", &["model", "manifest", "plan", "store", "engine", "host", "control"]),
     ("api", &["model", "plan", "store", "engine", "manifest", "control"]),
     ("cli", &["model", "manifest", "plan", "host", "engine", "control", "api"]),
 ];
