@@ -61,22 +61,22 @@ impl Ground {
                 // Those with a policy came up again without an event.
                 self.revive(host);
             }
-            Happening::Crash { host, nth } => self.to_nth("crash", host, *nth, |machine, id, clock| {
+            Happening::Crash { host, nth } => self.strike("crash", host, *nth, |machine, id, clock| {
                 machine.end(id, 1, false, clock);
             }),
-            Happening::OutOfMemory { host, nth } => self.to_nth("out of memory", host, *nth, |machine, id, clock| {
+            Happening::OutOfMemory { host, nth } => self.strike("out of memory", host, *nth, |machine, id, clock| {
                 machine.end(id, 137, true, clock);
             }),
-            Happening::Kill { host, nth } => self.to_nth("docker kill", host, *nth, |machine, id, clock| {
+            Happening::Kill { host, nth } => self.strike("docker kill", host, *nth, |machine, id, clock| {
                 machine.kill(id, clock);
             }),
-            Happening::Stop { host, nth } => self.to_nth("docker stop", host, *nth, |machine, id, clock| {
+            Happening::Stop { host, nth } => self.strike("docker stop", host, *nth, |machine, id, clock| {
                 let _ = machine.apply(&Request::Stop(id.clone()), clock);
             }),
-            Happening::Remove { host, nth } => self.to_nth("docker rm -f", host, *nth, |machine, id, clock| {
+            Happening::Remove { host, nth } => self.strike("docker rm -f", host, *nth, |machine, id, clock| {
                 let _ = machine.apply(&Request::Remove { id: id.clone(), force: true }, clock);
             }),
-            Happening::Pause { host, nth } => self.to_nth("docker pause", host, *nth, |machine, id, clock| {
+            Happening::Pause { host, nth } => self.strike("docker pause", host, *nth, |machine, id, clock| {
                 machine.set_paused(id, true, clock);
             }),
             Happening::Unpause { host } => {
@@ -88,7 +88,7 @@ impl Ground {
                 // Checks that a pause held up go on.
                 self.revive(host);
             }
-            Happening::Rename { host, nth } => self.to_nth("docker rename", host, *nth, |machine, id, clock| {
+            Happening::Rename { host, nth } => self.strike("docker rename", host, *nth, |machine, id, clock| {
                 machine.rename(id, &format!("renamed-{:.8}", id.as_str().get(8..).unwrap_or_default()), clock);
             }),
             Happening::Squat { host } => {
@@ -171,7 +171,7 @@ impl Ground {
         }
     }
 
-    fn to_nth(
+    fn strike(
         &mut self,
         word: &'static str,
         host: &HostName,

@@ -16,7 +16,7 @@ pub use draw::{Shape, draw};
 use crate::model::{desired::Desired, name::HostName, state::Schedulability};
 
 /// One run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Scenario {
     /// Decides what is not written here: how long a request takes, which of them go wrong.
@@ -37,22 +37,6 @@ pub struct Scenario {
     pub through_yaml: bool,
     /// A real database stands beside the one in memory, and both must hold the same.
     pub with_sqlite: bool,
-}
-
-impl Default for Scenario {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            desired: Desired::default(),
-            script: Vec::new(),
-            rates: Rates::default(),
-            mishaps: Vec::new(),
-            faults_ms: 0,
-            broken_for_ever: BTreeSet::new(),
-            through_yaml: false,
-            with_sqlite: false,
-        }
-    }
 }
 
 /// Something that happens at a time.
