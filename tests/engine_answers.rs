@@ -409,7 +409,8 @@ async fn one_container_that_cannot_be_inspected_hides_no_other() {
             Reply::Bytes(answer(200, &body))
         }
     };
-    let replies: [(&str, fn() -> Reply); 3] = [
+    type Unusable = fn() -> Reply;
+    let replies: [(&str, Unusable); 3] = [
         ("silence", || Reply::Silence(Vec::new())),
         ("half an answer", || Reply::Silence(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{".to_vec())),
         ("its own failure", || Reply::Bytes(answer(500, r#"{"message":"layer does not exist"}"#))),

@@ -74,7 +74,9 @@ impl Lab {
     pub fn import(&self, host: &str, archive: &Path, name: &str) {
         let socket = self.folder.join("hosts").join(host).join("run/docker.sock");
         let mut curl = Command::new("curl");
-        curl.args(["-fsS", "-X", "POST", "-H", "Content-Type: application/x-tar", "--unix-socket"]).arg(socket).arg("--data-binary");
+        curl.args(["-fsS", "-X", "POST", "-H", "Content-Type: application/x-tar", "--unix-socket"])
+            .arg(socket)
+            .arg("--data-binary");
         curl.arg(format!("@{}", archive.display()));
         curl.arg(format!("http://engine/images/create?fromSrc=-&repo={name}&tag=1"));
         run(&mut curl);
