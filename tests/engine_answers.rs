@@ -185,13 +185,15 @@ async fn an_unusable_answer_to_a_question_teaches_nothing() {
     let one = format!(r#"{{"Id":"{}","State":"running","Status":"Up 1 second"}}"#, id());
     let four = format!("[{one},{one},{one},{one}]");
     let long_head = format!("HTTP/1.1 200 X\r\nx: {}\r\n", "y".repeat(512 * 1024));
-    let cases: [(&str, Vec<u8>); 9] = [
+    let mounts = format!(r#"[{{"Id":"{}","State":"running","Mounts":[{}{{}}]}}]"#, id(), "{},".repeat(5000));
+    let cases: [(&str, Vec<u8>); 10] = [
         ("truncated JSON", answer(200, r#"[{"Id":"0a"#)),
         ("no JSON", answer(200, "<html>")),
         ("another type", answer(200, r#"{"message":"hello"}"#)),
         ("a path for an id", answer(200, r#"[{"Id":"../../images/x","State":"running"}]"#)),
         ("an unknown state", answer(200, &one.replace("running", "dancing"))),
         ("too many containers", answer(200, &four)),
+        ("objects that grow in memory", answer(200, &mounts)),
         ("no HTTP", b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()),
         ("an endless head", long_head.into_bytes()),
         ("too deep", answer(200, &"[".repeat(100_000))),

@@ -264,7 +264,7 @@ impl Call {
             return EngineError::Unreachable(error);
         }
         if self.exchange.meter().is_some_and(|meter| meter.exceeded()) {
-            return self.malformed(&format!("longer than {} bytes", self.terms.limit_bytes));
+            return self.malformed(&format!("longer than {} bytes, or of too many objects", self.terms.limit_bytes));
         }
         match error {
             Error::DockerResponseServerError { status_code, message } => match &self.image {

@@ -20,6 +20,8 @@ const NAME_MAX_BYTES: usize = 512;
 const MESSAGE_MAX_BYTES: usize = 1024;
 /// Our own label values are far shorter.
 const LABEL_MAX_BYTES: usize = 1024;
+/// Ours are fewer. With any left out the digest is wrong, so that nothing can hide behind the bound.
+const LABELS_MAX: usize = 64;
 
 /// A list entry as far as it goes, and what it shows of changes.
 pub(super) fn from_summary(summary: ContainerSummary, verify: Verify<'_>) -> Result<(ContainerView, Shown), String> {
@@ -121,10 +123,10 @@ fn own_name(names: Vec<String>) -> String {
 }
 
 fn our_labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
-    labels
-        .into_iter()
-        .filter(|(label, value)| label.starts_with(PREFIX) && label.len() + value.len() <= LABEL_MAX_BYTES)
-        .collect()
+    let ours =
+        |(label, value): &(String, String)| label.starts_with(PREFIX) && label.len() + value.len() <= LABEL_MAX_BYTES;
+    let all: BTreeMap<String, String> = labels.into_iter().filter(ours).collect();
+    all.into_iter().take(LABELS_MAX).collect()
 }
 
 fn host_ports(map: &PortMap) -> Vec<PortBinding> {
@@ -227,6 +229,11 @@ mod tests {
         ];
         from_summary(summary(&labels), &verify).expect("a view");
         assert_eq!(*seen.lock().expect("no panic"), ["dev.roadstead.task"]);
+        let names: Vec<String> = (0..100).map(|number| format!("dev.roadstead.{number:03}")).collect();
+        let many: Vec<(&str, String)> = names.iter().map(|name| (name.as_str(), String::new())).collect();
+        seen.lock().expect("no panic").clear();
+        from_summary(summary(&many), &verify).expect("a view");
+        assert_eq!(*seen.lock().expect("no panic"), names[..LABELS_MAX]);
     }
 
     #[test]

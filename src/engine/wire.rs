@@ -29,6 +29,8 @@ pub(super) type Request = http::Request<Body>;
 const IDLE_MAX: usize = 8;
 /// Docker's answers have about ten header lines.
 const HEADER_MAX_BYTES: usize = 64 * 1024;
+/// An answer's bytes per JSON object, at least, on average: `{}` alone takes hundreds of bytes of memory once it is read.
+const BYTES_PER_OBJECT: u64 = 64;
 
 /// The way to one engine.
 pub(super) struct Wire {
@@ -86,6 +88,10 @@ impl Wire {
                 None => self.connect(lane).await.map_err(WireError::NotSent)?,
             };
             connection.meter.allow(limit_bytes);
+            match lane {
+                Lane::Calls => connection.meter.allow_objects(limit_bytes / BYTES_PER_OBJECT),
+                Lane::Streams | Lane::Bulk => {}
+            }
             sent.store(true, Ordering::SeqCst);
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, connection)),
@@ -151,13 +157,19 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>) {
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     remaining_bytes: AtomicU64,
+    remaining_objects: AtomicU64,
     exceeded: AtomicBool,
 }
 
 impl Meter {
-    /// From now on `bytes` may come.
+    /// From now on `bytes` may come, of whatever sort.
     pub(super) fn allow(&self, bytes: u64) {
         self.remaining_bytes.store(bytes, Ordering::SeqCst);
+        self.allow_objects(u64::MAX);
+    }
+
+    fn allow_objects(&self, objects: u64) {
+        self.remaining_objects.store(objects, Ordering::SeqCst);
     }
 
     /// Whether more came than was allowed. The connection is dead then.
@@ -165,15 +177,17 @@ impl Meter {
         self.exceeded.load(Ordering::SeqCst)
     }
 
-    fn spend(&self, bytes: u64) -> io::Result<()> {
-        let spent = |remaining: u64| remaining.checked_sub(bytes);
-        match self.remaining_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                self.exceeded.store(true, Ordering::SeqCst);
-                Err(io::Error::other("the answer is too long"))
-            }
+    fn spend(&self, read: &[u8]) -> io::Result<()> {
+        let objects = read.iter().filter(|byte| **byte == b'{').count();
+        let take = |from: &AtomicU64, some: usize| {
+            from.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |remaining| remaining.checked_sub(some as u64))
+                .is_ok()
+        };
+        if take(&self.remaining_bytes, read.len()) && take(&self.remaining_objects, objects) {
+            return Ok(());
         }
+        self.exceeded.store(true, Ordering::SeqCst);
+        Err(io::Error::other("the answer is too long"))
     }
 }
 
@@ -186,8 +200,7 @@ impl AsyncRead for MeteredIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let read = buf.filled().len().saturating_sub(before);
-        Poll::Ready(self.meter.spend(read as u64))
+        Poll::Ready(self.meter.spend(buf.filled().get(before..).unwrap_or_default()))
     }
 }
 

@@ -24,7 +24,7 @@ pub fn compose(text: &str, limits: &Limits) -> Composed {
     let mut composer = Composer {
         limits,
         anchors: BTreeMap::new(),
-        nodes: 0,
+        cost: Cost::default(),
         aliases: 0,
         stack: Vec::new(),
         out: Composed::default(),
@@ -119,10 +119,37 @@ fn span_of(range: Range) -> Span {
     }
 }
 
+/// Values and the bytes of their texts, aliases counted in full.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    text_bytes: usize,
+}
+
+impl Cost {
+    fn of(text: &str) -> Self {
+        Self { nodes: 1, text_bytes: text.len() }
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_add(more.nodes),
+            text_bytes: self.text_bytes.saturating_add(more.text_bytes),
+        }
+    }
+
+    fn minus(self, less: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_sub(less.nodes),
+            text_bytes: self.text_bytes.saturating_sub(less.text_bytes),
+        }
+    }
+}
+
 /// A value under an anchor, and what it costs to repeat it.
 struct Anchored {
     node: Node,
-    nodes: usize,
+    cost: Cost,
     depth: usize,
 }
 
@@ -130,8 +157,8 @@ struct Anchored {
 struct Open {
     span: Span,
     anchor: usize,
-    /// Nodes counted before it was opened.
-    nodes_before: usize,
+    /// Counted before it was opened.
+    cost_before: Cost,
     /// Depth of what it holds.
     depth: usize,
     value: Value,
@@ -144,7 +171,7 @@ struct Open {
 struct Composer<'a> {
     limits: &'a Limits,
     anchors: BTreeMap<usize, Anchored>,
-    nodes: usize,
+    cost: Cost,
     aliases: usize,
     stack: Vec<Open>,
     out: Composed,
@@ -159,7 +186,8 @@ impl Composer<'_> {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.count(1, span)?;
+                let cost = Cost::of(&text);
+                self.count(cost, span)?;
                 let mut style = match style {
                     ScalarStyle::Plain => Style::Plain,
                     ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
@@ -169,7 +197,7 @@ impl Composer<'_> {
                     style = Style::Quoted;
                 }
                 let node = Node { span, value: Value::Scalar { text: text.into_owned(), style } };
-                self.anchor(anchor, &node, 1, 0)?;
+                self.anchor(anchor, &node, cost, 0)?;
                 self.add(node, 0)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -187,7 +215,7 @@ impl Composer<'_> {
                     value: open.value,
                 };
                 merge(&mut node)?;
-                self.anchor(open.anchor, &node, self.nodes.saturating_sub(open.nodes_before), open.depth)?;
+                self.anchor(open.anchor, &node, self.cost.minus(open.cost_before), open.depth)?;
                 self.add(node, open.depth)
             }
             Event::Alias(anchor) => {
@@ -199,30 +227,34 @@ impl Composer<'_> {
                 let Some(anchored) = self.anchors.get(&anchor) else {
                     return Err(Finding::error("alias", span, "an alias inside the value that it stands for").into());
                 };
-                let (mut node, nodes, depth) = (anchored.node.clone(), anchored.nodes, anchored.depth);
-                self.count(nodes, span)?;
+                let (mut node, cost, depth) = (anchored.node.clone(), anchored.cost, anchored.depth);
+                self.count(cost, span)?;
                 node.span = span;
                 self.add(node, depth)
             }
         }
     }
 
-    fn count(&mut self, nodes: usize, span: Span) -> Result<(), Box<Finding>> {
-        self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > self.limits.nodes {
-            let message = format!("more than {} values in one file, aliases counted in full", self.limits.nodes);
-            return Err(Finding::error("too-large", span, message).help("split it into several files").into());
-        }
-        Ok(())
+    fn count(&mut self, cost: Cost, span: Span) -> Result<(), Box<Finding>> {
+        self.cost = self.cost.plus(cost);
+        let Limits { nodes, text_bytes, .. } = self.limits;
+        let message = if self.cost.nodes > *nodes {
+            format!("more than {nodes} values in one file, aliases counted in full")
+        } else if self.cost.text_bytes > *text_bytes {
+            format!("more than {text_bytes} bytes of text in one file, aliases counted in full")
+        } else {
+            return Ok(());
+        };
+        Err(Finding::error("too-large", span, message).help("split it into several files").into())
     }
 
     fn open(&mut self, span: Span, anchor: usize, value: Value) -> Result<(), Box<Finding>> {
-        let nodes_before = self.nodes;
-        self.count(1, span)?;
+        let cost_before = self.cost;
+        self.count(Cost::of(""), span)?;
         if self.stack.len() >= self.limits.depth {
             return Err(self.too_deep(span).into());
         }
-        self.stack.push(Open { span, anchor, nodes_before, depth: 1, value, keys: BTreeMap::new(), key: None });
+        self.stack.push(Open { span, anchor, cost_before, depth: 1, value, keys: BTreeMap::new(), key: None });
         Ok(())
     }
 
@@ -231,11 +263,11 @@ impl Composer<'_> {
     }
 
     /// Keeps a copy for aliases, which counts like any other: an anchor on every level is a bomb, too.
-    fn anchor(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) -> Result<(), Box<Finding>> {
+    fn anchor(&mut self, anchor: usize, node: &Node, cost: Cost, depth: usize) -> Result<(), Box<Finding>> {
         // 0 is "no anchor".
         if anchor != 0 {
-            self.count(nodes, node.word())?;
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, depth });
+            self.count(cost, node.word())?;
+            self.anchors.insert(anchor, Anchored { node: node.clone(), cost, depth });
         }
         Ok(())
     }
@@ -330,6 +362,8 @@ mod tests {
         for (text, code) in [
             (format!("{anchors}{}", "x,".repeat(5_000)) + &"]".repeat(50), "more than 100000 values"),
             (format!("a: &a b\nc:\n{aliases}"), "more than 1000 aliases"),
+            (format!("- &a {}\n{}", "x".repeat(100_000), "- *a\n".repeat(100)), "more than 4194304 bytes of text"),
+            (format!("- &a {}\n{}", "x".repeat(100_000), "- *a\n".repeat(30)), ""),
             ("&a {b: *a}\n".to_string(), "alias"),
             ("x,".repeat(100_000), ""),
         ] {

@@ -16,6 +16,9 @@ use crate::model::{
 /// Kinds of the contract that this version knows by name only.
 const LATER_KINDS: &[&str] = &["Subnet", "SecurityGroup", "TargetGroup", "LoadBalancer", "Secret", "ScheduledTask"];
 
+/// Of a host's label and of its value (ECS: attributes).
+const MAX_LABEL_CHARS: usize = 128;
+
 /// What ECS prints in a task definition and does not read.
 const READ_ONLY: &[&str] = &[
     "taskDefinitionArn",
@@ -168,6 +171,11 @@ fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Findi
     })?;
     let metadata: Metadata = decode(&metadata_node.value)?;
     let name_span = metadata_node.value.locate(super::node::at!["name"]);
+    if kind == Kind::Host
+        && let Some(finding) = long_label(&metadata, &metadata_node.value)
+    {
+        return Err(finding.into());
+    }
     let node = match take(&mut root, "spec") {
         Some(spec) if !spec.value.is_null() => spec.value,
         Some(_) | None if kind == Kind::Cluster => Node::empty_map(whole),
@@ -205,6 +213,16 @@ fn bad_name(kind: Kind, name: &str, span: Span) -> Option<Finding> {
             Some(if is_label(fixed) { finding.help(format!("{rule}: {}", quote(fixed))) } else { finding.help(rule) })
         }
     }
+}
+
+/// A host's label is an ECS attribute, and as long at most: patterns of placement are run over it.
+fn long_label(metadata: &Metadata, node: &Node) -> Option<Finding> {
+    let too_long = |text: &str| text.chars().count() > MAX_LABEL_CHARS;
+    let (label, _) = metadata.labels.iter().find(|(label, value)| too_long(label) || too_long(value))?;
+    let span = node.locate(super::node::at!["labels", label.as_str()]);
+    Some(Finding::error("label-too-long", span, format!("the label {} is too long", quote(label))).help(format!(
+        "a host's label and its value have {MAX_LABEL_CHARS} characters at most; `annotations` take any text"
+    )))
 }
 
 /// The rule for families, in words.

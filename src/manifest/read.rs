@@ -28,6 +28,8 @@ pub struct Limits {
     pub depth: usize,
     /// Values in one file, aliases counted in full.
     pub nodes: usize,
+    /// Bytes of all texts in one file, aliases counted in full.
+    pub text_bytes: usize,
     /// Aliases in one file.
     pub aliases: usize,
 }
@@ -41,6 +43,7 @@ impl Default for Limits {
             total_bytes: 64 << 20,
             depth: 64,
             nodes: 100_000,
+            text_bytes: 4 << 20,
             aliases: 1_000,
         }
     }

@@ -2,7 +2,6 @@
 
 mod cases;
 mod good;
-mod properties;
 mod stays;
 mod walk;
 

@@ -17,7 +17,7 @@ pub use service::service;
 pub use task::{host_ports, task_definition};
 
 use super::{
-    node::{Span, Step},
+    node::{Span, Step, at},
     report::{Scope, quote},
     suggest::did_you_mean,
 };
@@ -25,6 +25,9 @@ use crate::model::spec::service::{PlacementConstraint, PlacementConstraintType};
 
 /// The planner's parser of placement expressions: `Err` is the offset of what is wrong, in bytes, and what was expected.
 pub type CheckExpression = fn(&str) -> Result<(), (usize, String)>;
+
+/// Of a service or a task definition (ECS: ten for a task).
+const MAX_CONSTRAINTS: usize = 10;
 
 /// A path with further steps.
 fn join<'a>(path: &[Step<'a>], more: &[Step<'a>]) -> Vec<Step<'a>> {
@@ -58,6 +61,11 @@ fn constraints(
     of_service: bool,
     check_expression: CheckExpression,
 ) {
+    if constraints.len() > MAX_CONSTRAINTS {
+        let message = format!("{} placement constraints, {MAX_CONSTRAINTS} are the most", constraints.len());
+        scope.error(at!["placementConstraints", MAX_CONSTRAINTS], "placement", message).label("the eleventh");
+        return;
+    }
     for (index, constraint) in constraints.iter().enumerate() {
         let base = [Step::Key("placementConstraints"), Step::Index(index)];
         let expression_path = join(&base, &[Step::Key("expression")]);

@@ -16,7 +16,7 @@ const MAX_PATTERN_SIZE: usize = 64 * 1024;
 /// Reads an expression.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
     if text.len() > MAX_LENGTH {
-        return Err(error(MAX_LENGTH, format!("longer than {MAX_LENGTH} bytes")));
+        return Err(error(text.floor_char_boundary(MAX_LENGTH), format!("longer than {MAX_LENGTH} bytes")));
     }
     let mut parser = Parser { lexer: Lexer::new(text) };
     let expr = parser.or(0)?;

@@ -162,5 +162,7 @@ fn length_and_depth_are_limited() {
     assert!(parse(&format!("{}attribute:a exists", "not ".repeat(query::MAX_DEPTH + 1))).is_err());
     let long = |length: usize| format!("{:length$}", "attribute:a exists");
     assert!(parse(&long(query::MAX_LENGTH)).is_ok());
-    assert!(parse(&long(query::MAX_LENGTH + 1)).is_err());
+    assert_eq!(parse(&long(query::MAX_LENGTH + 1)).unwrap_err().offset, query::MAX_LENGTH);
+    let halved = format!("a{}", "é".repeat(query::MAX_LENGTH / 2));
+    assert_eq!(parse(&halved).unwrap_err().offset, query::MAX_LENGTH - 1, "not inside a character");
 }
