@@ -43,7 +43,7 @@ impl Story {
             desired.hosts.insert(host.into(), manifest(spec, &[("availability-zone", host)]));
         }
         let definition: TaskDefinitionSpec = serde_json::from_value(definition).unwrap();
-        desired.task_definitions.insert("web".into(), manifest(definition, &[]));
+        desired.task_definitions.insert("web".into(), manifest(definition.into(), &[]));
         let service: ServiceSpec = serde_json::from_value(service).unwrap();
         desired.services.insert("web".into(), manifest(service, &[]));
         let now = Timestamp(1_700_000_000_000);
@@ -312,7 +312,13 @@ fn a_dead_host_does_not_keep_a_deployment_from_completing() {
         let plan = story.decide(1_000, &["a"]);
         plan.actions.iter().for_each(|action| story.obey(action));
     }
-    story.desired.task_definitions.get_mut("web").unwrap().spec.container_definitions[0].image = "demo:2".into();
+    story
+        .desired
+        .task_definitions
+        .get_mut("web")
+        .unwrap()
+        .spec
+        .edit(|spec| spec.container_definitions[0].image = "demo:2".into());
     story.tell();
     story.settle(&["a"]);
     let record = &story.core.world().state.services["web"];

@@ -20,6 +20,7 @@ use super::{
     together::{Declared, Kept, Tables, settle},
 };
 use crate::model::{
+    definition::Definition,
     desired::{Desired, Manifest},
     diagnostic::{Diagnostic, Severity},
     spec::{Kind, Metadata, ServiceSpec, TaskDefinitionSpec, service::TaskDefinitionRef},
@@ -246,7 +247,11 @@ impl Clerk<'_> {
                 let family = family_of(&spec, &name);
                 let span = if spec.family.is_some() { node.locate(at!["family"]) } else { name_span };
                 let good = self.first(Kind::TaskDefinition, family.as_str(), file, span) && good;
-                self.tables.task_definitions.put(family, good, declared(file, metadata, line, node, *spec));
+                self.tables.task_definitions.put(
+                    family,
+                    good,
+                    declared(file, metadata, line, node, Definition::new(*spec)),
+                );
             }
             Spec::Service(spec) => {
                 let mut spec = *spec;
@@ -321,7 +326,7 @@ impl Clerk<'_> {
                 let manifest =
                     Metadata { name: family.to_string(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
                 self.tables.inline.insert(metadata.name.as_str().into(), family.clone());
-                self.tables.task_definitions.put(family, good, declared(file, manifest, line, node, spec));
+                self.tables.task_definitions.put(family, good, declared(file, manifest, line, node, spec.into()));
             }
         }
         good

@@ -14,10 +14,11 @@ use super::{
     suggest::did_you_mean,
 };
 use crate::model::{
+    definition::Definition,
     desired::{Desired, Manifest},
     name::{ClusterName, Family, HostName, ServiceName},
     spec::{
-        ClusterSpec, HostSpec, Kind, ServiceSpec, TaskDefinitionSpec,
+        ClusterSpec, HostSpec, Kind, ServiceSpec,
         cluster::DEFAULT_CLUSTER,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
@@ -87,7 +88,7 @@ pub struct Tables {
     /// By name.
     pub hosts: Table<HostName, HostSpec>,
     /// By family.
-    pub task_definitions: Table<Family, TaskDefinitionSpec>,
+    pub task_definitions: Table<Family, Definition>,
     /// By name; task definitions are named.
     pub services: Table<ServiceName, ServiceSpec>,
     /// Families written inside services: a service and its own task definition take effect together or not at all.

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    definition::Definition,
     name::{ClusterName, Family, HostName, ServiceName},
-    spec::{ClusterSpec, HostSpec, ServiceSpec, TaskDefinitionSpec, cluster::DEFAULT_CLUSTER},
+    spec::{
+        ClusterSpec, HostSpec, ServiceSpec,
+        cluster::{DEFAULT_CLUSTER, HostLoss},
+    },
 };
 
 /// One manifest and where it stands.
@@ -36,7 +40,7 @@ pub struct Desired {
     /// Hosts by name.
     pub hosts: BTreeMap<HostName, Manifest<HostSpec>>,
     /// Task definitions by family, those written inside services included.
-    pub task_definitions: BTreeMap<Family, Manifest<TaskDefinitionSpec>>,
+    pub task_definitions: BTreeMap<Family, Manifest<Definition>>,
     /// Services by name; `task_definition` is always [`super::spec::service::TaskDefinitionRef::Named`] here.
     pub services: BTreeMap<ServiceName, Manifest<ServiceSpec>>,
 }
@@ -53,6 +57,12 @@ impl Desired {
     /// A cluster's settings; the defaults when it has no manifest.
     pub fn cluster(&self, name: &ClusterName) -> ClusterSpec {
         self.clusters.get(name).map(|manifest| manifest.spec.clone()).unwrap_or_default()
+    }
+
+    /// How long a host may be silent: as its cluster says.
+    pub fn host_loss(&self, host: &HostName) -> HostLoss {
+        let cluster = self.hosts.get(host).and_then(|manifest| self.clusters.get(&manifest.spec.cluster));
+        cluster.map(|manifest| manifest.spec.host_loss).unwrap_or_default()
     }
 
     /// Whether a cluster may be named.

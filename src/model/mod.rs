@@ -3,6 +3,7 @@
 pub mod action;
 pub mod container;
 pub mod decision;
+pub mod definition;
 pub mod desired;
 pub mod diagnostic;
 pub mod name;

@@ -164,10 +164,68 @@ pub struct Task {
     pub restarts: Vec<Timestamp>,
 }
 
+/// What is given of a task when it is decided, or found.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// See [`Task::id`].
+    pub id: TaskId,
+    /// See [`Task::cluster`].
+    pub cluster: ClusterName,
+    /// See [`Task::service`].
+    pub service: ServiceName,
+    /// See [`Task::slot`].
+    pub slot: u32,
+    /// See [`Task::revision`].
+    pub revision: RevisionId,
+    /// See [`Task::host`].
+    pub host: HostName,
+    /// See [`Task::launch_type`].
+    pub launch_type: LaunchType,
+    /// See [`Task::cpu`].
+    pub cpu: u32,
+    /// See [`Task::memory`].
+    pub memory: u32,
+    /// See [`Task::containers`].
+    pub containers: BTreeMap<ContainerName, TaskContainer>,
+    /// See [`Task::epoch`].
+    pub epoch: u64,
+    /// See [`Task::created_at`].
+    pub created_at: Timestamp,
+}
+
 /// How many restart times a task keeps.
 pub const MAX_RESTARTS_KEPT: usize = 8;
 
 impl Task {
+    /// A task that is wanted and of which nothing was ordered yet.
+    pub fn new(given: NewTask) -> Self {
+        Self {
+            id: given.id,
+            cluster: given.cluster,
+            service: given.service,
+            slot: given.slot,
+            revision: given.revision,
+            host: given.host,
+            launch_type: given.launch_type,
+            cpu: given.cpu,
+            memory: given.memory,
+            desired_status: DesiredStatus::Running,
+            last_status: LastStatus::Provisioning,
+            health_status: HealthStatus::Unknown,
+            launch: Launch::NotIssued,
+            containers: given.containers,
+            epoch: given.epoch,
+            created_at: given.created_at,
+            started_at: None,
+            healthy_at: None,
+            stopping_at: None,
+            stopped_at: None,
+            stop_code: None,
+            stopped_reason: None,
+            restarts: Vec::new(),
+        }
+    }
+
     /// Whether it counts against its service's ceiling: it runs, or may.
     pub fn is_live(&self) -> bool {
         self.last_status < LastStatus::Deprovisioning

@@ -2,81 +2,107 @@
 //!
 //! Rules: "Daemon scheduling strategy", ECS developer guide. A daemon is replaced in place: the old task ends first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::{
-    name::{HostName, TaskId},
-    task::{StopCode, Task},
+    spec::service::SchedulingStrategy,
+    task::StopCode,
     world::{HostStatus, Subject},
 };
 
 use super::{
-    draft::Draft,
+    draft::{Draft, HostNo, TaskNo},
+    place,
     replica::{bounds, crash_loop_words, crash_loops, is_unhealthy, unhealthy_words},
     service::{self, Subjected},
+    throttle,
 };
 
-pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
-    let eligible: BTreeSet<HostName> = service::eligible_hosts(draft, service).into_iter().collect();
-    let bounds = bounds(eligible.len(), &service.spec.deployment_configuration, 0, 100);
-    let mut by_host: BTreeMap<HostName, Vec<TaskId>> = BTreeMap::new();
-    for task in service.wanted(draft) {
-        by_host.entry(task.host.clone()).or_default().push(task.id.clone());
+/// By host, whether a daemon belongs there.
+struct Eligible(Vec<bool>);
+
+impl Eligible {
+    fn of(draft: &mut Draft<'_>, service: &Subjected<'_>) -> Self {
+        let mut hosts = vec![false; draft.hosts.len()];
+        place::eligible_hosts(draft, service).into_iter().for_each(|host| hosts[host] = true);
+        Self(hosts)
     }
-    let healthy = service.wanted(draft).into_iter().filter(|task| service.healthy(draft, task)).count();
+
+    fn count(&self) -> usize {
+        self.0.iter().filter(|eligible| **eligible).count()
+    }
+}
+
+/// Whether reconciling would find nothing to do: exactly one task, and a good one, on every matching host, and none
+/// elsewhere. `false` is always right, and only slower.
+pub(super) fn is_steady(draft: &mut Draft<'_>, service: &Subjected<'_>) -> bool {
+    let all_kept = service.live.iter().all(|no| draft.tasks.traits(*no).kept);
+    if !all_kept || !service::is_settled(&draft.services[service.no]) {
+        return false;
+    }
+    let mut missing = Eligible::of(draft, service);
+    let takes_place = |no: &TaskNo| draft.tasks.host(*no).is_some_and(|host| std::mem::take(&mut missing.0[host]));
+    service.live.iter().all(takes_place) && missing.count() == 0
+}
+
+pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
+    let eligible = Eligible::of(draft, service);
+    let bounds = bounds(eligible.count(), &service.spec.deployment_configuration, 0, 100);
+    let mut by_host: BTreeMap<HostNo, Vec<TaskNo>> = BTreeMap::new();
+    for (no, _) in service.wanted(draft) {
+        if let Some(host) = draft.tasks.host(no) {
+            by_host.entry(host).or_default().push(no);
+        }
+    }
+    let healthy = service.wanted(draft).filter(|(no, _)| service.healthy(draft, *no)).count();
     let mut budget = healthy.saturating_sub(bounds.floor);
 
-    for (host, mut tasks) in by_host.clone() {
+    for (host, mut tasks) in by_host {
         // Of several on one host the newest of the wanted revision stays.
-        tasks.sort_by_key(|id| draft.task(id).map(|task| (task.revision == service.target, task.created_at)));
+        tasks.sort_by_key(|no| (draft.task(*no).revision == service.target, draft.task(*no).created_at));
         let Some(kept) = tasks.pop() else { continue };
-        for id in tasks {
-            end(draft, &id, StopCode::ServiceSchedulerInitiated, "one daemon task a host is enough");
+        for no in tasks {
+            end(draft, no, StopCode::ServiceSchedulerInitiated, "one daemon task a host is enough");
         }
-        let Some((code, reason)) = reason_to_end(draft, service, &host, &kept, &eligible) else { continue };
-        let was_healthy = draft.task(&kept).is_some_and(|task| service.healthy(draft, task));
-        if was_healthy && budget == 0 && code == StopCode::ServiceSchedulerInitiated && eligible.contains(&host) {
-            draft.waiting(
-                Subject::Task(kept),
-                format!("{reason}: it stays while the floor is {}", bounds.floor),
-                "another task is healthy",
-                None,
-            );
+        let Some((code, reason)) = reason_to_end(draft, service, host, kept, &eligible) else { continue };
+        let was_healthy = service.healthy(draft, kept);
+        if was_healthy && budget == 0 && code == StopCode::ServiceSchedulerInitiated && eligible.0[host] {
+            let subject = Subject::Task(draft.task(kept).id.clone());
+            let reason = format!("{reason}: it stays while the floor is {}", bounds.floor);
+            draft.waiting(subject, reason, "another task is healthy", None);
             continue;
         }
         budget = budget.saturating_sub(usize::from(was_healthy));
-        end(draft, &kept, code, &reason);
+        end(draft, kept, code, &reason);
     }
 
     start_missing(draft, service, &eligible);
 }
 
-fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &BTreeSet<HostName>) {
-    let occupied: BTreeSet<HostName> = service
-        .live
-        .iter()
-        .filter_map(|id| draft.task(id))
-        .filter(|task| task.is_live())
-        .map(|task| task.host.clone())
-        .collect();
-    let missing: Vec<&HostName> = eligible
-        .iter()
-        .filter(|host| !occupied.contains(*host) && draft.statuses.get(*host) == Some(&HostStatus::Active))
-        .collect();
+fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &Eligible) {
+    let mut free = eligible.0.clone();
+    for no in service.live.iter().filter(|no| draft.task(**no).is_live()) {
+        if let Some(host) = draft.tasks.host(*no) {
+            free[host] = false;
+        }
+    }
+    let missing: Vec<HostNo> =
+        (0..free.len()).filter(|host| free[*host] && draft.hosts[*host].status == HostStatus::Active).collect();
     if missing.is_empty() {
         return;
     }
     if let Some(at) = service.throttled_until(draft) {
-        let failures = draft.service(service.name).consecutive_failures;
         let reason = format!(
-            "{} tasks are missing, but {failures} in a row failed to start: the next try is delayed",
-            missing.len()
+            "{} tasks are missing, but {} in a row failed to start: the next try is delayed",
+            missing.len(),
+            service.failures(draft)
         );
         draft.waiting(Subject::Service(service.name.clone()), reason, format!("{at}, or a new revision"), Some(at));
         return;
     }
     for host in missing {
-        if let Err(unplaceable) = service::start(draft, service, 0, Some(host), "one task on every matching host") {
+        let host = draft.hosts[host].name;
+        if let Err(unplaceable) = place::start(draft, service, 0, Some(host), "one task on every matching host") {
             let reason = format!("no daemon task on {host}: {unplaceable}");
             draft.waiting(Subject::Service(service.name.clone()), reason, format!("host {host} has room"), None);
         }
@@ -86,59 +112,54 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &BTre
 fn reason_to_end(
     draft: &mut Draft<'_>,
     service: &Subjected<'_>,
-    host: &HostName,
-    id: &TaskId,
-    eligible: &BTreeSet<HostName>,
+    host_no: HostNo,
+    no: TaskNo,
+    eligible: &Eligible,
 ) -> Option<(StopCode, String)> {
-    let unhealthy = is_unhealthy(draft, service, id);
-    let task: Task = draft.task(id)?.clone();
-    let status = draft.statuses.get(host).copied()?;
+    let unhealthy = is_unhealthy(draft, service, no);
+    let host = &draft.hosts[host_no];
+    let (name, status, heard) = (host.name, host.status, host.heard);
     if matches!(status, HostStatus::Suspect | HostStatus::Lost | HostStatus::Untrusted) || draft.braked() {
         return None;
     }
     if status == HostStatus::Draining {
         // Daemon tasks stop last.
-        let others = draft.tasks().any(|other| other.host == *host && other.is_live() && !is_daemon(draft, other));
-        return (!others).then(|| (StopCode::TerminationNotice, format!("host {host} is being drained")));
+        return (!holds_replicas(draft, host_no))
+            .then(|| (StopCode::TerminationNotice, format!("host {name} is being drained")));
     }
-    if crash_loops(draft, &task) {
-        let now = draft.now();
-        service::change_record(draft, service.name, |record| {
-            super::throttle::note_failure(record, host, now);
-            super::deployment::count_failure(record, &task.revision);
-        });
-        return Some((StopCode::EssentialContainerExited, crash_loop_words(&task)));
+    if crash_loops(draft, draft.task(no)) {
+        throttle::count_start_failure(draft, no);
+        return Some((StopCode::EssentialContainerExited, crash_loop_words(draft.task(no))));
     }
     // A host that takes no new tasks just now, or was not looked at yet, does match all the same.
-    if !eligible.contains(host) && status == HostStatus::Active && draft.heard.contains(host) {
-        return Some((StopCode::ServiceSchedulerInitiated, format!("host {host} no longer matches {}", service.name)));
+    if !eligible.0[host_no] && status == HostStatus::Active && heard {
+        return Some((StopCode::ServiceSchedulerInitiated, format!("host {name} no longer matches {}", service.name)));
     }
     // On a cordoned host nothing could take its place.
     if status == HostStatus::Cordoned {
         return None;
     }
-    if task.revision != service.target {
-        return Some((StopCode::ServiceSchedulerInitiated, format!("{} replaces {}", service.target, task.revision)));
+    let revision = &draft.task(no).revision;
+    if *revision != service.target {
+        return Some((StopCode::ServiceSchedulerInitiated, format!("{} replaces {revision}", service.target)));
     }
     if unhealthy {
-        super::replica::note_sick_start(draft, &task);
+        throttle::count_sick_start(draft, no);
     }
-    unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(&task)))
+    unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(draft.task(no))))
 }
 
-fn is_daemon(draft: &Draft<'_>, task: &Task) -> bool {
-    use crate::model::spec::service::SchedulingStrategy;
-    draft
-        .world
-        .state
-        .desired
-        .services
-        .get(&task.service)
-        .is_some_and(|manifest| manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon)
+/// Whether live tasks of services other than daemons are on a host.
+fn holds_replicas(draft: &Draft<'_>, host: HostNo) -> bool {
+    let is_daemon = |no| {
+        let service = draft.tasks.service(no).map(|service| draft.services[service].manifest);
+        service.is_some_and(|manifest| manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon)
+    };
+    draft.tasks.with(|traits| traits.live).any(|(no, _)| draft.tasks.host(no) == Some(host) && !is_daemon(no))
 }
 
-fn end(draft: &mut Draft<'_>, id: &TaskId, code: StopCode, reason: &str) {
+fn end(draft: &mut Draft<'_>, no: TaskNo, code: StopCode, reason: &str) {
     if !draft.braked() {
-        service::stop(draft, id, code, reason);
+        service::stop(draft, no, code, reason);
     }
 }

@@ -3,53 +3,71 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    name::{ServiceName, TaskId},
+    name::{HostName, ServiceName, TaskId},
     state::{Change, Schedulability},
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
 };
 
-use super::{draft::Draft, orders};
+use super::{
+    draft::{Draft, TaskNo},
+    orders,
+};
 
-/// Containers of a failed task stay this long, for their logs …
+/// Containers of a failed task stay this long, for their logs; of one service on one host only those of the newest.
 const KEEP_FAILED_MS: u64 = 10 * 60_000;
-/// … and of one service on one host only the newest.
-const KEEP_FAILED_PER_HOST: usize = 1;
 /// An ended task stays in the list this long: it also tells a late container of it from an unknown one (S9).
 const KEEP_STOPPED_MS: u64 = 60 * 60_000;
 /// At most this many ended tasks per service stay.
 const KEEP_STOPPED_PER_SERVICE: usize = 100;
 
-/// Whether the containers of a failed task have been kept long enough.
-pub(super) fn keep_is_over(draft: &mut Draft<'_>, task: &Task) -> bool {
+/// The newest failed task that keeps its containers, by service and host, with when it was ordered to stop.
+pub(super) struct Kept(BTreeMap<(ServiceName, HostName), (Option<Timestamp>, TaskId)>);
+
+impl Kept {
+    fn of(draft: &Draft<'_>) -> Self {
+        let mut newest = BTreeMap::new();
+        for task in draft.tasks.iter().filter(|task| orders::keeps_containers(task)) {
+            let of_task = (task.stopping_at, task.id.clone());
+            let kept = newest.entry((task.service.clone(), task.host.clone())).or_insert_with(|| of_task.clone());
+            *kept = of_task.max(kept.clone());
+        }
+        Self(newest)
+    }
+
+    fn is_newest(&self, task: &Task) -> bool {
+        let kept = self.0.get(&(task.service.clone(), task.host.clone()));
+        kept.is_none_or(|(_, id)| *id == task.id)
+    }
+}
+
+/// Whether the containers of a failed task have been kept long enough. `kept` is found when it is first needed.
+pub(super) fn keep_is_over(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<Kept>) -> bool {
+    let task = draft.task(no);
     let since = task.stopped_at.or(task.stopping_at).unwrap_or(task.created_at);
     let until = since.plus_ms(KEEP_FAILED_MS);
-    let newer = draft
-        .tasks()
-        .filter(|other| other.service == task.service && other.host == task.host && orders::keeps_containers(other))
-        .filter(|other| (other.stopping_at, &other.id) > (task.stopping_at, &task.id))
-        .count();
-    if newer >= KEEP_FAILED_PER_HOST || until <= draft.now() {
+    let is_newest = kept.get_or_insert_with(|| Kept::of(draft)).is_newest(task);
+    if !is_newest || until <= draft.now() {
         return true;
     }
     draft.wake_at(until);
     false
 }
 
-/// Forgets ended tasks, and services and hosts that are neither declared nor used.
+/// Forgets ended tasks, revisions that nothing needs, and services and hosts that are neither declared nor used.
 pub(super) fn forget(draft: &mut Draft<'_>) {
-    let world = draft.world;
-    let declared = &world.state.desired;
     strand_tasks_of_undeclared_hosts(draft);
+    forget_tasks(draft);
+    forget_records(draft);
+}
+
+fn forget_tasks(draft: &mut Draft<'_>) {
+    let world = draft.world;
     let mut ended: BTreeMap<&ServiceName, Vec<(Option<Timestamp>, TaskId)>> = BTreeMap::new();
-    for task in world.state.tasks.values() {
-        if task.last_status == LastStatus::Stopped
-            && task.containers.values().all(|container| container.runtime_id.is_none())
-        {
-            ended.entry(&task.service).or_default().push((task.stopped_at, task.id.clone()));
-        }
+    for (_, task) in draft.tasks.with(|traits| traits.over) {
+        ended.entry(&task.service).or_default().push((task.stopped_at, task.id.clone()));
     }
-    let mut forgotten = Vec::new();
+    let (mut forgotten, mut next) = (Vec::new(), None);
     for tasks in ended.values_mut() {
         tasks.sort();
         let surplus = tasks.len().saturating_sub(KEEP_STOPPED_PER_SERVICE);
@@ -58,23 +76,26 @@ pub(super) fn forget(draft: &mut Draft<'_>) {
             if index < surplus || until <= world.now {
                 forgotten.push(id.clone());
             } else {
-                draft.wake_at(until);
+                next = next.into_iter().chain([until]).min();
                 break;
             }
         }
     }
-    for id in forgotten {
-        draft.forget_task(id);
-    }
-    for name in world.state.services.keys().filter(|name| !declared.services.contains_key(*name)) {
-        if !draft.tasks().any(|task| task.service == *name && task.last_status != LastStatus::Stopped) {
+    forgotten.into_iter().for_each(|id| draft.forget_task(id));
+    next.into_iter().for_each(|at| draft.wake_at(at));
+}
+
+fn forget_records(draft: &mut Draft<'_>) {
+    let state = &draft.world.state;
+    for name in state.services.keys().filter(|name| draft.service_no(name).is_none()).collect::<Vec<_>>() {
+        if !draft.tasks.iter().any(|task| task.service == *name && task.last_status != LastStatus::Stopped) {
             draft.remove(Change::ServiceRemoved(name.clone()));
         }
     }
-    for (name, record) in world.state.hosts.iter().filter(|(name, _)| !declared.hosts.contains_key(*name)) {
+    for (name, record) in state.hosts.iter().filter(|(name, _)| draft.host_no(name).is_none()).collect::<Vec<_>>() {
         // A host that comes back under its name is as new; only an operator's word would be lost with its record.
         if record.schedulability == Schedulability::Active
-            || !draft.tasks().any(|task| task.host == *name && task.is_live())
+            || !draft.tasks.iter().any(|task| task.host == *name && task.is_live())
         {
             draft.remove(Change::HostRemoved(name.clone()));
         }
@@ -83,21 +104,16 @@ pub(super) fn forget(draft: &mut Draft<'_>) {
 
 /// A host that is no longer declared cannot be reached any more: its tasks are over for us.
 fn strand_tasks_of_undeclared_hosts(draft: &mut Draft<'_>) {
-    let world = draft.world;
-    let stranded: Vec<TaskId> = draft
-        .tasks()
-        .filter(|task| !world.state.desired.hosts.contains_key(&task.host))
-        .filter(|task| {
-            task.last_status != LastStatus::Stopped || task.containers.values().any(|row| row.runtime_id.is_some())
-        })
-        .map(|task| task.id.clone())
-        .collect();
-    for id in stranded {
-        draft.change_task(&id, |task| {
+    let now = draft.now();
+    for no in draft.tasks.numbers() {
+        if draft.tasks.host(no).is_some() || draft.tasks.traits(no).over {
+            continue;
+        }
+        draft.tasks.change(no, |task| {
             let reason = format!("host {} is no longer declared; its containers were left as they are", task.host);
-            task.order_stop(world.now, StopCode::TerminationNotice, reason);
+            task.order_stop(now, StopCode::TerminationNotice, reason);
             task.advance(LastStatus::Stopped);
-            task.stopped_at.get_or_insert(world.now);
+            task.stopped_at.get_or_insert(now);
             for container in task.containers.values_mut() {
                 container.runtime_id = None;
             }

@@ -13,6 +13,7 @@ pub mod health;
 mod hosts;
 mod launch;
 mod orders;
+mod place;
 pub mod placement;
 mod replica;
 pub mod revision;
@@ -38,6 +39,8 @@ pub fn plan(world: &World) -> Plan {
         return draft.finish();
     }
     revision::number(&mut draft);
+    draft.read_tasks(service::is_kept);
+    hosts::give_up_lost_tasks(&mut draft);
     service::reconcile(&mut draft);
     orders::issue(&mut draft);
     gc::forget(&mut draft);

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
-    name::TaskId,
     spec::service::DeploymentConfiguration,
     task::{LastStatus, StopCode, Task},
     world::{HostStatus, Subject},
 };
 
 use super::{
-    draft::Draft,
-    health,
+    draft::{Draft, TaskNo},
+    health, place,
     service::{self, Subjected},
+    throttle,
 };
 
 /// Fewest healthy and most live tasks.
@@ -94,8 +94,8 @@ pub(super) fn crash_loops(draft: &Draft<'_>, task: &Task) -> bool {
 }
 
 /// Whether a task is unhealthy for good: failing checks are overlooked within the grace period.
-pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId) -> bool {
-    let Some(task) = draft.task(id) else { return false };
+pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
     if task.health_status != HealthStatus::Unhealthy || task.last_status != LastStatus::Running {
         return false;
     }
@@ -108,16 +108,21 @@ pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &
 pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let desired = service.spec.desired_count as usize;
     let bounds = bounds(desired, &service.spec.deployment_configuration, 100, 200);
-    let wanted: Vec<TaskId> = service.wanted(draft).into_iter().map(|task| task.id.clone()).collect();
 
-    let mut keepers: Vec<TaskId> = Vec::new();
-    let mut replaced: Vec<(TaskId, Replace)> = Vec::new();
-    for id in wanted {
-        match reason_to_replace(draft, service, &id) {
+    let mut keepers: Vec<TaskNo> = Vec::new();
+    let mut replaced: Vec<(TaskNo, Replace)> = Vec::new();
+    for no in service.live.iter().copied() {
+        if !draft.task(no).is_wanted() {
+            continue;
+        }
+        match reason_to_replace(draft, service, no) {
             // A crash loop is over at once: what it does is not service.
-            Some(why @ Replace::CrashLoop) => end_crash_loop(draft, service, &id, why),
-            Some(why) => replaced.push((id, why)),
-            None => keepers.push(id),
+            Some(why @ Replace::CrashLoop) => {
+                throttle::count_start_failure(draft, no);
+                service::stop(draft, no, why.code(), &why.words(service, draft.task(no)));
+            }
+            Some(why) => replaced.push((no, why)),
+            None => keepers.push(no),
         }
     }
 
@@ -137,30 +142,20 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     scale_in(draft, service, bounds, desired, &keepers);
 }
 
-fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId) -> Option<Replace> {
-    let unhealthy = is_unhealthy(draft, service, id);
-    let task = draft.task(id)?;
+fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> Option<Replace> {
+    let unhealthy = is_unhealthy(draft, service, no);
+    let task = draft.task(no);
     if crash_loops(draft, task) {
         Some(Replace::CrashLoop)
     } else if task.revision != service.target || task.cluster != service.spec.cluster {
         Some(Replace::Outdated)
-    } else if draft.statuses.get(&task.host) == Some(&HostStatus::Draining) {
+    } else if draft.host_status(no) == Some(HostStatus::Draining) {
         Some(Replace::Draining)
     } else if unhealthy {
         Some(Replace::Unhealthy)
     } else {
         None
     }
-}
-
-fn end_crash_loop(draft: &mut Draft<'_>, service: &Subjected<'_>, id: &TaskId, why: Replace) {
-    let Some(task) = draft.task(id).cloned() else { return };
-    service::stop(draft, id, why.code(), &why.words(service, &task));
-    let now = draft.now();
-    service::change_record(draft, service.name, |record| {
-        super::throttle::note_failure(record, &task.host, now);
-        super::deployment::count_failure(record, &task.revision);
-    });
 }
 
 /// Starts what is missing, as far as the ceiling and the throttle allow; returns how many.
@@ -189,14 +184,14 @@ fn start_missing(
         return (0, false);
     }
     if let Some(at) = service.throttled_until(draft) {
-        let failures = draft.service(service.name).consecutive_failures;
+        let failures = service.failures(draft);
         let reason =
             format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
         return (0, false);
     }
     let mut slots = free_slots(draft, service);
-    let failed_before = draft.service(service.name).consecutive_failures > 0;
+    let failed_before = service.failures(draft) > 0;
     // After failures one task at a time tries whether it is better now.
     let allowed = if failed_before { 1 } else { allowed };
     if failed_before && is_trying(draft, service) {
@@ -207,7 +202,7 @@ fn start_missing(
     for started in 0..allowed {
         let slot = slots.next().unwrap_or(u32::MAX);
         let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
-        if let Err(unplaceable) = service::start(draft, service, slot, None, &reason) {
+        if let Err(unplaceable) = place::start(draft, service, slot, None, &reason) {
             let still = missing - started;
             draft.waiting(
                 subject(),
@@ -237,21 +232,9 @@ fn start_missing(
 /// Whether a task of the target is on its way and was never healthy yet.
 fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
     service.placed_now(draft) > 0
-        || service.wanted(draft).iter().any(|task| {
-            task.revision == service.target && task.healthy_at.is_none() && draft.heard.contains(&task.host)
-        })
-}
-
-/// Counts a task that is given up as unhealthy before it was ever healthy: it failed to start.
-pub(super) fn note_sick_start(draft: &mut Draft<'_>, task: &Task) {
-    if task.healthy_at.is_some() {
-        return;
-    }
-    let now = draft.now();
-    service::change_record(draft, &task.service, |record| {
-        super::throttle::note_failure(record, &task.host, now);
-        super::deployment::count_failure(record, &task.revision);
-    });
+        || service
+            .wanted(draft)
+            .any(|(no, task)| task.revision == service.target && task.healthy_at.is_none() && draft.is_heard(no))
 }
 
 /// Why what is missing cannot be started.
@@ -264,13 +247,8 @@ enum Blocked {
 
 /// Slot numbers that no live task of the service has, ascending.
 fn free_slots(draft: &Draft<'_>, service: &Subjected<'_>) -> impl Iterator<Item = u32> + use<> {
-    let taken: BTreeSet<u32> = service
-        .live
-        .iter()
-        .filter_map(|id| draft.task(id))
-        .filter(|task| task.is_live())
-        .map(|task| task.slot)
-        .collect();
+    let live = service.live.iter().map(|no| draft.task(*no)).filter(|task| task.is_live());
+    let taken: BTreeSet<u32> = live.map(|task| task.slot).collect();
     (1..u32::MAX).filter(move |slot| !taken.contains(slot))
 }
 
@@ -300,13 +278,15 @@ fn stop_replaced(
     service: &Subjected<'_>,
     bounds: Bounds,
     desired: usize,
-    keepers: &[TaskId],
-    replaced: &[(TaskId, Replace)],
+    keepers: &[TaskNo],
+    replaced: &[(TaskNo, Replace)],
     blocked: Blocked,
 ) {
-    let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
-    let healthy_keepers = keepers.iter().filter(|id| is_healthy(draft, id)).count();
-    let healthy_replaced = replaced.iter().filter(|(id, _)| is_healthy(draft, id)).count();
+    if replaced.is_empty() {
+        return;
+    }
+    let healthy_keepers = keepers.iter().filter(|no| service.healthy(draft, **no)).count();
+    let healthy_replaced = replaced.iter().filter(|(no, _)| service.healthy(draft, *no)).count();
     let mut budget = Budget { healthy: healthy_keepers + healthy_replaced, floor: bounds.floor };
     // Start-first where the ceiling allows it: a task goes only when a healthy one took its place, unless none can be
     // started before it went.
@@ -314,60 +294,47 @@ fn stop_replaced(
     let ceiling_blocks = blocked == Blocked::ByCeiling && service.counted_live(draft) >= bounds.ceiling;
     // A sick task may hold the very room, or the port, that its replacement needs; one at a time.
     let mut makes_room = blocked == Blocked::NoRoom;
-    for (id, why) in replaced {
-        let Some(task) = draft.task(id).cloned() else { continue };
+    for (no, why) in replaced.iter().copied() {
+        let task = draft.task(no);
         let never_ran = task.last_status < LastStatus::Running;
         let place_filled = places_filled > 0 || ceiling_blocks;
-        let may_go = if service.serves(draft, &task) {
-            (place_filled || bounds.floor < desired) && budget.spend(service.healthy(draft, &task))
+        let may_go = if service.serves(draft, no) {
+            (place_filled || bounds.floor < desired) && budget.spend(service.healthy(draft, no))
         } else {
             never_ran || place_filled || std::mem::take(&mut makes_room)
         };
+        let words = why.words(service, task);
         if !may_go {
-            let reason = format!(
-                "{}: it stays until a healthy task takes its place (floor {})",
-                why.words(service, &task),
-                bounds.floor
-            );
-            draft.waiting(Subject::Task(id.clone()), reason, "a new task is healthy", None);
+            let subject = Subject::Task(task.id.clone());
+            let reason = format!("{words}: it stays until a healthy task takes its place (floor {})", bounds.floor);
+            draft.waiting(subject, reason, "a new task is healthy", None);
             continue;
         }
         places_filled = places_filled.saturating_sub(1);
-        if *why == Replace::Unhealthy {
-            note_sick_start(draft, &task);
+        if why == Replace::Unhealthy {
+            throttle::count_sick_start(draft, no);
         }
-        service::stop(draft, id, why.code(), &why.words(service, &task));
+        service::stop(draft, no, why.code(), &words);
     }
 }
 
 /// Stops what is beyond the desired count, by ECS's rule of choice.
-fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desired: usize, keepers: &[TaskId]) {
+fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desired: usize, keepers: &[TaskNo]) {
     let surplus = keepers.len().saturating_sub(desired);
     if surplus == 0 {
         return;
     }
-    let is_healthy = |draft: &Draft<'_>, id: &TaskId| draft.task(id).is_some_and(|task| service.healthy(draft, task));
-    let healthy_all = keepers.iter().filter(|id| is_healthy(draft, id)).count();
+    let healthy_all = keepers.iter().filter(|no| service.healthy(draft, **no)).count();
     let mut budget = Budget { healthy: healthy_all, floor: bounds.floor };
-    let chosen = service::choose_scale_in(draft, service, keepers, surplus);
-    for id in chosen {
-        let serves = draft.task(&id).is_some_and(|task| service.serves(draft, task));
-        let counted = is_healthy(draft, &id);
-        if serves && !budget.spend(counted) {
-            draft.waiting(
-                Subject::Task(id),
-                format!("it is one too many, but the floor is {}", bounds.floor),
-                "another task is healthy",
-                None,
-            );
+    for no in place::choose_scale_in(draft, service, keepers, surplus) {
+        if service.serves(draft, no) && !budget.spend(service.healthy(draft, no)) {
+            let subject = Subject::Task(draft.task(no).id.clone());
+            let reason = format!("it is one too many, but the floor is {}", bounds.floor);
+            draft.waiting(subject, reason, "another task is healthy", None);
             continue;
         }
-        service::stop(
-            draft,
-            &id,
-            StopCode::ServiceSchedulerInitiated,
-            &format!("{} wants only {desired} tasks", service.name),
-        );
+        let reason = format!("{} wants only {desired} tasks", service.name);
+        service::stop(draft, no, StopCode::ServiceSchedulerInitiated, &reason);
     }
 }
 

@@ -2,50 +2,41 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-
 use crate::model::{
     name::{Family, RevisionId},
-    spec::{
-        TaskDefinitionSpec,
-        service::{ServiceSpec, TaskDefinitionRef},
-    },
+    spec::service::{ServiceSpec, TaskDefinitionRef},
     state::{Revision, State},
     world::Subject,
 };
 
 use super::draft::Draft;
 
-/// SHA-256 over the canonical content, hex.
-pub fn content_hash(spec: &TaskDefinitionSpec) -> String {
-    // The canonical form is the struct's own JSON: field order is fixed, maps are ordered.
-    let text = serde_json::to_vec(spec).unwrap_or_default();
-    digest::digest(&digest::SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Gives new content a number, and content to revisions known only by their hash.
+/// Gives new content a number, content to revisions known only by their hash, and every service its target.
 pub(super) fn number(draft: &mut Draft<'_>) {
     let world = draft.world;
     for (family, manifest) in &world.state.desired.task_definitions {
-        let hash = content_hash(&manifest.spec);
+        let (hash, spec) = (manifest.spec.hash(), manifest.spec.spec());
         let known = world.state.revisions.get(family);
         let latest = known.and_then(|revisions| revisions.values().next_back());
         match latest {
             Some(latest) if latest.hash == hash && latest.spec.is_some() => {}
             Some(latest) if latest.hash == hash => {
-                draft.put_revision(Revision { spec: Some(Arc::new(manifest.spec.clone())), ..latest.clone() });
+                draft.put_revision(Revision { spec: Some(Arc::clone(spec)), ..latest.clone() });
             }
             Some(_) | None => {
                 let number = latest.map_or(0, |latest| latest.id.number) + 1;
                 let id = RevisionId { family: family.clone(), number };
                 draft.put_revision(Revision {
                     id: id.clone(),
-                    hash,
-                    spec: Some(Arc::new(manifest.spec.clone())),
+                    hash: hash.to_owned(),
+                    spec: Some(Arc::clone(spec)),
                     created_at: draft.now(),
                 });
             }
         }
+    }
+    for no in 0..draft.services.len() {
+        draft.services[no].target = Some(wanted(draft, &draft.services[no].manifest.spec));
     }
 }
 
@@ -53,27 +44,22 @@ pub(super) fn number(draft: &mut Draft<'_>) {
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub(super) fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
+fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
     let TaskDefinitionRef::Named(name) = &spec.task_definition else {
         return Err("its task definition was not resolved".to_owned());
     };
-    if let Ok(id) = name.parse::<RevisionId>() {
+    if name.contains(':')
+        && let Ok(id) = name.parse::<RevisionId>()
+    {
         return match draft.revision(&id) {
             Some(revision) if revision.spec.is_some() => Ok(id),
             Some(_) => Err(format!("the content of {id} was lost with the database; name a newer revision")),
             None => Err(format!("there is no revision {id}")),
         };
     }
-    let family = Family::from(name.as_str());
-    let manifest = draft
-        .world
-        .state
-        .desired
-        .task_definitions
-        .get(&family)
-        .ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
-    let hash = content_hash(&manifest.spec);
-    draft.newest_with_hash(&family, &hash).ok_or_else(|| format!("{name} has no revision yet"))
+    let declared = draft.world.state.desired.task_definitions.get_key_value(name.as_str());
+    let (family, manifest) = declared.ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
+    draft.newest_with_hash(family, manifest.spec.hash()).ok_or_else(|| format!("{name} has no revision yet"))
 }
 
 /// The revision of a family with this content, whatever its number; the newest of them.

@@ -3,11 +3,12 @@
 //! Rule: "Service throttle logic", ECS developer guide.
 
 use crate::model::{
-    name::HostName,
-    state::{MAX_FAILURES_KEPT, ServiceRecord},
+    state::{Deployment, MAX_FAILURES_KEPT, ServiceRecord},
     task::Task,
     time::Timestamp,
 };
+
+use super::draft::{Draft, TaskNo};
 
 /// The longest pause between two starts.
 const MAX_DELAY_MS: u64 = 15 * 60_000;
@@ -27,16 +28,46 @@ pub(super) fn failed_early(task: &Task, now: Timestamp) -> bool {
     task.healthy_at.is_none_or(|healthy_at| now.since_ms(healthy_at) < EARLY_END_MS)
 }
 
-/// Counts a failed start.
-pub(super) fn note_failure(record: &mut ServiceRecord, host: &HostName, now: Timestamp) {
+/// Counts a start that failed: of the service, and of the deployment that it belongs to.
+pub(super) fn count_failure(record: &mut ServiceRecord, task: &Task, now: Timestamp) {
     // What failed together counts once: ten tasks of one killed host are not ten attempts.
     if record.failures.last().is_none_or(|(at, _)| *at != now) {
         record.consecutive_failures = record.consecutive_failures.saturating_add(1);
     }
     record.not_before = Some(now.plus_ms(delay_ms(record.consecutive_failures)));
-    record.failures.push((now, host.clone()));
+    record.failures.push((now, task.host.clone()));
     let surplus = record.failures.len().saturating_sub(MAX_FAILURES_KEPT);
     record.failures.drain(..surplus);
+    count_failed_task(record, task);
+}
+
+/// Counts a task that failed to start of the deployment that it belongs to.
+pub(super) fn count_failed_task(record: &mut ServiceRecord, task: &Task) {
+    let under_way = |deployment: &&mut Deployment| deployment.revision == task.revision && deployment.outcome.is_none();
+    if let Some(deployment) = record.deployments.iter_mut().find(under_way) {
+        deployment.failed_tasks = deployment.failed_tasks.saturating_add(1);
+    }
+}
+
+/// The record of a task's service once the task's start failed; `None` when it is not known.
+pub(super) fn after_failure(known: Option<&ServiceRecord>, task: &Task, now: Timestamp) -> ServiceRecord {
+    let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
+    let mut record = known.cloned().unwrap_or_else(new);
+    count_failure(&mut record, task, now);
+    record
+}
+
+/// Counts a task of a draft as a start that failed.
+pub(super) fn count_start_failure(draft: &mut Draft<'_>, no: TaskNo) {
+    let now = draft.now();
+    draft.change_service_of(no, |task, record| count_failure(record, task, now));
+}
+
+/// The same for a task that is given up as unhealthy, if it was never healthy.
+pub(super) fn count_sick_start(draft: &mut Draft<'_>, no: TaskNo) {
+    if draft.task(no).healthy_at.is_none() {
+        count_start_failure(draft, no);
+    }
 }
 
 /// A task became healthy, or a new revision came: starts are free again.

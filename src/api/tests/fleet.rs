@@ -71,9 +71,9 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
     assert!(!admission.has_errors(), "{:?}", admission.diagnostics);
     let mut state = State { desired: Arc::new(admission.desired), ..State::default() };
     for family in ["web", "agent"] {
-        let spec = state.desired.task_definitions[family].spec.clone();
+        let spec = state.desired.task_definitions[family].spec.spec().clone();
         let id = RevisionId { family: family.into(), number: 1 };
-        let revision = Revision { id, hash: "c0ffee".to_owned(), spec: Some(Arc::new(spec)), created_at: at };
+        let revision = Revision { id, hash: "c0ffee".to_owned(), spec: Some(spec), created_at: at };
         state.revisions.entry(family.into()).or_default().insert(1, revision);
     }
     for (name, schedulability) in

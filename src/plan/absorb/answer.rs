@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::model::{
     action::{ActionResult, Answer, VerbName},
     name::{ContainerName, RuntimeId},
-    state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
+    state::{Change, Event, EventLevel, EventSubject, State},
     task::{LastStatus, Launch, StopCode, Task},
 };
-use crate::plan::{deployment, throttle};
+use crate::plan::throttle;
 
 /// Notes how an order ended. Only a launch's answer changes a task: of stops and removals the next complete look tells.
 pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
@@ -31,7 +31,8 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
             changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
-            changes.push(Change::Service(after_failure(state, &changed, answer.at)));
+            let record = throttle::after_failure(state.services.get(&changed.service), &changed, answer.at);
+            changes.push(Change::Service(record));
             changes.push(event(
                 answer,
                 &changed,
@@ -55,18 +56,6 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         changes.push(Change::Task(Arc::new(changed)));
     }
     changes
-}
-
-/// A service's record after a task of it failed.
-pub(super) fn after_failure(state: &State, task: &Task, at: crate::model::time::Timestamp) -> ServiceRecord {
-    let mut record = state
-        .services
-        .get(&task.service)
-        .cloned()
-        .unwrap_or_else(|| ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() });
-    throttle::note_failure(&mut record, &task.host, at);
-    deployment::count_failure(&mut record, &task.revision);
-    record
 }
 
 fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {

@@ -9,9 +9,7 @@ use crate::model::{
     state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
     task::{DesiredStatus, StopCode, Task, TaskContainer},
 };
-use crate::plan::{deployment, launch, throttle};
-
-use super::answer::after_failure;
+use crate::plan::{launch, throttle};
 
 /// Ends the task of an essential container that died for good, so that it can be replaced before a look shows it: the engine
 /// lists a container as running for a while after its end. The task keeps all that it holds until a look does show it (S4).
@@ -58,10 +56,10 @@ fn failure(state: &State, task: &Task, death: &Death) -> ServiceRecord {
     match state.services.get(&task.service).filter(counted) {
         Some(record) => {
             let mut record = record.clone();
-            deployment::count_failure(&mut record, &task.revision);
+            throttle::count_failed_task(&mut record, task);
             record
         }
-        None => after_failure(state, task, death.heard_at),
+        None => throttle::after_failure(state.services.get(&task.service), task, death.heard_at),
     }
 }
 

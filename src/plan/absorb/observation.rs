@@ -7,13 +7,14 @@ use std::{
 
 use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus, PortBinding},
-    name::{RevisionId, TaskId},
+    name::{RevisionId, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, Revision, ServiceRecord, State},
-    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
+    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, NewTask, StopCode, Task, TaskContainer},
+    time::Timestamp,
 };
-use crate::plan::{deployment, health, launch, revision, throttle};
+use crate::plan::{health, launch, revision, throttle};
 
 use super::death::{clearer_words, exit_words};
 
@@ -56,7 +57,7 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
     }
 
     remember_host(state, look, &mut absorbed.changes);
-    let mut records: BTreeMap<String, ServiceRecord> = BTreeMap::new();
+    let mut records: BTreeMap<&ServiceName, ServiceRecord> = BTreeMap::new();
     for task in state.tasks.values().filter(|task| task.host == look.host) {
         let seen = by_task.remove(&task.id).unwrap_or_default();
         if task.last_status == LastStatus::Stopped
@@ -76,12 +77,8 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
         update.containers(&seen);
         update.judge();
         if update.failed {
-            let record = records.entry(task.service.to_string()).or_insert_with(|| {
-                let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
-                state.services.get(&task.service).cloned().unwrap_or_else(new)
-            });
-            throttle::note_failure(record, &look.host, look.finished_at);
-            deployment::count_failure(record, &task.revision);
+            let known = records.get(&task.service).or_else(|| state.services.get(&task.service));
+            records.insert(&task.service, throttle::after_failure(known, task, look.finished_at));
         }
         if update.task != **task {
             absorbed.changes.push(Change::Task(Arc::new(update.task)));
@@ -356,7 +353,9 @@ fn adopt(
             .collect();
         let Some((claim, _)) = seen.first() else { continue };
         let revision = adopted_revision(state, &mut stubs, claim, look, changes);
-        let mut task = Task {
+        let containers =
+            seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)));
+        let mut task = Task::new(NewTask {
             id: id.clone(),
             cluster: claim.cluster.clone(),
             service: claim.service.clone(),
@@ -366,24 +365,12 @@ fn adopt(
             launch_type: claim.launch_type,
             cpu: claim.task_cpu,
             memory: claim.task_memory,
-            desired_status: DesiredStatus::Running,
-            last_status: LastStatus::Pending,
-            health_status: HealthStatus::Unknown,
-            launch: Launch::Answered { at: crate::model::time::Timestamp(0) },
-            containers: seen
-                .iter()
-                .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)))
-                .collect(),
+            containers: containers.collect(),
             epoch: claim.epoch,
-            created_at: crate::model::time::Timestamp(claim.task_created_at_ms),
-            started_at: None,
-            healthy_at: None,
-            stopping_at: None,
-            stopped_at: None,
-            stop_code: None,
-            stopped_reason: None,
-            restarts: Vec::new(),
-        };
+            created_at: Timestamp(claim.task_created_at_ms),
+        });
+        task.launch = Launch::Answered { at: Timestamp(0) };
+        task.advance(LastStatus::Pending);
         task.health_status = health::task_health(&task);
         let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));
         if lives && health::all_running(&task) {

@@ -39,6 +39,23 @@ pub(super) enum Constraint {
     },
 }
 
+/// The places of the hosts that a DAEMON belongs on, as [`super::Placer::eligible`] tells them; `None` when constraints ask
+/// for what runs there, which only a placer knows.
+pub fn eligible_by_itself<'a>(
+    hosts: impl IntoIterator<Item = HostInput<'a>>,
+    request: &Request<'_>,
+) -> Option<Vec<usize>> {
+    let constraints: Vec<Constraint> = request.constraints.iter().map(Constraint::new).collect();
+    if constraints.iter().any(Constraint::asks_for_groups) {
+        return None;
+    }
+    let is_eligible = |host: &HostInput<'_>| {
+        host.cluster == request.cluster && judge(host, request.architecture, &constraints).is_none()
+    };
+    let places = hosts.into_iter().enumerate().filter(|(_, host)| is_eligible(host)).map(|(place, _)| place);
+    Some(places.collect())
+}
+
 /// The hosts of a cluster as judged for one set of constraints.
 pub(super) struct Class {
     cluster: ClusterName,

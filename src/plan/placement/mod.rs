@@ -33,6 +33,7 @@ use crate::model::{
 };
 
 pub use explain::{Reason, Unplaceable};
+pub use filter::eligible_by_itself;
 pub use placer::Placer;
 pub use ports::DYNAMIC_PORTS;
 pub use scale_in::ScaleInCandidate;

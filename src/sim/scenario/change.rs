@@ -86,18 +86,20 @@ impl Change {
             }
             Self::Image { service, version, sickness } => {
                 let Some(definition) = desired.task_definitions.get_mut(service.as_str()) else { return };
-                let Some(container) = definition.spec.container_definitions.first_mut() else { return };
-                container.image = match sickness {
-                    Sickness::NoImage => NO_IMAGE.to_owned(),
-                    Sickness::None | Sickness::Unhealthy | Sickness::Crashes => format!("demo:{version}"),
-                };
-                container.environment = environment(*sickness);
+                definition.spec.edit(|spec| {
+                    let Some(container) = spec.container_definitions.first_mut() else { return };
+                    container.image = match sickness {
+                        Sickness::NoImage => NO_IMAGE.to_owned(),
+                        Sickness::None | Sickness::Unhealthy | Sickness::Crashes => format!("demo:{version}"),
+                    };
+                    container.environment = environment(*sickness);
+                });
             }
             Self::Add { service, spec } => {
                 let family = Family::from(service.as_str());
                 let file = format!("{service}.yaml");
                 desired.services.insert(service.clone(), manifest(spec.0.clone(), file.clone()));
-                desired.task_definitions.insert(family, manifest(spec.1.clone(), file));
+                desired.task_definitions.insert(family, manifest(spec.1.clone().into(), file));
             }
             Self::Remove { service } => {
                 desired.services.remove(service);
@@ -110,12 +112,14 @@ impl Change {
             }
             Self::Cure => {
                 for definition in desired.task_definitions.values_mut() {
-                    for container in &mut definition.spec.container_definitions {
-                        container.environment = Environment::default();
-                        if container.image == NO_IMAGE {
-                            container.image = "demo:1".to_owned();
+                    definition.spec.edit(|spec| {
+                        for container in &mut spec.container_definitions {
+                            container.environment = Environment::default();
+                            if container.image == NO_IMAGE {
+                                container.image = "demo:1".to_owned();
+                            }
                         }
-                    }
+                    });
                 }
             }
         }

@@ -1,4 +1,6 @@
-//! Whole plans at the size that the planner promises: 1,000 hosts; 1,000 to 100,000 tasks.
+//! Whole plans at the size that the planner promises: 1,000 hosts; 1,000 to 100,000 tasks. Single turns of a small fleet.
+
+mod small;
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
@@ -7,10 +9,11 @@ use roadstead::{
     model::{
         action::{Action, Verb},
         container::ContainerState,
+        definition::Definition,
         desired::{Desired, Manifest},
         name::{Family, HostName, RuntimeId, ServiceName},
         observed::{EngineIdentity, HostContact},
-        spec::{ServiceSpec, TaskDefinitionSpec},
+        spec::ServiceSpec,
         state::{HostRecord, RolloutState},
         task::{LastStatus, Launch},
         time::Timestamp,
@@ -30,7 +33,7 @@ fn manifest<S: serde::de::DeserializeOwned>(labels: BTreeMap<String, String>, sp
     Manifest { labels, annotations: BTreeMap::new(), file: "fleet.yaml".to_owned(), line: 1, spec }
 }
 
-fn definition() -> Manifest<TaskDefinitionSpec> {
+fn definition() -> Manifest<Definition> {
     let container = json!({
         "name": "web", "image": "demo:1", "cpu": 100, "memory": 1000, "portMappings": [{ "containerPort": 80 }],
     });
@@ -125,7 +128,7 @@ fn assert_nothing_to_do(world: &World) {
 fn nothing_to_do(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan_1000_hosts_nothing_to_do");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    for tasks in [1000, 20_000, 100_000] {
+    for tasks in [1000, 10_000, 20_000, 100_000] {
         let world = settled(empty_fleet(tasks));
         assert_eq!(world.state.tasks.len(), tasks);
         assert_nothing_to_do(&world);
@@ -170,5 +173,5 @@ fn place_all(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(planner, nothing_to_do, nothing_to_do_with_a_daemon, place_all);
+criterion_group!(planner, small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all);
 criterion_main!(planner);

@@ -1,0 +1,275 @@
+//! A plan in the making: the world, and what was decided so far on top of it.
+
+mod roster;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use crate::model::{
+    action::{Action, VerbName},
+    name::{Family, HostName, RevisionId, ServiceName, TaskId},
+    report::{Doing, Report, Waiting},
+    state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision, ServiceRecord},
+    task::{LastStatus, Task},
+    time::Timestamp,
+    world::{HostStatus, Plan, Subject, World},
+};
+use crate::plan::{
+    place,
+    placement::{HostInput, Placer},
+};
+
+pub(super) use roster::{Host, HostNo, Service, ServiceNo};
+pub(super) use tasks::{Counts, TaskNo, Tasks};
+
+/// A plan in the making.
+pub(super) struct Draft<'w> {
+    pub(super) world: &'w World,
+    /// Declared hosts by name.
+    pub(super) hosts: Vec<Host<'w>>,
+    /// Declared services by name.
+    pub(super) services: Vec<Service<'w>>,
+    /// None until [`Self::read_tasks`].
+    pub(super) tasks: Tasks<'w>,
+    forgotten: Vec<TaskId>,
+    added: BTreeSet<TaskId>,
+    revisions: BTreeMap<Family, Revision>,
+    removed: Vec<Change>,
+    fleet: Option<FleetRecord>,
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    report: Report,
+    wake_at: Option<Timestamp>,
+    placer: Option<Placer<'w>>,
+    next_id: u64,
+}
+
+impl<'w> Draft<'w> {
+    pub(super) fn new(world: &'w World) -> Self {
+        let desired = &world.state.desired;
+        Self {
+            world,
+            hosts: desired.hosts.iter().map(|(name, manifest)| Host::new(world, name, manifest)).collect(),
+            services: desired.services.iter().map(|(name, manifest)| Service::new(world, name, manifest)).collect(),
+            tasks: Tasks::default(),
+            forgotten: Vec::new(),
+            added: BTreeSet::new(),
+            revisions: BTreeMap::new(),
+            removed: Vec::new(),
+            fleet: None,
+            events: Vec::new(),
+            actions: Vec::new(),
+            report: Report::default(),
+            wake_at: None,
+            placer: None,
+            next_id: 0,
+        }
+    }
+
+    /// Reads every task of the world, once; `is_kept` tells whether one is as its service wants it.
+    pub(super) fn read_tasks(&mut self, is_kept: fn(&Draft<'_>, &Service<'_>, Option<&Host<'_>>, &Task) -> bool) {
+        let mut tasks = Tasks::with_capacity(self.world.state.tasks.len());
+        for task in self.world.state.tasks.values() {
+            let host = self.host_no(&task.host);
+            let service = self.service_no(&task.service);
+            let host_row = host.map(|host| &self.hosts[host]);
+            let kept = service.is_some_and(|service| is_kept(self, &self.services[service], host_row, task));
+            tasks.know(task, service, host, kept);
+        }
+        self.tasks = tasks;
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.world.now
+    }
+
+    /// A declared host's number.
+    pub(super) fn host_no(&self, name: &HostName) -> Option<HostNo> {
+        self.hosts.binary_search_by(|host| host.name.cmp(name)).ok()
+    }
+
+    /// A declared service's number.
+    pub(super) fn service_no(&self, name: &ServiceName) -> Option<ServiceNo> {
+        self.services.binary_search_by(|service| service.name.cmp(name)).ok()
+    }
+
+    /// A task as it stands in this draft.
+    pub(super) fn task(&self, no: TaskNo) -> &Task {
+        self.tasks.get(no)
+    }
+
+    /// The status of a task's host; none when it is not declared.
+    pub(super) fn host_status(&self, no: TaskNo) -> Option<HostStatus> {
+        self.tasks.host(no).map(|host| self.hosts[host].status)
+    }
+
+    /// Whether a task's host can be asked, and given orders.
+    pub(super) fn is_heard(&self, no: TaskNo) -> bool {
+        self.tasks.host(no).is_some_and(|host| self.hosts[host].heard)
+    }
+
+    /// Adds a task of a service.
+    pub(super) fn add_task(&mut self, task: Task, service: ServiceNo) {
+        let host = self.host_no(&task.host);
+        self.services[service].placed += 1;
+        self.added.insert(task.id.clone());
+        self.tasks.add(task, Some(service), host);
+    }
+
+    /// Changes the record of a task's service; one that is not declared has none that matters.
+    pub(super) fn change_service_of(&mut self, no: TaskNo, change: impl FnOnce(&Task, &mut ServiceRecord)) {
+        let (tasks, services) = (&self.tasks, &mut self.services);
+        if let Some(service) = tasks.service(no) {
+            services[service].change(|record| change(tasks.get(no), record));
+        }
+    }
+
+    /// Forgets an ended task.
+    pub(super) fn forget_task(&mut self, id: TaskId) {
+        self.forgotten.push(id);
+    }
+
+    /// A revision, those numbered in this draft included.
+    pub(super) fn revision(&self, id: &RevisionId) -> Option<&Revision> {
+        let made_here = self.revisions.get(&id.family).filter(|revision| revision.id.number == id.number);
+        made_here.or_else(|| self.world.state.revision(id))
+    }
+
+    /// The newest revision of a family that has this content.
+    pub(super) fn newest_with_hash(&self, family: &Family, hash: &str) -> Option<RevisionId> {
+        let made_here = self.revisions.get(family).filter(|revision| revision.hash == hash);
+        made_here
+            .map(|revision| revision.id.clone())
+            .or_else(|| super::revision::find_by_hash(&self.world.state, family, hash))
+    }
+
+    /// Makes a revision, or completes one: one of a family.
+    pub(super) fn put_revision(&mut self, revision: Revision) {
+        self.revisions.insert(revision.id.family.clone(), revision);
+    }
+
+    pub(super) fn fleet(&self) -> &FleetRecord {
+        self.fleet.as_ref().unwrap_or(&self.world.state.fleet)
+    }
+
+    /// Changes the fleet's numbers.
+    pub(super) fn change_fleet(&mut self, change: impl FnOnce(&mut FleetRecord)) {
+        change(self.fleet.get_or_insert_with(|| self.world.state.fleet.clone()));
+    }
+
+    /// A removal of a host's or a service's record.
+    pub(super) fn remove(&mut self, change: Change) {
+        self.removed.push(change);
+    }
+
+    pub(super) fn event(&mut self, subject: EventSubject, level: EventLevel, reason: &str, message: impl Into<String>) {
+        let at = self.now();
+        self.events.push(Event { id: 0, at, subject, level, reason: reason.to_owned(), message: message.into() });
+    }
+
+    pub(super) fn doing(&mut self, action: &str, subject: Subject, host: Option<&HostName>, reason: impl Into<String>) {
+        self.report.doing.push(Doing {
+            action: action.to_owned(),
+            subject,
+            host: host.cloned(),
+            reason: reason.into(),
+        });
+    }
+
+    pub(super) fn waiting(
+        &mut self,
+        subject: Subject,
+        reason: impl Into<String>,
+        wakes_when: impl Into<String>,
+        wakes_at: Option<Timestamp>,
+    ) {
+        if let Some(at) = wakes_at {
+            self.wake_at(at);
+        }
+        self.report.waiting.push(Waiting { subject, reason: reason.into(), wakes_when: wakes_when.into(), wakes_at });
+    }
+
+    /// Plans again at `at` at the latest.
+    pub(super) fn wake_at(&mut self, at: Timestamp) {
+        if at > self.now() {
+            self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.doing(verb_word(&action), Subject::Task(action.task.clone()), Some(&action.host), action.reason.clone());
+        self.actions.push(action);
+    }
+
+    /// The hosts as placement sees them, but for the ports that others hold there.
+    pub(super) fn host_inputs(&self) -> impl Iterator<Item = HostInput<'w>> {
+        self.hosts.iter().map(place::host_input)
+    }
+
+    /// Asks the placer, which is built when first needed: most plans place nothing.
+    pub(super) fn with_placer<T>(&mut self, ask: impl FnOnce(&Self, &mut Placer<'w>) -> T) -> T {
+        let mut placer = self.placer.take().unwrap_or_else(|| place::build_placer(self));
+        let answer = ask(self, &mut placer);
+        self.placer = Some(placer);
+        answer
+    }
+
+    /// How much waits so far; [`Self::forget_waiting`] goes back to here.
+    pub(super) fn waiting_mark(&self) -> usize {
+        self.report.waiting.len()
+    }
+
+    /// Forgets what waits since the mark: it is judged again.
+    pub(super) fn forget_waiting(&mut self, mark: usize) {
+        self.report.waiting.truncate(mark);
+    }
+
+    /// Tells the placer, if there is one, that a task of a service no longer counts.
+    pub(super) fn uncount(&mut self, service: &ServiceName, host: &HostName) {
+        if let Some(placer) = &mut self.placer {
+            placer.uncount(service, host);
+        }
+    }
+
+    /// A new task id: from the seed, so that a plan can be computed again.
+    pub(super) fn new_task_id(&mut self) -> TaskId {
+        loop {
+            self.next_id += 1;
+            let input =
+                format!("{}/{}/{}/{}", self.world.seed, self.world.state.fleet.epoch, self.world.now.0, self.next_id);
+            let hash = digest::digest(&digest::SHA256, input.as_bytes());
+            let first = hash.as_ref().first_chunk().copied().unwrap_or_default();
+            let id = TaskId::from(format!("{:016x}", u64::from_be_bytes(first)));
+            if !self.world.state.tasks.contains_key(&id) && !self.added.contains(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        let mut changes = Vec::new();
+        changes.extend(self.fleet.filter(|fleet| *fleet != self.world.state.fleet).map(Change::Fleet));
+        changes.extend(self.revisions.into_values().map(Change::Revision));
+        changes.extend(self.hosts.into_iter().filter_map(Host::into_changed).map(Change::Host));
+        changes.extend(self.services.into_iter().filter_map(Service::into_changed).map(Change::Service));
+        // What is over frees its ports before another takes them.
+        let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
+            self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);
+        changes.extend(over.into_iter().chain(rest).map(Change::Task));
+        changes.extend(self.forgotten.into_iter().map(Change::TaskRemoved));
+        changes.extend(self.removed);
+        changes.extend(self.events.into_iter().map(Change::Event));
+        Plan { changes, actions: self.actions, report: self.report, wake_at: self.wake_at }
+    }
+}
+
+fn verb_word(action: &Action) -> &'static str {
+    match action.verb.name() {
+        VerbName::Launch => "start",
+        VerbName::Stop => "stop",
+        VerbName::Remove => "remove",
+    }
+}

@@ -1,0 +1,201 @@
+//! From services to placement: what it is told of the fleet, and what it is asked.
+
+use crate::model::{
+    container::PortBinding,
+    name::{HostName, TaskId},
+    spec::service::PlacementConstraint,
+    state::{EventLevel, EventSubject},
+    task::{LastStatus, NewTask, Task},
+    world::{HostStatus, Subject},
+};
+
+use super::{
+    draft::{Draft, Host, HostNo, TaskNo},
+    launch,
+    placement::{
+        self, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
+        Unplaceable,
+    },
+    service::Subjected,
+};
+
+/// What placement is asked for each task of a service.
+pub(super) struct Wants {
+    cpu: u32,
+    memory: u32,
+    ports: Vec<PortRequest>,
+    constraints: Vec<PlacementConstraint>,
+    architecture: Option<String>,
+}
+
+impl Wants {
+    fn of(service: &Subjected<'_>) -> Self {
+        let definition = &*service.definition;
+        let (cpu, memory) = launch::reservation(definition);
+        let ports = launch::published_ports(definition).into_iter().map(|(_, mapping)| PortRequest {
+            container_port: mapping.container_port,
+            host_port: mapping.host_port,
+            protocol: mapping.protocol,
+        });
+        Self {
+            cpu,
+            memory,
+            ports: ports.collect(),
+            constraints: service
+                .spec
+                .placement_constraints
+                .iter()
+                .chain(&definition.placement_constraints)
+                .cloned()
+                .collect(),
+            architecture: definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone()),
+        }
+    }
+}
+
+impl Subjected<'_> {
+    fn request<'r>(&'r self, draft: &'r Draft<'_>) -> Request<'r> {
+        let wants = self.wants.get_or_init(|| Wants::of(self));
+        Request {
+            service: self.name,
+            cluster: &self.spec.cluster,
+            cpu: wants.cpu,
+            memory: wants.memory,
+            ports: &wants.ports,
+            architecture: wants.architecture.as_deref(),
+            constraints: &wants.constraints,
+            strategies: &self.spec.placement_strategy,
+            launch_type: self.spec.launch_type,
+            recent_failures: draft.services[self.no].record().map_or(&[], |record| &record.failures),
+            nth: draft.services[self.no].placed,
+        }
+    }
+}
+
+/// Hosts that a daemon of this service belongs on, ascending.
+pub(super) fn eligible_hosts(draft: &mut Draft<'_>, service: &Subjected<'_>) -> Vec<HostNo> {
+    if let Some(hosts) = placement::eligible_by_itself(draft.host_inputs(), &service.request(draft)) {
+        return hosts;
+    }
+    let names = draft.with_placer(|draft, placer| placer.eligible(&service.request(draft)));
+    names.iter().filter_map(|name| draft.host_no(name)).collect()
+}
+
+/// Places and adds one task of the service's target revision.
+///
+/// # Errors
+/// Why no host fits.
+pub(super) fn start(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    slot: u32,
+    on: Option<&HostName>,
+    reason: &str,
+) -> Result<(), Unplaceable> {
+    let placement: Placement = draft.with_placer(|draft, placer| match on {
+        Some(host) => placer.place_on(host, &service.request(draft)),
+        None => placer.place(&service.request(draft)),
+    })?;
+    let id = draft.new_task_id();
+    let (cpu, memory) = launch::reservation(&service.definition);
+    let task = Task::new(NewTask {
+        id: id.clone(),
+        cluster: service.spec.cluster.clone(),
+        service: service.name.clone(),
+        slot,
+        revision: service.target.clone(),
+        host: placement.host.clone(),
+        launch_type: service.spec.launch_type,
+        cpu,
+        memory,
+        containers: launch::task_containers(service.name, &service.target, &id, &service.definition, &placement.ports),
+        epoch: draft.world.state.fleet.epoch,
+        created_at: draft.now(),
+    });
+    draft.event(
+        EventSubject::Service(service.name.clone()),
+        EventLevel::Normal,
+        "TaskPlaced",
+        format!("task {id} of {} goes to {}: {reason}", service.target, placement.host),
+    );
+    draft.doing("place", Subject::Task(id), Some(&placement.host), reason);
+    draft.add_task(task, service.no);
+    Ok(())
+}
+
+/// The `n` tasks to give up, by ECS's rule of choice; healthy ones go last.
+pub(super) fn choose_scale_in(
+    draft: &mut Draft<'_>,
+    service: &Subjected<'_>,
+    tasks: &[TaskNo],
+    n: usize,
+) -> Vec<TaskNo> {
+    let chosen: Vec<TaskId> = draft.with_placer(|draft, placer| {
+        let candidate = |no: &TaskNo| {
+            let task = draft.task(*no);
+            ScaleInCandidate {
+                id: &task.id,
+                host: &task.host,
+                ready: service.healthy(draft, *no),
+                created_at: task.created_at,
+                cpu: task.cpu,
+                memory: task.memory,
+            }
+        };
+        let candidates: Vec<ScaleInCandidate<'_>> = tasks.iter().map(candidate).collect();
+        let (launch_type, strategies) = (service.spec.launch_type, &service.spec.placement_strategy);
+        placer.choose_scale_in(service.name, &candidates, launch_type, strategies, n)
+    });
+    let by_id: std::collections::BTreeMap<&TaskId, TaskNo> =
+        tasks.iter().map(|no| (&draft.task(*no).id, *no)).collect();
+    chosen.iter().filter_map(|id| by_id.get(id).copied()).collect()
+}
+
+fn host_port(binding: &PortBinding) -> HostPort {
+    HostPort { protocol: binding.protocol, port: binding.host_port }
+}
+
+/// A host as placement sees it, but for the ports that others hold there.
+pub(super) fn host_input<'w>(host: &Host<'w>) -> HostInput<'w> {
+    let identity = host.known().and_then(|record| record.identity.as_ref());
+    let spec = &host.manifest.spec;
+    HostInput {
+        name: host.name,
+        labels: &host.manifest.labels,
+        cluster: &spec.cluster,
+        architecture: identity.map_or("", |identity| identity.architecture.as_str()),
+        accepts: match host.status {
+            HostStatus::Active if host.heard => Ok(()),
+            HostStatus::Active => Err(Refusal::NotSeen),
+            HostStatus::Cordoned => Err(Refusal::Cordoned),
+            HostStatus::Draining => Err(Refusal::Draining),
+            HostStatus::Suspect => Err(Refusal::Suspect),
+            HostStatus::Lost => Err(Refusal::Lost),
+            HostStatus::Untrusted => Err(Refusal::Untrusted),
+        },
+        cpu: identity.map_or(0, |identity| identity.cpus.saturating_mul(1024)).saturating_sub(spec.reserved.cpu.0),
+        memory: identity.map_or(0, |identity| identity.memory_mib).saturating_sub(spec.reserved.memory.0),
+        ports_in_use: Vec::new(),
+    }
+}
+
+/// The placer over all hosts and tasks of this draft.
+pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
+    let world = draft.world;
+    let hosts = draft.hosts.iter().map(|host| {
+        let observation = world.state.observations.get(host.name);
+        let containers = observation.into_iter().flat_map(|observation| observation.containers.values());
+        let foreign = containers.filter(|container| container.owner.ours().is_none());
+        let ports_in_use = foreign.flat_map(|container| container.ports.iter().map(host_port)).collect();
+        HostInput { ports_in_use, ..host_input(host) }
+    });
+    let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped).map(|task| Placed {
+        service: &task.service,
+        host: &task.host,
+        cpu: task.cpu,
+        memory: task.memory,
+        ports: task.containers.values().flat_map(|container| container.ports.iter().map(host_port)).collect(),
+        counts: task.is_wanted(),
+    });
+    Placer::new(hosts, tasks, world.now, world.seed)
+}
