@@ -144,7 +144,7 @@ impl Core {
                 return self.sync();
             }
             Input::Contacts(contacts) => {
-                self.world.contacts = contacts;
+                self.world.contacts = contacts.into();
                 for (host, contact) in &mut self.world.contacts {
                     contact.looked_at = self.looked.get(host).copied();
                 }

@@ -11,6 +11,7 @@ pub mod observed;
 pub mod ownership;
 pub mod quantity;
 pub mod report;
+pub mod shared;
 pub mod spec;
 pub mod state;
 pub mod task;

@@ -11,6 +11,7 @@ use super::{
     desired::Desired,
     name::{Family, HostName, RevisionId, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
+    shared::Shared,
     spec::TaskDefinitionSpec,
     task::{Launch, Task},
     time::Timestamp,
@@ -230,21 +231,21 @@ pub struct Brake {
     pub released: bool,
 }
 
-/// Everything durable.
+/// Everything durable; a clone costs next to nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The manifests in force.
     pub desired: Arc<Desired>,
     /// Revisions by family and number.
-    pub revisions: BTreeMap<Family, BTreeMap<u32, Revision>>,
+    pub revisions: Shared<BTreeMap<Family, BTreeMap<u32, Revision>>>,
     /// Hosts.
-    pub hosts: BTreeMap<HostName, HostRecord>,
+    pub hosts: Shared<BTreeMap<HostName, HostRecord>>,
     /// Services.
-    pub services: BTreeMap<ServiceName, ServiceRecord>,
+    pub services: Shared<BTreeMap<ServiceName, ServiceRecord>>,
     /// Tasks, ended ones included for a while.
-    pub tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub tasks: Shared<BTreeMap<TaskId, Arc<Task>>>,
     /// Last complete look at each host.
-    pub observations: BTreeMap<HostName, Arc<HostObservation>>,
+    pub observations: Shared<BTreeMap<HostName, Arc<HostObservation>>>,
     /// The fleet's own numbers.
     pub fleet: FleetRecord,
 }

@@ -9,6 +9,7 @@ use super::{
     name::{HostName, ServiceName, TaskId},
     observed::HostContact,
     report::Report,
+    shared::Shared,
     state::{Change, State},
     time::Timestamp,
 };
@@ -23,11 +24,11 @@ pub struct World {
     /// Everything durable.
     pub state: State,
     /// How hosts can be reached just now.
-    pub contacts: BTreeMap<HostName, HostContact>,
+    pub contacts: Shared<BTreeMap<HostName, HostContact>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
-    pub in_flight: BTreeSet<ActionKey>,
+    pub in_flight: Shared<BTreeSet<ActionKey>>,
     /// Orders that went wrong: not again before this.
-    pub retry_at: BTreeMap<ActionKey, Timestamp>,
+    pub retry_at: Shared<BTreeMap<ActionKey, Timestamp>>,
     /// Adoption first: set until every reachable host was looked at once since the controller started.
     pub settling: bool,
 }

@@ -20,7 +20,7 @@ const MAX_ROUNDS: usize = 2_000;
 /// All changes, orders and reasons until nothing is left to do, as one plan; `waiting` is what still waits then.
 pub fn forecast(world: &World) -> Plan {
     let mut world = world.clone();
-    let in_flight: Vec<ActionKey> = std::mem::take(&mut world.in_flight).into_iter().collect();
+    let in_flight: Vec<ActionKey> = std::mem::take(&mut world.in_flight).iter().cloned().collect();
     world.retry_at.clear();
     for key in in_flight.iter().filter(|key| key.verb == VerbName::Launch) {
         change(&mut world, &key.task.clone(), |task, spec| pretend_launched(task, None, spec));

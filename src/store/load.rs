@@ -22,11 +22,11 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
     let services: Vec<ServiceRecord> = docs(connection, "service", "SELECT name, doc FROM services").await?;
     Ok(State {
         desired: desired::load(connection).await?,
-        revisions: revisions(connection).await?,
+        revisions: revisions(connection).await?.into(),
         hosts: hosts.into_iter().map(|host| (host.name.clone(), host)).collect(),
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
-        tasks: tasks(connection).await?,
-        observations: observations(connection).await?,
+        tasks: tasks(connection).await?.into(),
+        observations: observations(connection).await?.into(),
         fleet: fleet(connection).await?,
     })
 }

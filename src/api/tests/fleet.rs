@@ -115,7 +115,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
         }),
         ..FleetRecord::default()
     };
-    let world = World { now, state, contacts: contacts(now), ..World::default() };
+    let world = World { now, state, contacts: contacts(now).into(), ..World::default() };
     Snapshot {
         world,
         report: report(),

@@ -1,5 +1,6 @@
 //! What was seen, answered and wished becomes changes of the state. Pure, like the planner.
 
+mod adopt;
 mod answer;
 mod death;
 mod desired;

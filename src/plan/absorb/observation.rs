@@ -6,17 +6,19 @@ use std::{
 };
 
 use crate::model::{
-    container::{ContainerState, ContainerView, HealthStatus, PortBinding},
-    name::{RevisionId, ServiceName, TaskId},
+    container::{ContainerState, ContainerView, HealthStatus},
+    name::{ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
-    state::{Change, Event, EventLevel, EventSubject, HostRecord, Revision, ServiceRecord, State},
-    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, NewTask, StopCode, Task, TaskContainer},
-    time::Timestamp,
+    state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
+    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
 };
-use crate::plan::{health, launch, revision, throttle};
+use crate::plan::{health, launch, throttle};
 
-use super::death::{clearer_words, exit_words};
+use super::{
+    adopt::adopt,
+    death::{clearer_words, exit_words},
+};
 
 /// After an order of unknown outcome, its containers may still appear for this long.
 const LATE_CONTAINER_MS: u64 = 10_000;
@@ -39,6 +41,9 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
     let mut absorbed = Absorbed::default();
     if let Some(reason) = identity_problem(state, look) {
         absorbed.untrusted = Some(reason);
+        return absorbed;
+    }
+    if shows_nothing_new(state, look, launching) {
         return absorbed;
     }
     let claims = look.containers.values().filter_map(|container| Some((container.owner.ours()?, container)));
@@ -86,7 +91,7 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
         absorbed.changes.extend(update.events.into_iter().map(Change::Event));
     }
     absorbed.changes.extend(records.into_values().map(Change::Service));
-    adopt(state, look, by_task, &mut absorbed.changes);
+    adopt(state, look, by_task, launching, &mut absorbed.changes);
     report_strangers(state, look, &mut absorbed.changes);
     absorbed
 }
@@ -138,10 +143,40 @@ fn remember_host(state: &State, look: &Arc<HostObservation>, changes: &mut Vec<C
         changes.push(Change::Host(record));
     }
     // The time of a look is kept in memory; only what it showed is durable.
-    let shown = |look: &HostObservation| (look.identity.clone(), look.containers.clone());
-    if state.observations.get(&look.host).is_none_or(|known| shown(known) != shown(look)) {
+    if state.observations.get(&look.host).is_none_or(|known| !shows_the_same(known, look)) {
         changes.push(Change::Observation(Arc::clone(look)));
     }
+}
+
+fn shows_the_same(known: &HostObservation, look: &HostObservation) -> bool {
+    known.identity == look.identity && known.containers == look.containers
+}
+
+/// Whether taking the look in would change nothing: told without going into it, since nearly every look is like this.
+/// `false` is always right, and only slower.
+///
+/// It shows what an earlier one showed, and every task of the host has been at rest since before that one.
+fn shows_nothing_new(state: &State, look: &HostObservation, launching: &BTreeSet<&TaskId>) -> bool {
+    let known = state.observations.get(&look.host).filter(|known| shows_the_same(known, look));
+    let record = state.hosts.get(&look.host);
+    let (Some(known), Some(record)) = (known, record) else { return false };
+    let is_at_rest = |task: &Task| {
+        task.desired_status == DesiredStatus::Running
+            && task.last_status == LastStatus::Running
+            && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
+            && task.containers.values().all(|row| row.state == Some(ContainerState::Running))
+            && !launching.contains(&task.id)
+    };
+    let is_over = |task: &Task| {
+        task.last_status == LastStatus::Stopped && task.containers.values().all(|row| row.runtime_id.is_none())
+    };
+    let is_known = |claim: &Claim| {
+        claim.epoch <= state.fleet.epoch
+            && state.tasks.get(&claim.task).is_some_and(|task| task.host == look.host && is_at_rest(task))
+    };
+    record.identity.as_ref() == Some(&look.identity)
+        && look.containers.values().filter_map(|container| container.owner.ours()).all(is_known)
+        && state.tasks.values().filter(|task| task.host == look.host).all(|task| is_at_rest(task) || is_over(task))
 }
 
 /// One task against one look.
@@ -305,7 +340,7 @@ impl Update<'_> {
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
-fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
+pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
     let restarted =
         row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
     row.runtime_id = Some(view.id.clone());
@@ -328,135 +363,6 @@ fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
     row.started_at = view.started_at.or(row.started_at);
     row.image_digest = Some(view.image_id.clone());
     restarted
-}
-
-/// Containers of ours that no row knows: they run since before this database, and go on.
-fn adopt(
-    state: &State,
-    look: &HostObservation,
-    unknown: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>>,
-    changes: &mut Vec<Change>,
-) {
-    let mut stubs: BTreeMap<RevisionId, String> = BTreeMap::new();
-    for (id, seen) in unknown {
-        if state.tasks.contains_key(id) {
-            // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
-            continue;
-        }
-        // With an old database a row may hold a port that a container it does not know has by now.
-        let held: BTreeSet<u16> = state
-            .tasks
-            .values()
-            .filter(|task| task.host == look.host && task.last_status != LastStatus::Stopped)
-            .flat_map(|task| task.containers.values())
-            .flat_map(|row| row.ports.iter().map(|port| port.host_port))
-            .collect();
-        let Some((claim, _)) = seen.first() else { continue };
-        let revision = adopted_revision(state, &mut stubs, claim, look, changes);
-        let containers =
-            seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)));
-        let mut task = Task::new(NewTask {
-            id: id.clone(),
-            cluster: claim.cluster.clone(),
-            service: claim.service.clone(),
-            slot: claim.slot,
-            revision,
-            host: look.host.clone(),
-            launch_type: claim.launch_type,
-            cpu: claim.task_cpu,
-            memory: claim.task_memory,
-            containers: containers.collect(),
-            epoch: claim.epoch,
-            created_at: Timestamp(claim.task_created_at_ms),
-        });
-        task.launch = Launch::Answered { at: Timestamp(0) };
-        task.advance(LastStatus::Pending);
-        task.health_status = health::task_health(&task);
-        let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));
-        if lives && health::all_running(&task) {
-            task.advance(LastStatus::Running);
-            // It has been up for long, as far as anyone knows.
-            task.started_at = Some(
-                task.containers
-                    .values()
-                    .filter_map(|row| row.started_at)
-                    .max()
-                    .unwrap_or(look.finished_at)
-                    .min(look.finished_at),
-            );
-        } else if !lives {
-            task.order_stop(
-                look.finished_at,
-                StopCode::ServiceSchedulerInitiated,
-                "it had ended before the database knew of it",
-            );
-        }
-        let message =
-            format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host);
-        changes.push(Change::Event(Event {
-            id: 0,
-            at: look.finished_at,
-            subject: EventSubject::Service(task.service.clone()),
-            level: EventLevel::Normal,
-            reason: "TaskAdopted".to_owned(),
-            message,
-        }));
-        changes.push(Change::Task(Arc::new(task)));
-    }
-}
-
-/// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks.
-fn adopted_revision(
-    state: &State,
-    stubs: &mut BTreeMap<RevisionId, String>,
-    claim: &Claim,
-    look: &HostObservation,
-    changes: &mut Vec<Change>,
-) -> RevisionId {
-    let family = &claim.revision.family;
-    if let Some(known) = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash) {
-        return known.id.clone();
-    }
-    let made_now =
-        stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
-    if let Some(known) = made_now.or_else(|| revision::find_by_hash(state, family, &claim.revision_hash)) {
-        return known;
-    }
-    let taken = |id: &RevisionId| state.revision(id).is_some() || stubs.contains_key(id);
-    let mut id = claim.revision.clone();
-    while taken(&id) {
-        id.number = id.number.saturating_add(1);
-    }
-    stubs.insert(id.clone(), claim.revision_hash.clone());
-    changes.push(Change::Revision(Revision {
-        id: id.clone(),
-        hash: claim.revision_hash.clone(),
-        spec: None,
-        created_at: look.finished_at,
-    }));
-    id
-}
-
-fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>) -> TaskContainer {
-    let free = |port: &&PortBinding| !held.contains(&port.host_port);
-    let mut row = TaskContainer {
-        created_name: claim.created_name.clone(),
-        essential: claim.essential,
-        image: view.image.clone(),
-        image_digest: None,
-        runtime_id: None,
-        state: None,
-        health: HealthStatus::Unknown,
-        has_health_check: false,
-        exit_code: None,
-        oom_killed: false,
-        restart_count: 0,
-        started_at: None,
-        // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
-        ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
-    };
-    note_view(&mut row, view);
-    row
 }
 
 /// Says once of containers that carry our fleet's name without a right digest: they are never touched.

@@ -1,0 +1,178 @@
+//! Containers of ours that no row knows become tasks: with an empty database, or an old one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::model::{
+    container::{ContainerState, ContainerView, HealthStatus, PortBinding},
+    definition::Definition,
+    name::{ContainerName, RevisionId, TaskId},
+    observed::HostObservation,
+    ownership::Claim,
+    state::{Change, Event, EventLevel, EventSubject, Revision, State},
+    task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
+    time::Timestamp,
+};
+use crate::plan::{health, launch, revision};
+
+use super::observation::note_view;
+
+/// What runs since before this database goes on. A task of which an essential container is missing ends, unless it is being
+/// launched, so that a whole one takes its place.
+pub(super) fn adopt(
+    state: &State,
+    look: &HostObservation,
+    unknown: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>>,
+    launching: &BTreeSet<&TaskId>,
+    changes: &mut Vec<Change>,
+) {
+    if unknown.is_empty() {
+        return;
+    }
+    // With an old database a row may hold a port that a container it does not know has by now.
+    let held: BTreeSet<u16> = state
+        .tasks
+        .values()
+        .filter(|task| task.host == look.host && task.last_status != LastStatus::Stopped)
+        .flat_map(|task| task.containers.values())
+        .flat_map(|row| row.ports.iter().map(|port| port.host_port))
+        .collect();
+    let mut stubs: BTreeMap<RevisionId, String> = BTreeMap::new();
+    for (id, seen) in unknown {
+        let Some((claim, _)) = seen.first() else { continue };
+        // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
+        if state.tasks.contains_key(id) {
+            continue;
+        }
+        let missing = missing_essentials(state, claim, &seen);
+        if !missing.is_empty() && launching.contains(id) {
+            // They are on their way: the next look tells.
+            continue;
+        }
+        let revision = adopted_revision(state, &mut stubs, claim, look, changes);
+        let containers =
+            seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)));
+        let mut task = Task::new(NewTask {
+            id: id.clone(),
+            cluster: claim.cluster.clone(),
+            service: claim.service.clone(),
+            slot: claim.slot,
+            revision,
+            host: look.host.clone(),
+            launch_type: claim.launch_type,
+            cpu: claim.task_cpu,
+            memory: claim.task_memory,
+            containers: containers.collect(),
+            epoch: claim.epoch,
+            created_at: Timestamp(claim.task_created_at_ms),
+        });
+        task.launch = Launch::Answered { at: Timestamp(0) };
+        task.advance(LastStatus::Pending);
+        task.health_status = health::task_health(&task);
+        let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));
+        if lives && health::all_running(&task) {
+            task.advance(LastStatus::Running);
+            // It has been up for long, as far as anyone knows.
+            task.started_at =
+                task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
+        }
+        let mut end = |reason: &str| task.order_stop(look.finished_at, StopCode::ServiceSchedulerInitiated, reason);
+        if !lives {
+            end("it had ended before the database knew of it");
+        } else if let Some(name) = missing.keys().next() {
+            end(&format!("it was found without its essential container {name}: a whole task takes its place"));
+        }
+        // Should one of them appear late, it is known, and ended with the others.
+        task.containers.extend(missing);
+        changes.push(Change::Event(Event {
+            id: 0,
+            at: look.finished_at,
+            subject: EventSubject::Service(task.service.clone()),
+            level: EventLevel::Normal,
+            reason: "TaskAdopted".to_owned(),
+            message: match &task.stopped_reason {
+                None => {
+                    format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host)
+                }
+                Some(reason) => {
+                    format!("task {id} of {} on {} was found and is ended: {reason}", task.revision, look.host)
+                }
+            },
+        }));
+        changes.push(Change::Task(Arc::new(task)));
+    }
+}
+
+/// Rows for the essential containers that a found task should have and of which nothing was seen; none when nobody knows any
+/// more what it should have.
+fn missing_essentials(
+    state: &State,
+    claim: &Claim,
+    seen: &[(&Claim, &ContainerView)],
+) -> BTreeMap<ContainerName, TaskContainer> {
+    let declared = state.desired.task_definitions.get(&claim.revision.family).map(|manifest| &manifest.spec);
+    let declared = declared.filter(|definition| definition.hash() == claim.revision_hash);
+    let known = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash);
+    let spec = declared.map(Definition::spec).or_else(|| known.and_then(|revision| revision.spec.as_ref()));
+    let mut rows = spec.map_or_else(BTreeMap::new, |spec| {
+        launch::task_containers(&claim.service, &claim.revision, &claim.task, spec, &[])
+    });
+    rows.retain(|name, row| row.essential && seen.iter().all(|(claim, _)| claim.container != *name));
+    rows
+}
+
+/// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks.
+fn adopted_revision(
+    state: &State,
+    stubs: &mut BTreeMap<RevisionId, String>,
+    claim: &Claim,
+    look: &HostObservation,
+    changes: &mut Vec<Change>,
+) -> RevisionId {
+    let family = &claim.revision.family;
+    if let Some(known) = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash) {
+        return known.id.clone();
+    }
+    let made_now =
+        stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
+    if let Some(known) = made_now.or_else(|| revision::find_by_hash(state, family, &claim.revision_hash)) {
+        return known;
+    }
+    let taken = |id: &RevisionId| state.revision(id).is_some() || stubs.contains_key(id);
+    let mut id = claim.revision.clone();
+    while taken(&id) {
+        id.number = id.number.saturating_add(1);
+    }
+    stubs.insert(id.clone(), claim.revision_hash.clone());
+    changes.push(Change::Revision(Revision {
+        id: id.clone(),
+        hash: claim.revision_hash.clone(),
+        spec: None,
+        created_at: look.finished_at,
+    }));
+    id
+}
+
+fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>) -> TaskContainer {
+    let free = |port: &&PortBinding| !held.contains(&port.host_port);
+    let mut row = TaskContainer {
+        created_name: claim.created_name.clone(),
+        essential: claim.essential,
+        image: view.image.clone(),
+        image_digest: None,
+        runtime_id: None,
+        state: None,
+        health: HealthStatus::Unknown,
+        has_health_check: false,
+        exit_code: None,
+        oom_killed: false,
+        restart_count: 0,
+        started_at: None,
+        // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
+        ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
+    };
+    note_view(&mut row, view);
+    row
+}
