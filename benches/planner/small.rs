@@ -46,7 +46,7 @@ impl Small {
     fn new() -> Self {
         let mut desired = Desired::default();
         for number in 0..HOSTS {
-            let labels = BTreeMap::from([("availability-zone".to_owned(), format!("az{}", number % 3))]);
+            let labels = BTreeMap::from([("availability-zone".to_owned(), format!("az{number}"))]);
             desired.hosts.insert(format!("host-{number}").into(), manifest(labels, json!({ "address": "198.18.0.1" })));
         }
         for number in 0..SERVICES {

@@ -239,7 +239,6 @@ impl Driver {
             id: 0,
             at,
             seed: self.core.world().seed,
-            world_hash: String::new(),
             report: plan.report.clone(),
             actions: plan.actions.clone(),
         })

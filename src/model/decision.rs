@@ -14,8 +14,6 @@ pub struct Decision {
     pub at: Timestamp,
     /// The planner's seed.
     pub seed: u64,
-    /// SHA-256 over the world it was made from, hex.
-    pub world_hash: String,
     /// Why each thing happens or waits.
     pub report: Report,
     /// What was sent.

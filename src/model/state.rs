@@ -258,6 +258,8 @@ pub enum Change {
     Desired(Arc<Desired>),
     /// A new revision; one that exists is only ever completed (`spec` from `None`), never altered.
     Revision(Revision),
+    /// A revision that nothing needs any more.
+    RevisionRemoved(RevisionId),
     /// A host.
     Host(HostRecord),
     /// A host that is no longer declared and holds nothing.
@@ -288,6 +290,14 @@ impl State {
                     .entry(revision.id.family.clone())
                     .or_default()
                     .insert(revision.id.number, revision.clone());
+            }
+            Change::RevisionRemoved(id) => {
+                if let Some(family) = self.revisions.get_mut(&id.family) {
+                    family.remove(&id.number);
+                    if family.is_empty() {
+                        self.revisions.remove(&id.family);
+                    }
+                }
             }
             Change::Host(host) => {
                 self.hosts.insert(host.name.clone(), host.clone());

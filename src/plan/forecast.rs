@@ -19,20 +19,24 @@ const MAX_ROUNDS: usize = 2_000;
 
 /// All changes, orders and reasons until nothing is left to do, as one plan; `waiting` is what still waits then.
 pub fn forecast(world: &World) -> Plan {
-    let mut world = world.clone();
+    settle(&mut world.clone())
+}
+
+/// The same, and the world as it is then.
+pub(super) fn settle(world: &mut World) -> Plan {
     let in_flight: Vec<ActionKey> = std::mem::take(&mut world.in_flight).iter().cloned().collect();
     world.retry_at.clear();
     for key in in_flight.iter().filter(|key| key.verb == VerbName::Launch) {
-        change(&mut world, &key.task.clone(), |task, spec| pretend_launched(task, None, spec));
+        change(world, &key.task.clone(), |task, spec| pretend_launched(task, None, spec));
     }
     let mut whole = Plan::default();
     for _ in 0..MAX_ROUNDS {
-        let round = crate::plan::plan(&world);
+        let round = crate::plan::plan(world);
         for change in &round.changes {
             world.state.apply(change);
         }
         for action in &round.actions {
-            pretend(&mut world, action);
+            pretend(world, action);
         }
         whole.report.doing.extend(round.report.doing);
         whole.report.waiting = round.report.waiting;

@@ -1,16 +1,16 @@
 //! What is over is forgotten, so that the database and the hosts stay bounded (L6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    name::{HostName, ServiceName, TaskId},
+    name::{HostName, RevisionId, ServiceName, TaskId},
     state::{Change, Schedulability},
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
 };
 
 use super::{
-    draft::{Draft, TaskNo},
+    draft::{Draft, Service, TaskNo},
     orders,
 };
 
@@ -18,6 +18,8 @@ use super::{
 const KEEP_FAILED_MS: u64 = 10 * 60_000;
 /// An ended task stays in the list this long: it also tells a late container of it from an unknown one (S9).
 const KEEP_STOPPED_MS: u64 = 60 * 60_000;
+/// So many revisions of a family stay in any case: what a person may go back to.
+const KEEP_REVISIONS: usize = 20;
 /// At most this many ended tasks per service stay.
 const KEEP_STOPPED_PER_SERVICE: usize = 100;
 
@@ -58,7 +60,26 @@ pub(super) fn keep_is_over(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<
 pub(super) fn forget(draft: &mut Draft<'_>) {
     strand_tasks_of_undeclared_hosts(draft);
     forget_tasks(draft);
+    forget_revisions(draft);
     forget_records(draft);
+}
+
+/// Of each family the newest stay, and what a task runs, a deployment tells of, or a service asks for.
+fn forget_revisions(draft: &mut Draft<'_>) {
+    let families = || draft.world.state.revisions.iter().filter(|(_, numbers)| numbers.len() > KEEP_REVISIONS);
+    if families().next().is_none() {
+        return;
+    }
+    let records = draft.world.state.services.values().chain(draft.services.iter().filter_map(Service::record));
+    let deployed = records.flat_map(|record| &record.deployments);
+    let wanted = draft.services.iter().filter_map(|service| service.target.as_ref()?.as_ref().ok());
+    let run = draft.tasks.iter().map(|task| &task.revision);
+    let needed: BTreeSet<&RevisionId> =
+        run.chain(deployed.map(|deployment| &deployment.revision)).chain(wanted).collect();
+    let old = families().flat_map(|(_, numbers)| numbers.values().rev().skip(KEEP_REVISIONS));
+    let forgotten: Vec<RevisionId> =
+        old.map(|revision| &revision.id).filter(|id| !needed.contains(*id)).cloned().collect();
+    forgotten.into_iter().for_each(|id| draft.remove(Change::RevisionRemoved(id)));
 }
 
 fn forget_tasks(draft: &mut Draft<'_>) {

@@ -18,6 +18,8 @@ pub mod placement;
 mod replica;
 pub mod revision;
 mod service;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub use hosts::host_status;
@@ -27,9 +29,12 @@ use draft::Draft;
 
 /// Decides everything that can be decided now.
 pub fn plan(world: &World) -> Plan {
-    let mut draft = Draft::new(world);
+    decide(Draft::new(world))
+}
+
+fn decide(mut draft: Draft<'_>) -> Plan {
     hosts::judge(&mut draft);
-    if world.settling {
+    if draft.world.settling {
         draft.waiting(
             Subject::Fleet,
             "the controller has just started and first looks at every host, so that it adopts what runs",

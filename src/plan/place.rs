@@ -74,7 +74,9 @@ impl Subjected<'_> {
 
 /// Hosts that a daemon of this service belongs on, ascending.
 pub(super) fn eligible_hosts(draft: &mut Draft<'_>, service: &Subjected<'_>) -> Vec<HostNo> {
-    if let Some(hosts) = placement::eligible_by_itself(draft.host_inputs(), &service.request(draft)) {
+    if draft.shortcuts
+        && let Some(hosts) = placement::eligible_by_itself(draft.host_inputs(), &service.request(draft))
+    {
         return hosts;
     }
     let names = draft.with_placer(|draft, placer| placer.eligible(&service.request(draft)));

@@ -58,11 +58,11 @@ pub(super) fn reconcile(draft: &mut Draft<'_>) {
 
 /// Reconciles every service once, and ends the tasks of services that are no longer declared.
 fn pass(draft: &mut Draft<'_>) {
-    let services = draft.services.len();
+    let (services, shortcuts) = (draft.services.len(), draft.shortcuts);
     let counts = draft.tasks.counts(services);
     for (service, counts) in draft.services.iter_mut().zip(&counts) {
         // What is steady stays so: no other service changes its tasks.
-        service.steady |= is_steady(service, *counts);
+        service.steady |= shortcuts && is_steady(service, *counts);
     }
     let undeclared = counts.last().is_some_and(|counts| counts.live > 0);
     if !undeclared && draft.services.iter().all(|service| service.steady) {
@@ -96,7 +96,7 @@ pub(super) fn is_kept(draft: &Draft<'_>, service: &Service<'_>, host: Option<&Ho
 
 /// Whether reconciling a service would find nothing to do: told by counting, since nearly every service of nearly every
 /// plan is like this. `false` is always right, and only slower.
-fn is_steady(service: &Service<'_>, counts: Counts) -> bool {
+pub(super) fn is_steady(service: &Service<'_>, counts: Counts) -> bool {
     let spec = &service.manifest.spec;
     spec.scheduling_strategy == SchedulingStrategy::Replica
         && counts.live == spec.desired_count as usize
@@ -120,18 +120,16 @@ pub(super) fn is_settled(service: &Service<'_>) -> bool {
 }
 
 fn one(draft: &mut Draft<'_>, no: ServiceNo, live: &[TaskNo]) {
-    let (name, manifest) = (draft.services[no].name, draft.services[no].manifest);
-    let target = match draft.services[no].target.clone() {
-        Some(Ok(target)) => target,
-        Some(Err(reason)) => return revision::report_unresolved(draft, Subject::Service(name.clone()), reason),
-        None => return,
+    let service = match Subjected::new(draft, no, live) {
+        Ok(service) => service,
+        Err(None) => return,
+        Err(Some(reason)) => {
+            let subject = Subject::Service(draft.services[no].name.clone());
+            return revision::report_unresolved(draft, subject, reason);
+        }
     };
-    let Some(definition) = draft.revision(&target).and_then(|revision| revision.spec.clone()) else { return };
-    let spec = &manifest.spec;
-    let placed_before = draft.services[no].placed;
-    let service = Subjected { no, name, spec, target, definition, live, wants: OnceCell::new(), placed_before };
-    match spec.scheduling_strategy {
-        SchedulingStrategy::Daemon if daemon::is_steady(draft, &service) => {}
+    match service.spec.scheduling_strategy {
+        SchedulingStrategy::Daemon if draft.shortcuts && daemon::is_steady(draft, &service) => {}
         SchedulingStrategy::Daemon => whole(draft, &service, daemon::reconcile),
         SchedulingStrategy::Replica => whole(draft, &service, replica::reconcile),
     }
@@ -163,7 +161,17 @@ fn note_first_health(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     }
 }
 
-impl Subjected<'_> {
+impl<'a> Subjected<'a> {
+    /// # Errors
+    /// Why it cannot be acted on, if a person must hear of it.
+    pub(super) fn new(draft: &Draft<'a>, no: ServiceNo, live: &'a [TaskNo]) -> Result<Self, Option<String>> {
+        let Service { name, manifest, target, placed, .. } = &draft.services[no];
+        let target = target.clone().ok_or(None)?.map_err(Some)?;
+        let definition = draft.revision(&target).and_then(|revision| revision.spec.clone()).ok_or(None)?;
+        let spec = &manifest.spec;
+        Ok(Self { no, name, spec, target, definition, live, wants: OnceCell::new(), placed_before: *placed })
+    }
+
     /// Its live tasks that are wanted.
     pub(super) fn wanted<'d>(&'d self, draft: &'d Draft<'_>) -> impl Iterator<Item = (TaskNo, &'d Task)> {
         self.live.iter().map(|no| (*no, draft.task(*no))).filter(|(_, task)| task.is_wanted())

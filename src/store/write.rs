@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{
     decision::Decision,
-    name::{HostName, ServiceName, TaskId},
+    name::{HostName, RevisionId, ServiceName, TaskId},
     observed::HostObservation,
     spec::task_definition::Protocol,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
@@ -28,6 +28,7 @@ pub(super) async fn all(
         match change {
             Change::Desired(wanted) => desired::replace(connection, wanted).await?,
             Change::Revision(revision) => put_revision(connection, revision).await?,
+            Change::RevisionRemoved(id) => remove_revision(connection, id).await?,
             Change::Host(host) => put_host(connection, host).await?,
             Change::HostRemoved(name) => remove_host(connection, name).await?,
             Change::Service(service) => put_service(connection, service).await?,
@@ -63,6 +64,15 @@ async fn put_revision(connection: &mut SqliteConnection, revision: &Revision) ->
         StoreError::Refused { what } => StoreError::Refused { what: format!("revision {}: {what}", revision.id) },
         other => other,
     })?;
+    Ok(())
+}
+
+async fn remove_revision(connection: &mut SqliteConnection, id: &RevisionId) -> Result<(), StoreError> {
+    query("DELETE FROM revisions WHERE family = ? AND number = ?")
+        .bind(id.family.as_str())
+        .bind(id.number)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -38,14 +38,17 @@ pub struct Absorbed {
 ///
 /// `launching`: tasks whose launch is under way right now: more of them may appear at any moment.
 pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
-    let mut absorbed = Absorbed::default();
     if let Some(reason) = identity_problem(state, look) {
-        absorbed.untrusted = Some(reason);
-        return absorbed;
+        return Absorbed { untrusted: Some(reason), ..Absorbed::default() };
     }
     if shows_nothing_new(state, look, launching) {
-        return absorbed;
+        return Absorbed::default();
     }
+    in_full(state, look, launching)
+}
+
+fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
+    let mut absorbed = Absorbed::default();
     let claims = look.containers.values().filter_map(|container| Some((container.owner.ours()?, container)));
     let mut by_task: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>> = BTreeMap::new();
     for (claim, container) in claims {

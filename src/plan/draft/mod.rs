@@ -28,6 +28,8 @@ pub(super) use tasks::{Counts, TaskNo, Tasks};
 /// A plan in the making.
 pub(super) struct Draft<'w> {
     pub(super) world: &'w World,
+    /// Whether what is steady is told without going into it: always, but for the test that compares the two.
+    pub(super) shortcuts: bool,
     /// Declared hosts by name.
     pub(super) hosts: Vec<Host<'w>>,
     /// Declared services by name.
@@ -52,6 +54,7 @@ impl<'w> Draft<'w> {
         let desired = &world.state.desired;
         Self {
             world,
+            shortcuts: true,
             hosts: desired.hosts.iter().map(|(name, manifest)| Host::new(world, name, manifest)).collect(),
             services: desired.services.iter().map(|(name, manifest)| Service::new(world, name, manifest)).collect(),
             tasks: Tasks::default(),

@@ -47,7 +47,8 @@ impl Ground {
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
             Change::Service(service) => s16_one_rollout(service),
             Change::Desired(desired) => self.s13_blast_radius(desired),
-            Change::Host(_)
+            Change::RevisionRemoved(_)
+            | Change::Host(_)
             | Change::HostRemoved(_)
             | Change::ServiceRemoved(_)
             | Change::TaskRemoved(_)
@@ -74,6 +75,7 @@ impl Ground {
             }
             Change::Desired(_)
             | Change::Revision(_)
+            | Change::RevisionRemoved(_)
             | Change::Host(_)
             | Change::HostRemoved(_)
             | Change::Service(_)

@@ -148,6 +148,9 @@ fn change() -> impl Strategy<Value = Change> {
         3 => revision.prop_map(|(family, number, hash, image)| {
             Change::Revision(sample::revision(family, number, hash, image))
         }),
+        1 => (name(), 1_u32..3).prop_map(|(family, number)| {
+            Change::RevisionRemoved(sample::revision(family, number, "h1", None).id)
+        }),
         2 => host().prop_map(Change::Host),
         1 => name().prop_map(|name| Change::HostRemoved(name.into())),
         2 => service().prop_map(Change::Service),
@@ -179,6 +182,7 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         }
         Change::Desired(_)
         | Change::Host(_)
+        | Change::RevisionRemoved(_)
         | Change::HostRemoved(_)
         | Change::Service(_)
         | Change::ServiceRemoved(_)

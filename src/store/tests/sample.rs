@@ -131,7 +131,6 @@ pub fn decision(seed: u64) -> Decision {
         id: 0,
         at: Timestamp(12),
         seed,
-        world_hash: "ab".to_owned(),
         report: Report {
             doing: vec![Doing {
                 action: "remove".to_owned(),

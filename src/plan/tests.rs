@@ -1,0 +1,301 @@
+//! The short ways of the planner lead where the long ones do.
+
+use std::sync::Arc;
+
+use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{
+    container::{ContainerState, HealthStatus},
+    desired::{Desired, Manifest},
+    name::{HostName, ServiceName, TaskId},
+    observed::{EngineIdentity, HostContact},
+    spec::service::PlacementConstraintType,
+    state::{DeploymentStatus, HostRecord, RolloutState, Schedulability},
+    task::{StopCode, Task},
+    time::Timestamp,
+};
+
+const START: Timestamp = Timestamp(1_700_000_000_000);
+const AN_HOUR_MS: u64 = 3_600_000;
+
+fn manifest<S: DeserializeOwned>(spec: Value) -> Manifest<S> {
+    let spec = serde_json::from_value(spec).unwrap();
+    Manifest { labels: [].into(), annotations: [].into(), file: "fleet.yaml".into(), line: 1, spec }
+}
+
+#[derive(Clone, Debug)]
+struct Service {
+    strategy: &'static str,
+    desired_count: u32,
+    constraint: Option<&'static str>,
+    checked: bool,
+}
+
+fn any_service() -> impl Strategy<Value = Service> {
+    let constraint = select(vec![None, None, Some("attribute:disk == ssd"), Some("not(task:group == service:s0)")]);
+    (select(vec!["REPLICA", "DAEMON"]), 0_u32..4, constraint, any::<bool>()).prop_map(
+        |(strategy, desired_count, constraint, checked)| Service { strategy, desired_count, constraint, checked },
+    )
+}
+
+/// A fleet at rest: every task that could be started is healthy.
+fn at_rest(hosts: usize, services: &[Service]) -> World {
+    let mut world = World { now: START, seed: 7, ..World::default() };
+    let mut desired = Desired::default();
+    for number in 0..hosts {
+        let name = HostName::from(format!("h{number}"));
+        let mut host = manifest(json!({ "address": "198.18.0.1" }));
+        let labels = [("availability-zone", format!("z{}", number % 2)), ("disk", "ssd".to_owned())];
+        host.labels = labels.into_iter().take(1 + number % 2).map(|(label, value)| (label.to_owned(), value)).collect();
+        desired.hosts.insert(name.clone(), host);
+        let identity = EngineIdentity { engine_id: name.to_string(), cpus: 4, memory_mib: 4_096, ..Default::default() };
+        world.state.hosts.insert(name.clone(), HostRecord { name, identity: Some(identity), ..HostRecord::default() });
+    }
+    for (number, service) in services.iter().enumerate() {
+        let name = format!("s{number}");
+        let check = service.checked.then(|| json!({ "command": ["CMD", "true"] }));
+        let container = json!({ "name": "main", "image": "demo:1", "memory": 64, "healthCheck": check });
+        desired.task_definitions.insert(name.as_str().into(), manifest(json!({ "containerDefinitions": [container] })));
+        let mut spec: Manifest<crate::model::spec::ServiceSpec> = manifest(json!({
+            "taskDefinition": name, "desiredCount": service.desired_count, "schedulingStrategy": service.strategy,
+        }));
+        spec.spec.placement_constraints.extend(service.constraint.map(|expression| {
+            crate::model::spec::service::PlacementConstraint {
+                kind: PlacementConstraintType::MemberOf,
+                expression: Some(expression.to_owned()),
+            }
+        }));
+        desired.services.insert(name.as_str().into(), spec);
+    }
+    world.state.desired = Arc::new(desired);
+    all_answer(&mut world);
+    forecast::settle(&mut world);
+    world
+}
+
+fn all_answer(world: &mut World) {
+    let now = Some(world.now);
+    let contact = HostContact {
+        engine_answered_at: now,
+        link_answered_at: now,
+        looked_at: now,
+        watched_since: START,
+        ..HostContact::default()
+    };
+    world.contacts = world.state.desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
+}
+
+/// Something that makes a fleet need attention, or nearly.
+#[derive(Clone, Copy, Debug)]
+enum Nudge {
+    Unhealthy,
+    NeverHealthy,
+    Restarts(usize),
+    OldRevision,
+    OtherCluster,
+    Stopped,
+    Gone,
+    Twin,
+    Elsewhere,
+    Container(Option<ContainerState>),
+    Host(Schedulability),
+    Silent(u64),
+    NotLookedAt,
+    Count(u32),
+    Undeclared,
+    HostUndeclared,
+    NewDefinition,
+    InProgress,
+    OlderDeployment,
+    NoRecord,
+    Failing,
+}
+
+fn any_nudge() -> impl Strategy<Value = Nudge> {
+    prop_oneof![
+        Just(Nudge::Unhealthy),
+        Just(Nudge::NeverHealthy),
+        (1_usize..4).prop_map(Nudge::Restarts),
+        Just(Nudge::OldRevision),
+        Just(Nudge::OtherCluster),
+        Just(Nudge::Stopped),
+        Just(Nudge::Gone),
+        Just(Nudge::Twin),
+        Just(Nudge::Elsewhere),
+        select(vec![None, Some(ContainerState::Created), Some(ContainerState::Exited), Some(ContainerState::Paused)])
+            .prop_map(Nudge::Container),
+        select(vec![Schedulability::Cordoned, Schedulability::Draining]).prop_map(Nudge::Host),
+        (0_u64..20_000).prop_map(Nudge::Silent),
+        Just(Nudge::NotLookedAt),
+        (0_u32..4).prop_map(Nudge::Count),
+        Just(Nudge::Undeclared),
+        Just(Nudge::HostUndeclared),
+        Just(Nudge::NewDefinition),
+        Just(Nudge::InProgress),
+        Just(Nudge::OlderDeployment),
+        Just(Nudge::NoRecord),
+        Just(Nudge::Failing),
+    ]
+}
+
+fn pick<'a, T>(items: impl Iterator<Item = &'a T>, which: Index) -> Option<T>
+where
+    T: Clone + 'a,
+{
+    let items: Vec<&T> = items.collect();
+    (!items.is_empty()).then(|| (*which.get(&items)).clone())
+}
+
+fn change_task(world: &mut World, id: Option<TaskId>, change: impl FnOnce(&mut Task)) {
+    if let Some(task) = id.and_then(|id| world.state.tasks.get_mut(&id)) {
+        change(Arc::make_mut(task));
+    }
+}
+
+fn change_primary(
+    world: &mut World,
+    service: Option<ServiceName>,
+    change: impl FnOnce(&mut crate::model::state::Deployment),
+) {
+    let record = service.and_then(|service| world.state.services.get_mut(&service));
+    if let Some(primary) = record.and_then(|record| record.deployments.first_mut()) {
+        change(primary);
+    }
+}
+
+fn nudge(world: &mut World, nudge: Nudge, which: Index) {
+    let now = world.now;
+    let task = pick(world.state.tasks.keys(), which);
+    let host = pick(world.state.desired.hosts.keys(), which);
+    let service = pick(world.state.desired.services.keys(), which);
+    match nudge {
+        Nudge::Unhealthy => change_task(world, task, |task| task.health_status = HealthStatus::Unhealthy),
+        Nudge::NeverHealthy => change_task(world, task, |task| task.healthy_at = None),
+        Nudge::Restarts(times) => change_task(world, task, |task| task.restarts = vec![now; times]),
+        Nudge::OldRevision => change_task(world, task, |task| task.revision.number = 7),
+        Nudge::OtherCluster => change_task(world, task, |task| task.cluster = "other".into()),
+        Nudge::Stopped => change_task(world, task, |task| task.order_stop(now, StopCode::UserInitiated, "a person")),
+        Nudge::Container(state) => change_task(world, task, |task| {
+            task.containers.values_mut().for_each(|row| row.state = state);
+        }),
+        Nudge::Gone => {
+            task.and_then(|task| world.state.tasks.remove(&task));
+        }
+        Nudge::Twin => {
+            if let Some(task) = task.and_then(|task| world.state.tasks.get(&task).cloned()) {
+                let twin = Task { id: "twin".into(), ..Task::clone(&task) };
+                world.state.tasks.insert(twin.id.clone(), Arc::new(twin));
+            }
+        }
+        Nudge::Elsewhere => {
+            if let Some(host) = host {
+                change_task(world, task, |task| task.host = host);
+            }
+        }
+        Nudge::Host(schedulability) => {
+            if let Some(record) = host.and_then(|host| world.state.hosts.get_mut(&host)) {
+                record.schedulability = schedulability;
+            }
+        }
+        Nudge::Silent(ms) => {
+            if let Some(contact) = host.and_then(|host| world.contacts.get_mut(&host)) {
+                let heard = Some(Timestamp(now.0 - ms));
+                contact.watched_since = Timestamp(0);
+                contact.engine_answered_at = heard;
+                contact.link_answered_at = heard;
+                contact.error = Some("no answer".into());
+            }
+        }
+        Nudge::NotLookedAt => {
+            if let Some(contact) = host.and_then(|host| world.contacts.get_mut(&host)) {
+                contact.looked_at = None;
+            }
+        }
+        Nudge::Count(count) => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
+                manifest.spec.desired_count = count;
+            }
+        }
+        Nudge::Undeclared => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            service.and_then(|service| desired.services.remove(&service));
+        }
+        Nudge::HostUndeclared => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            host.and_then(|host| desired.hosts.remove(&host));
+        }
+        Nudge::NewDefinition => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            let manifest = service.and_then(|service| desired.task_definitions.get_mut(service.as_str()));
+            if let Some(manifest) = manifest {
+                manifest.spec.edit(|spec| spec.container_definitions[0].image = "demo:2".into());
+            }
+        }
+        Nudge::InProgress => change_primary(world, service, |primary| primary.rollout_state = RolloutState::InProgress),
+        Nudge::OlderDeployment => {
+            let record = service.and_then(|service| world.state.services.get_mut(&service));
+            if let Some(record) = record {
+                let older = record.deployments.first().cloned();
+                record.deployments.extend(older.map(|mut older| {
+                    older.status = DeploymentStatus::Active;
+                    older
+                }));
+            }
+        }
+        Nudge::NoRecord => {
+            service.and_then(|service| world.state.services.remove(&service));
+        }
+        Nudge::Failing => {
+            if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
+                record.consecutive_failures = 3;
+                record.not_before = Some(now.plus_ms(4_000));
+            }
+        }
+    }
+}
+
+fn plan_the_long_way(world: &World) -> Plan {
+    let mut draft = Draft::new(world);
+    draft.shortcuts = false;
+    decide(draft)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_short_way_decides_what_the_long_one_does(
+        hosts in 1_usize..4,
+        services in vec(any_service(), 1..4),
+        nudges in vec((any_nudge(), any::<Index>()), 0..4),
+        later in select(vec![0, AN_HOUR_MS]),
+    ) {
+        let mut world = at_rest(hosts, &services);
+        world.now = world.now.plus_ms(later);
+        all_answer(&mut world);
+        for (what, which) in nudges {
+            nudge(&mut world, what, which);
+        }
+        prop_assert_eq!(plan(&world), plan_the_long_way(&world));
+    }
+}
+
+#[test]
+fn a_fleet_at_rest_takes_the_short_way() {
+    let service = |strategy| Service { strategy, desired_count: 2, constraint: None, checked: true };
+    let world = at_rest(3, &[service("REPLICA"), service("DAEMON")]);
+    assert_eq!(world.state.tasks.len(), 2 + 3);
+    assert_eq!(plan(&world), Plan::default());
+    let mut draft = Draft::new(&world);
+    revision::number(&mut draft);
+    draft.read_tasks(service::is_kept);
+    let counts = draft.tasks.counts(draft.services.len());
+    assert!(service::is_steady(&draft.services[0], counts[0]));
+    let daemon = draft.tasks.members(draft.services.len());
+    let subjected = service::Subjected::new(&draft, 1, daemon.of(1)).unwrap();
+    assert!(daemon::is_steady(&mut draft, &subjected));
+}
