@@ -1,5 +1,6 @@
 //! A plan in the making: the world, and what was decided so far on top of it.
 
+mod index;
 mod roster;
 mod tasks;
 
@@ -22,6 +23,7 @@ use crate::plan::{
     placement::{HostInput, Placer},
 };
 
+use index::Index;
 pub(super) use roster::{Host, HostNo, Service, ServiceNo};
 pub(super) use tasks::{Counts, TaskNo, Tasks};
 
@@ -34,6 +36,8 @@ pub(super) struct Draft<'w> {
     pub(super) hosts: Vec<Host<'w>>,
     /// Declared services by name.
     pub(super) services: Vec<Service<'w>>,
+    host_index: Index,
+    service_index: Index,
     /// None until [`Self::read_tasks`].
     pub(super) tasks: Tasks<'w>,
     forgotten: Vec<TaskId>,
@@ -57,6 +61,8 @@ impl<'w> Draft<'w> {
             shortcuts: true,
             hosts: desired.hosts.iter().map(|(name, manifest)| Host::new(world, name, manifest)).collect(),
             services: desired.services.iter().map(|(name, manifest)| Service::new(world, name, manifest)).collect(),
+            host_index: Index::new(desired.hosts.keys().map(HostName::as_str)),
+            service_index: Index::new(desired.services.keys().map(ServiceName::as_str)),
             tasks: Tasks::default(),
             forgotten: Vec::new(),
             added: BTreeSet::new(),
@@ -91,12 +97,12 @@ impl<'w> Draft<'w> {
 
     /// A declared host's number.
     pub(super) fn host_no(&self, name: &HostName) -> Option<HostNo> {
-        self.hosts.binary_search_by(|host| host.name.cmp(name)).ok()
+        self.host_index.find(name.as_str(), |host| self.hosts[host].name.as_str())
     }
 
     /// A declared service's number.
     pub(super) fn service_no(&self, name: &ServiceName) -> Option<ServiceNo> {
-        self.services.binary_search_by(|service| service.name.cmp(name)).ok()
+        self.service_index.find(name.as_str(), |service| self.services[service].name.as_str())
     }
 
     /// A task as it stands in this draft.
