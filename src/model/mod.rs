@@ -12,6 +12,7 @@ pub mod ownership;
 pub mod quantity;
 pub mod report;
 pub mod shared;
+pub mod small_map;
 pub mod spec;
 pub mod state;
 pub mod task;

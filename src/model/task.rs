@@ -2,13 +2,12 @@
 //!
 //! Rules: "Task lifecycle", ECS developer guide.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
     container::{ContainerState, HealthStatus, PortBinding},
     name::{ClusterName, ContainerName, HostName, RevisionId, RuntimeId, ServiceName, TaskId},
+    small_map::SmallMap,
     spec::service::LaunchType,
     time::Timestamp,
 };
@@ -143,7 +142,7 @@ pub struct Task {
     /// The last launch order.
     pub launch: Launch,
     /// Its containers by name.
-    pub containers: BTreeMap<ContainerName, TaskContainer>,
+    pub containers: SmallMap<ContainerName, TaskContainer>,
     /// The epoch of the controller that decided it.
     pub epoch: u64,
     /// When it was decided.
@@ -186,7 +185,7 @@ pub struct NewTask {
     /// See [`Task::memory`].
     pub memory: u32,
     /// See [`Task::containers`].
-    pub containers: BTreeMap<ContainerName, TaskContainer>,
+    pub containers: SmallMap<ContainerName, TaskContainer>,
     /// See [`Task::epoch`].
     pub epoch: u64,
     /// See [`Task::created_at`].

@@ -79,7 +79,7 @@ fn pretend_launched(task: &mut Task, started: Option<&[&str]>, spec: Option<&Tas
     // Long ago, so that no waiting time stands between.
     let long_ago = Timestamp(1);
     task.launch = Launch::Answered { at: long_ago };
-    for (name, row) in &mut task.containers {
+    for (name, row) in task.containers.iter_mut() {
         row.runtime_id = Some(format!("{}-{name}", task.id).into());
         if started.is_none_or(|started| started.contains(&name.as_str())) {
             let must_end = spec.is_some_and(|spec| {

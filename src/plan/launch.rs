@@ -7,6 +7,7 @@ use crate::model::{
     container::{ContainerConfig, ContainerState, HealthCheckConfig, HealthStatus, PortBinding},
     name::{ContainerName, RevisionId, ServiceName, TaskId},
     ownership::Claim,
+    small_map::SmallMap,
     spec::{
         TaskDefinitionSpec,
         task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode},
@@ -66,8 +67,8 @@ pub(super) fn task_containers(
     task: &TaskId,
     spec: &TaskDefinitionSpec,
     ports: &[PortBinding],
-) -> BTreeMap<ContainerName, TaskContainer> {
-    let mut rows: BTreeMap<ContainerName, TaskContainer> = spec
+) -> SmallMap<ContainerName, TaskContainer> {
+    let mut rows: SmallMap<ContainerName, TaskContainer> = spec
         .container_definitions
         .iter()
         .map(|definition| {

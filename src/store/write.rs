@@ -1,6 +1,6 @@
 //! Changes as statements: one function a change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sqlx::{SqliteConnection, query};
 
@@ -12,6 +12,7 @@ use crate::model::{
     decision::Decision,
     name::{HostName, RevisionId, ServiceName, TaskId},
     observed::HostObservation,
+    small_map::SmallMap,
     spec::task_definition::Protocol,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
@@ -106,14 +107,14 @@ async fn remove_service(connection: &mut SqliteConnection, name: &ServiceName) -
 }
 
 async fn put_task(connection: &mut SqliteConnection, task: &Task) -> Result<(), StoreError> {
-    let without_containers = Task { containers: BTreeMap::new(), ..task.clone() };
+    let without_containers = Task { containers: SmallMap::default(), ..task.clone() };
     query("INSERT INTO tasks (id, doc) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
         .bind(task.id.as_str())
         .bind(to_json(&without_containers)?)
         .execute(&mut *connection)
         .await?;
     query("DELETE FROM containers WHERE task = ?").bind(task.id.as_str()).execute(&mut *connection).await?;
-    for (name, container) in &task.containers {
+    for (name, container) in task.containers.iter() {
         query("INSERT INTO containers (task, name, doc) VALUES (?, ?, ?)")
             .bind(task.id.as_str())
             .bind(name.as_str())

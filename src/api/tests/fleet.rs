@@ -223,7 +223,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         last_status,
         health_status: HealthStatus::Unknown,
         launch: Launch::Answered { at },
-        containers: BTreeMap::from([(service.into(), container)]),
+        containers: [(service.into(), container)].into(),
         epoch: 1,
         created_at: at,
         started_at: runs.then_some(at),

@@ -11,6 +11,7 @@ use crate::model::{
     name::{ContainerName, RevisionId, TaskId},
     observed::HostObservation,
     ownership::Claim,
+    small_map::SmallMap,
     state::{Change, Event, EventLevel, EventSubject, Revision, State},
     task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
     time::Timestamp,
@@ -111,12 +112,12 @@ fn missing_essentials(
     state: &State,
     claim: &Claim,
     seen: &[(&Claim, &ContainerView)],
-) -> BTreeMap<ContainerName, TaskContainer> {
+) -> SmallMap<ContainerName, TaskContainer> {
     let declared = state.desired.task_definitions.get(&claim.revision.family).map(|manifest| &manifest.spec);
     let declared = declared.filter(|definition| definition.hash() == claim.revision_hash);
     let known = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash);
     let spec = declared.map(Definition::spec).or_else(|| known.and_then(|revision| revision.spec.as_ref()));
-    let mut rows = spec.map_or_else(BTreeMap::new, |spec| {
+    let mut rows = spec.map_or_else(SmallMap::default, |spec| {
         launch::task_containers(&claim.service, &claim.revision, &claim.task, spec, &[])
     });
     rows.retain(|name, row| row.essential && seen.iter().all(|(claim, _)| claim.container != *name));

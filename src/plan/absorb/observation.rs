@@ -207,7 +207,7 @@ impl Update<'_> {
         let is_ending = self.task.desired_status == DesiredStatus::Stopped;
         let fresh = self.is_fresh() || (is_ending && self.nothing_can_appear());
         let mut restarted = false;
-        for (name, row) in &mut self.task.containers {
+        for (name, row) in self.task.containers.iter_mut() {
             let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
             match view {
                 Some(view) => restarted |= note_view(row, view),
@@ -237,7 +237,8 @@ impl Update<'_> {
     }
 
     fn judge(&mut self) {
-        if let Some(words) = self.task.containers.iter().find_map(|(name, row)| clearer_words(&self.task, name, row)) {
+        let clearer = self.task.containers.iter().find_map(|(name, row)| clearer_words(&self.task, name, row));
+        if let Some(words) = clearer {
             self.task.stopped_reason = Some(words.clone());
             self.event(EventLevel::Warning, "TaskEnded", format!("task {}: {words}", self.task.id));
         }
