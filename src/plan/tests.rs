@@ -10,10 +10,13 @@ use super::*;
 use crate::model::{
     container::{ContainerState, HealthStatus},
     desired::{Desired, Manifest},
-    name::{HostName, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ServiceName, TaskId},
     observed::{EngineIdentity, HostContact},
-    spec::service::PlacementConstraintType,
-    state::{DeploymentStatus, HostRecord, RolloutState, Schedulability},
+    spec::{
+        ServiceSpec,
+        service::{PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
+    },
+    state::{Change, Deployment, DeploymentStatus, HostRecord, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
     time::Timestamp,
 };
@@ -26,23 +29,37 @@ fn manifest<S: DeserializeOwned>(spec: Value) -> Manifest<S> {
     Manifest { labels: [].into(), annotations: [].into(), file: "fleet.yaml".into(), line: 1, spec }
 }
 
+/// A service to be drawn.
 #[derive(Clone, Debug)]
-struct Service {
+pub(super) struct Service {
     strategy: &'static str,
     desired_count: u32,
     constraint: Option<&'static str>,
     checked: bool,
+    /// It has a second essential container.
+    paired: bool,
 }
 
-fn any_service() -> impl Strategy<Value = Service> {
+pub(super) fn any_service() -> impl Strategy<Value = Service> {
     let constraint = select(vec![None, None, Some("attribute:disk == ssd"), Some("not(task:group == service:s0)")]);
-    (select(vec!["REPLICA", "DAEMON"]), 0_u32..4, constraint, any::<bool>()).prop_map(
-        |(strategy, desired_count, constraint, checked)| Service { strategy, desired_count, constraint, checked },
+    (select(vec!["REPLICA", "DAEMON"]), 0_u32..4, constraint, any::<bool>(), any::<bool>()).prop_map(
+        |(strategy, desired_count, constraint, checked, paired)| Service {
+            strategy,
+            desired_count,
+            constraint,
+            checked,
+            paired,
+        },
     )
 }
 
+/// One task of two essential containers.
+pub(super) fn one_pair() -> Service {
+    Service { strategy: "REPLICA", desired_count: 1, constraint: None, checked: false, paired: true }
+}
+
 /// A fleet at rest: every task that could be started is healthy.
-fn at_rest(hosts: usize, services: &[Service]) -> World {
+pub(super) fn at_rest(hosts: usize, services: &[Service]) -> World {
     let mut world = World { now: START, seed: 7, ..World::default() };
     let mut desired = Desired::default();
     for number in 0..hosts {
@@ -58,15 +75,16 @@ fn at_rest(hosts: usize, services: &[Service]) -> World {
         let name = format!("s{number}");
         let check = service.checked.then(|| json!({ "command": ["CMD", "true"] }));
         let container = json!({ "name": "main", "image": "demo:1", "memory": 64, "healthCheck": check });
-        desired.task_definitions.insert(name.as_str().into(), manifest(json!({ "containerDefinitions": [container] })));
-        let mut spec: Manifest<crate::model::spec::ServiceSpec> = manifest(json!({
+        let side = service.paired.then(|| json!({ "name": "side", "image": "demo:1", "memory": 64 }));
+        let containers: Vec<Value> = [container].into_iter().chain(side).collect();
+        let definition = manifest(json!({ "containerDefinitions": containers }));
+        desired.task_definitions.insert(name.as_str().into(), definition);
+        let mut spec: Manifest<ServiceSpec> = manifest(json!({
             "taskDefinition": name, "desiredCount": service.desired_count, "schedulingStrategy": service.strategy,
         }));
-        spec.spec.placement_constraints.extend(service.constraint.map(|expression| {
-            crate::model::spec::service::PlacementConstraint {
-                kind: PlacementConstraintType::MemberOf,
-                expression: Some(expression.to_owned()),
-            }
+        spec.spec.placement_constraints.extend(service.constraint.map(|expression| PlacementConstraint {
+            kind: PlacementConstraintType::MemberOf,
+            expression: Some(expression.to_owned()),
         }));
         desired.services.insert(name.as_str().into(), spec);
     }
@@ -90,7 +108,7 @@ fn all_answer(world: &mut World) {
 
 /// Something that makes a fleet need attention, or nearly.
 #[derive(Clone, Copy, Debug)]
-enum Nudge {
+pub(super) enum Nudge {
     Unhealthy,
     NeverHealthy,
     Restarts(usize),
@@ -114,7 +132,7 @@ enum Nudge {
     Failing,
 }
 
-fn any_nudge() -> impl Strategy<Value = Nudge> {
+pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
     prop_oneof![
         Just(Nudge::Unhealthy),
         Just(Nudge::NeverHealthy),
@@ -155,18 +173,14 @@ fn change_task(world: &mut World, id: Option<TaskId>, change: impl FnOnce(&mut T
     }
 }
 
-fn change_primary(
-    world: &mut World,
-    service: Option<ServiceName>,
-    change: impl FnOnce(&mut crate::model::state::Deployment),
-) {
+fn change_primary(world: &mut World, service: Option<ServiceName>, change: impl FnOnce(&mut Deployment)) {
     let record = service.and_then(|service| world.state.services.get_mut(&service));
     if let Some(primary) = record.and_then(|record| record.deployments.first_mut()) {
         change(primary);
     }
 }
 
-fn nudge(world: &mut World, nudge: Nudge, which: Index) {
+pub(super) fn nudge(world: &mut World, nudge: Nudge, which: Index) {
     let now = world.now;
     let task = pick(world.state.tasks.keys(), which);
     let host = pick(world.state.desired.hosts.keys(), which);
@@ -286,7 +300,7 @@ proptest! {
 
 #[test]
 fn a_fleet_at_rest_takes_the_short_way() {
-    let service = |strategy| Service { strategy, desired_count: 2, constraint: None, checked: true };
+    let service = |strategy| Service { strategy, desired_count: 2, constraint: None, checked: true, paired: false };
     let world = at_rest(3, &[service("REPLICA"), service("DAEMON")]);
     assert_eq!(world.state.tasks.len(), 2 + 3);
     assert_eq!(plan(&world), Plan::default());
@@ -298,4 +312,25 @@ fn a_fleet_at_rest_takes_the_short_way() {
     let daemon = draft.tasks.members(draft.services.len());
     let subjected = service::Subjected::new(&draft, 1, daemon.of(1)).unwrap();
     assert!(daemon::is_steady(&mut draft, &subjected));
+}
+
+#[test]
+fn old_revisions_go_but_for_those_in_use() {
+    let mut world = at_rest(1, &[one_pair()]);
+    let family = Family::from("s0");
+    let revision = world.state.latest_revision(&family).cloned().unwrap();
+    for number in 2..=40 {
+        let id = RevisionId { family: family.clone(), number };
+        let hash = if number == 40 { revision.hash.clone() } else { number.to_string() };
+        world.state.apply(&Change::Revision(Revision { id, hash, ..revision.clone() }));
+    }
+    // 1 still runs; 5 is what another service names.
+    let desired = Arc::make_mut(&mut world.state.desired);
+    let mut other = desired.services["s0"].clone();
+    other.spec.task_definition = TaskDefinitionRef::Named("s0:5".to_owned());
+    other.spec.desired_count = 0;
+    desired.services.insert("s1".into(), other);
+    plan(&world).changes.iter().for_each(|change| world.state.apply(change));
+    let left: Vec<u32> = world.state.revisions[&family].keys().copied().collect();
+    assert_eq!(left, [1, 5].into_iter().chain(21..=40).collect::<Vec<u32>>());
 }

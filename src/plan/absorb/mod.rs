@@ -5,6 +5,8 @@ mod answer;
 mod death;
 mod desired;
 mod observation;
+#[cfg(test)]
+mod tests;
 
 pub use answer::answer;
 pub use death::death;

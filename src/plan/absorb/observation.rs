@@ -47,7 +47,7 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
     in_full(state, look, launching)
 }
 
-fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
+pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
     let mut absorbed = Absorbed::default();
     let claims = look.containers.values().filter_map(|container| Some((container.owner.ours()?, container)));
     let mut by_task: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>> = BTreeMap::new();
@@ -159,7 +159,7 @@ fn shows_the_same(known: &HostObservation, look: &HostObservation) -> bool {
 /// `false` is always right, and only slower.
 ///
 /// It shows what an earlier one showed, and every task of the host has been at rest since before that one.
-fn shows_nothing_new(state: &State, look: &HostObservation, launching: &BTreeSet<&TaskId>) -> bool {
+pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching: &BTreeSet<&TaskId>) -> bool {
     let known = state.observations.get(&look.host).filter(|known| shows_the_same(known, look));
     let record = state.hosts.get(&look.host);
     let (Some(known), Some(record)) = (known, record) else { return false };
