@@ -82,8 +82,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let is_completed = |deployment: &Deployment| steady && deployment.rollout_state == RolloutState::InProgress;
     // Tasks of the target are PRIMARY's, also when an older deployment was of the same revision.
     let has_tasks = |deployment: &Deployment| {
-        deployment.revision != service.target
-            && tasks().any(|(_, task)| task.revision == deployment.revision)
+        deployment.revision != service.target && tasks().any(|(_, task)| task.revision == deployment.revision)
     };
     let deployments = draft.services[service.no].record().map_or(&[][..], |record| &record.deployments);
     let mut retired = Vec::new();

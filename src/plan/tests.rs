@@ -82,7 +82,9 @@ pub(super) fn at_rest(hosts: usize, services: &[Service]) -> World {
         let mut spec: Manifest<ServiceSpec> = manifest(json!({
             "taskDefinition": name, "desiredCount": service.desired_count, "schedulingStrategy": service.strategy,
         }));
-        spec.spec.placement_constraints.extend(service.constraint.map(|expression| PlacementConstraint {
+        // A service that must not be where it is never comes to rest.
+        let constraint = service.constraint.filter(|constraint| !constraint.contains(&name));
+        spec.spec.placement_constraints.extend(constraint.map(|expression| PlacementConstraint {
             kind: PlacementConstraintType::MemberOf,
             expression: Some(expression.to_owned()),
         }));
@@ -279,7 +281,7 @@ fn plan_the_long_way(world: &World) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn the_short_way_decides_what_the_long_one_does(

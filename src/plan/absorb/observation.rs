@@ -168,6 +168,7 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
             && task.last_status == LastStatus::Running
             && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
             && task.containers.values().all(|row| row.state == Some(ContainerState::Running))
+            && task.health_status == health::task_health(task)
             && !launching.contains(&task.id)
     };
     let is_over = |task: &Task| {

@@ -130,7 +130,7 @@ fn turn(world: &mut World, look: &mut HostObservation, launching: &mut BTreeSet<
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_told_to_show_nothing_new_shows_nothing_new(
