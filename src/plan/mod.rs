@@ -18,8 +18,6 @@ pub mod placement;
 mod replica;
 pub mod revision;
 mod service;
-#[cfg(test)]
-mod tests;
 mod throttle;
 
 pub use hosts::host_status;
@@ -51,3 +49,6 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     gc::forget(&mut draft);
     draft.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,11 @@ mod answer;
 mod death;
 mod desired;
 mod observation;
-#[cfg(test)]
-mod tests;
 
 pub use answer::answer;
 pub use death::death;
 pub use desired::{SyncVerdict, desired};
 pub use observation::{Absorbed, observation};
+
+#[cfg(test)]
+mod tests;
