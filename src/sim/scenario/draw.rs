@@ -52,11 +52,13 @@ pub(in crate::sim) fn plain_desired(hosts: u64, count: u32) -> Desired {
         service.spec = ServiceSpec { desired_count: count, minimum_healthy_seconds: Seconds(3), ..bare(name.as_str()) };
     }
     for definition in desired.task_definitions.values_mut() {
-        definition.spec.container_definitions.truncate(1);
-        for container in &mut definition.spec.container_definitions {
-            container.health_check = Some(check());
-            container.port_mappings = vec![port(None)];
-        }
+        definition.spec.edit(|spec| {
+            spec.container_definitions.truncate(1);
+            for container in &mut spec.container_definitions {
+                container.health_check = Some(check());
+                container.port_mappings = vec![port(None)];
+            }
+        });
     }
     desired
 }
