@@ -76,5 +76,5 @@ targets! { manifest docker_list docker_inspect docker_event labels constraint }
 fn the_corpus_is_small() {
     let all: Vec<(PathBuf, Vec<u8>)> = TARGETS.iter().flat_map(|(name, _)| corpus(name)).collect();
     let bytes: usize = all.iter().map(|(_, input)| input.len()).sum();
-    assert!(all.len() <= 300 && bytes <= 1 << 20, "{} files, {bytes} bytes: `cargo fuzz cmin`", all.len());
+    assert!(all.len() <= 300 && bytes <= 1 << 20, "{} files, {bytes} bytes: `fuzz/minimise`", all.len());
 }
