@@ -16,7 +16,7 @@ use crate::model::{
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
-    task::{DesiredStatus, StopCode},
+    task::{DesiredStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::{HostStatus, Plan, Subject, World},
 };
@@ -442,7 +442,15 @@ impl Core {
         self.untrusted.remove(host);
         let words =
             format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
-        Ok((words, vec![Change::Host(HostRecord { identity: None, ..record.clone() })]))
+        let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
+        // What the old machine was asked can no longer appear: a look at the new one tells all.
+        for task in self.world.state.tasks.values().filter(|task| task.host == *host) {
+            if matches!(task.launch, Launch::Issued { .. }) {
+                let launch = Launch::Answered { at: self.world.now };
+                changes.push(Change::Task(Arc::new(Task { launch, ..(**task).clone() })));
+            }
+        }
+        Ok((words, changes))
     }
 
     fn declared(&self, host: &HostName) -> Result<(), CommandError> {

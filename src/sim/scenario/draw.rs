@@ -300,7 +300,9 @@ pub(in crate::sim) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desir
         let name = format!("svc-{index}");
         let definition = definition(rng, &name);
         let file = format!("{name}.yaml");
-        desired.task_definitions.insert(Family::from(name.clone()), manifest(definition.into(), BTreeMap::new(), &file));
+        desired
+            .task_definitions
+            .insert(Family::from(name.clone()), manifest(definition.into(), BTreeMap::new(), &file));
         let spec = service(rng, &name);
         desired.services.insert(ServiceName::from(name), manifest(spec, BTreeMap::new(), &file));
     }
