@@ -163,11 +163,16 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
     let known = state.observations.get(&look.host).filter(|known| shows_the_same(known, look));
     let record = state.hosts.get(&look.host);
     let (Some(known), Some(record)) = (known, record) else { return false };
+    let is_seen_running = |task: &Task, row: &TaskContainer| {
+        let shown = row.runtime_id.as_ref().and_then(|id| look.containers.get(id));
+        let shown = shown.filter(|view| view.owner.ours().is_some_and(|claim| claim.task == task.id));
+        row.state == Some(ContainerState::Running) && shown.is_some_and(|view| view.state == ContainerState::Running)
+    };
     let is_at_rest = |task: &Task| {
         task.desired_status == DesiredStatus::Running
             && task.last_status == LastStatus::Running
             && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
-            && task.containers.values().all(|row| row.state == Some(ContainerState::Running))
+            && task.containers.values().all(|row| is_seen_running(task, row))
             && task.health_status == health::task_health(task)
             && !launching.contains(&task.id)
     };
