@@ -1,7 +1,6 @@
 //! Whole plans at the size that the planner promises: 1,000 hosts; 1,000 to 100,000 tasks. Single turns of a small fleet.
 
 mod small;
-mod thread_time;
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
@@ -23,7 +22,6 @@ use roadstead::{
     plan::plan,
 };
 use serde_json::{Value, json};
-use thread_time::ThreadTime;
 
 const HOSTS: usize = 1000;
 const TASKS_PER_SERVICE: usize = 100;
@@ -127,7 +125,7 @@ fn assert_nothing_to_do(world: &World) {
     assert!(idle.report.waiting.is_empty(), "nothing waits: {:?}", idle.report.waiting.first());
 }
 
-fn nothing_to_do(criterion: &mut Criterion<ThreadTime>) {
+fn nothing_to_do(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan_1000_hosts_nothing_to_do");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     for tasks in [1000, 10_000, 20_000, 100_000] {
@@ -143,7 +141,7 @@ fn nothing_to_do(criterion: &mut Criterion<ThreadTime>) {
 }
 
 /// A daemon asks placement which hosts it belongs on, in every plan.
-fn nothing_to_do_with_a_daemon(criterion: &mut Criterion<ThreadTime>) {
+fn nothing_to_do_with_a_daemon(criterion: &mut Criterion) {
     let mut world = empty_fleet(20_000);
     let desired = Arc::make_mut(&mut world.state.desired);
     desired.task_definitions.insert(Family::from("daemon"), definition());
@@ -160,7 +158,7 @@ fn nothing_to_do_with_a_daemon(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
-fn place_all(criterion: &mut Criterion<ThreadTime>) {
+fn place_all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan_1000_empty_hosts_place_all");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
@@ -175,9 +173,5 @@ fn place_all(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
-criterion_group! {
-    name = planner;
-    config = Criterion::default().with_measurement(ThreadTime);
-    targets = small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all
-}
+criterion_group!(planner, small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all);
 criterion_main!(planner);

@@ -21,7 +21,7 @@ use roadstead::{
 };
 use serde_json::json;
 
-use super::{START, definition, manifest, thread_time::ThreadTime};
+use super::{START, definition, manifest};
 
 const HOSTS: usize = 5;
 const SERVICES: usize = 4;
@@ -205,7 +205,7 @@ fn rolling() -> Small {
 }
 
 /// Benchmarks of single turns.
-pub(super) fn small(criterion: &mut Criterion<ThreadTime>) {
+pub(super) fn small(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("small");
 
     let settled = Small::settled();
