@@ -21,14 +21,17 @@ use roadstead::sim::{
 
 /// The whole controller over a fleet in memory, with faults drawn from a seed
 #[derive(Parser)]
-#[command(after_help = "\
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
   roadstead-sim --seeds 0..20000              drawn scenarios; what broke, by predicate
   roadstead-sim --trace 4711                  one of them, told step by step
   roadstead-sim --minimise 4711 > seed.json   the smallest scenario that breaks the same predicate
   roadstead-sim --file seed.json              a written scenario, told step by step
   roadstead-sim --small-scope --crash-points  what is enumerated instead of drawn
-  roadstead-sim --chains 0..500 --differential 0..500")]
+  roadstead-sim --chains 0..500 --differential 0..500"
+)]
 struct Arguments {
     /// FROM..TO, the end excluded
     #[arg(long, value_parser = parse_range)]

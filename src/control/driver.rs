@@ -101,10 +101,7 @@ impl Driver {
                 Woken::Command(envelope) => (Vec::new(), Some(envelope)),
                 Woken::Contacts | Woken::Alarm => (self.batch(None), None),
             };
-            let mut changes = Vec::new();
-            for input in &inputs {
-                changes.extend(self.core.take(self.clock.now(), input.clone()));
-            }
+            let mut changes = self.take(&inputs);
             let reply = command.map(|envelope| self.command(envelope, &mut changes));
             let now = self.clock.now();
             changes.extend(self.core.take(now, Input::Contacts(self.fleet.contacts.all())));
@@ -172,10 +169,7 @@ impl Driver {
                 error = again;
                 continue;
             }
-            let mut changes = Vec::new();
-            for input in &inputs {
-                changes.extend(self.core.take(self.clock.now(), input.clone()));
-            }
+            let changes = self.take(&inputs);
             match self.ledger.commit(&changes, None).await {
                 Ok(()) => {
                     tracing::info!("the database takes what is decided again");
@@ -215,6 +209,10 @@ impl Driver {
     fn batch(&mut self, first: Option<Input>) -> Vec<Input> {
         let more = std::iter::from_fn(|| self.waiting_inputs.try_recv().ok());
         first.into_iter().chain(more).take(BATCH).collect()
+    }
+
+    fn take(&mut self, inputs: &[Input]) -> Vec<Change> {
+        inputs.iter().flat_map(|input| self.core.take(self.clock.now(), input.clone())).collect()
     }
 
     fn command(&mut self, (command, reply): CommandEnvelope, changes: &mut Vec<Change>) -> Reply {

@@ -65,14 +65,11 @@ fn s12_calm(after: &World) -> Result<(), Broken> {
 }
 
 fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
-    let given_up = plan.changes.iter().find_map(|change| match change {
-        Change::Task(task)
-            if task.stop_code == Some(StopCode::HostLost)
-                && world.state.tasks.get(&task.id).is_some_and(|was| was.desired_status == DesiredStatus::Running) =>
-        {
-            Some(task)
-        }
-        _ => None,
+    let given_up = plan.changes.iter().find_map(|change| {
+        let Change::Task(task) = change else { return None };
+        let was_wanted =
+            world.state.tasks.get(&task.id).is_some_and(|was| was.desired_status == DesiredStatus::Running);
+        (was_wanted && task.stop_code == Some(StopCode::HostLost)).then_some(task)
     });
     let Some(task) = given_up else { return Ok(()) };
     let is_released = after.fleet.brake.as_ref().is_some_and(|brake| brake.released);

@@ -42,8 +42,6 @@ pub enum Predicate {
     S5,
     /// Numbers never go back.
     S6,
-    /// One writer.
-    S7,
     /// Intent before effect.
     S8,
     /// Unknown is not failed; what was ordered to stop is never wanted again.
@@ -64,8 +62,6 @@ pub enum Predicate {
     S20,
     /// Identities are unique; another machine under a known name is quarantined.
     S21,
-    /// The same seed gives the same trace.
-    S22,
     /// Finally stable, and as wanted.
     L1,
     /// The same for a core of hosts while others stay broken.

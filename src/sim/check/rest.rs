@@ -15,7 +15,7 @@ use crate::{
     plan::health,
     sim::{
         fleet::{FakeHost, Ground, Reach},
-        scenario::FIXED_PORT,
+        scenario::has_fixed_port,
     },
 };
 
@@ -96,15 +96,11 @@ fn may_wait(
     hosts: usize,
 ) -> bool {
     let Some(manifest) = state.desired.services.get(service) else { return true };
-    let definition = state.desired.task_definitions.get(service.as_str());
-    let fixed_port = definition.is_some_and(|definition| {
-        let ports = definition.spec.container_definitions.iter().flat_map(|container| &container.port_mappings);
-        ports.into_iter().any(|port| port.host_port == Some(FIXED_PORT))
-    });
     let (floor, ceiling) = super::decisions::bounds(&manifest.spec, hosts);
     let is_replica = manifest.spec.scheduling_strategy == SchedulingStrategy::Replica;
     let stuck = is_replica && wanted > 0 && floor >= wanted && ceiling <= wanted;
-    let crowded = fixed_port && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
+    let crowded = has_fixed_port(&state.desired, service.as_str())
+        && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
     let waits_for_host = manifest.spec.on_host_loss == OnHostLoss::Wait
         && state.tasks.values().any(|task| {
             task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)

@@ -56,7 +56,7 @@ impl Link {
         answer: impl FnOnce(&mut FakeHost, Timestamp) -> T,
     ) -> Result<T, EngineError> {
         let sampled = self.fleet.ground(|ground| {
-            let (now, back_ms) = (ground.now, ground.latency(&self.host, is_list));
+            let (now, back_ms) = (ground.now, ground.latency(is_list));
             let Some(host) = ground.hosts.get_mut(&self.host) else { return Err(Reach::Refused) };
             match host.reach(now) {
                 Reach::Fine => {

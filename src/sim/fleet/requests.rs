@@ -23,7 +23,7 @@ pub(in crate::sim) enum Sent {
 
 impl Ground {
     /// How long an answer takes, in ms.
-    pub(in crate::sim) fn latency(&mut self, _host: &HostName, is_list: bool) -> u64 {
+    pub(in crate::sim) fn latency(&mut self, is_list: bool) -> u64 {
         if is_list && self.strikes(self.scenario.rates.stale_list) {
             self.count("stale list");
             return self.within(500, 8_000);

@@ -16,9 +16,7 @@ use crate::{
 };
 
 /// See the module.
-pub(super) struct FakeLedger {
-    fleet: FakeFleet,
-}
+pub(super) struct FakeLedger(pub(super) FakeFleet);
 
 /// What becomes of a commit.
 enum Commit {
@@ -28,12 +26,8 @@ enum Commit {
 }
 
 impl FakeLedger {
-    pub(super) fn new(fleet: FakeFleet, _with_sqlite: bool) -> Self {
-        Self { fleet }
-    }
-
     fn write(&self, changes: &[Change]) -> Commit {
-        self.fleet.ground(|ground| {
+        self.0.ground(|ground| {
             let number = ground.counters.commits;
             ground.counters.commits += 1;
             let mishap = ground.mishap(Point::Commit(number));
@@ -71,7 +65,7 @@ impl FakeLedger {
 #[async_trait]
 impl Ledger for FakeLedger {
     async fn load(&self) -> Result<State, StoreError> {
-        Ok(self.fleet.ground(|ground| ground.durable.clone()))
+        Ok(self.0.ground(|ground| ground.durable.clone()))
     }
 
     async fn commit(&self, changes: &[Change], _decision: Option<&Decision>) -> Result<(), StoreError> {

@@ -80,7 +80,7 @@ pub struct End {
 /// Runs a scenario.
 pub fn run(scenario: &Scenario, tell: Tell) -> Outcome {
     let fleet = FakeFleet::new(scenario.clone(), tell);
-    let ledger = Arc::new(ledger::FakeLedger::new(fleet.clone(), scenario.with_sqlite));
+    let ledger = Arc::new(ledger::FakeLedger(fleet.clone()));
     let mut clock_back_ms = 0;
     loop {
         let ending = one_life(&fleet, &ledger, clock_back_ms);

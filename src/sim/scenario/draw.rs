@@ -96,7 +96,6 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
         faults_ms: shape.faults_ms,
         broken_for_ever,
         through_yaml: rng.chance(30),
-        with_sqlite: false,
     }
 }
 

@@ -13,7 +13,7 @@ pub use change::{Change, Sickness};
 pub(in crate::sim) use draw::{FIXED_PORT, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 
-use crate::model::{desired::Desired, name::HostName, state::Schedulability};
+use crate::model::{desired::Desired, name::HostName, spec::service::SchedulingStrategy, state::Schedulability};
 
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,8 +35,46 @@ pub struct Scenario {
     pub broken_for_ever: BTreeSet<HostName>,
     /// Manifests are written as YAML and admitted, not handed over as values.
     pub through_yaml: bool,
-    /// A real database stands beside the one in memory, and both must hold the same.
-    pub with_sqlite: bool,
+}
+
+impl Scenario {
+    /// The same manifests and their changes, and nothing else.
+    pub fn without_faults(&self) -> Self {
+        let script = self.script.iter().filter(|scripted| matches!(scripted.what, Happening::Manifests { .. }));
+        Self {
+            script: script.cloned().collect(),
+            rates: Default::default(),
+            mishaps: Vec::new(),
+            broken_for_ever: Default::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether a service can always be whole when all is well: no fixed ports, bounds that let it move.
+    pub fn always_fits(&self, service: &str) -> bool {
+        let mut desired = self.desired.clone();
+        for scripted in &self.script {
+            if let Happening::Manifests { change } = &scripted.what {
+                change.make(&mut desired);
+            }
+        }
+        let Some(manifest) = desired.services.get(service) else { return false };
+        let configuration = &manifest.spec.deployment_configuration;
+        !has_fixed_port(&desired, service)
+            && manifest.spec.scheduling_strategy == SchedulingStrategy::Replica
+            && configuration.maximum_percent.unwrap_or(200) > 100
+            && self.broken_for_ever.is_empty()
+    }
+}
+
+/// Whether a service's tasks want a certain port of their host, so that two do not fit on one.
+pub(in crate::sim) fn has_fixed_port(desired: &Desired, service: &str) -> bool {
+    desired.task_definitions.get(service).is_some_and(|definition| {
+        let containers = definition.spec.container_definitions.iter();
+        containers
+            .flat_map(|container| &container.port_mappings)
+            .any(|port| port.host_port.is_some_and(|port| port != 0))
+    })
 }
 
 /// Something that happens at a time.

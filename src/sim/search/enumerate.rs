@@ -2,7 +2,7 @@
 //! smallest fleet that has them all.
 
 use crate::{
-    model::{name::HostName, spec::service::SchedulingStrategy, state::Schedulability},
+    model::{name::HostName, state::Schedulability},
     sim::{
         Tell,
         rng::Rng,
@@ -144,42 +144,6 @@ pub fn small_scope() -> impl Iterator<Item = Named> {
             Named { name, scenario }
         })
     })
-}
-
-impl Scenario {
-    /// The same manifests and their changes, and nothing else.
-    pub fn without_faults(&self) -> Self {
-        let script = self.script.iter().filter(|scripted| matches!(scripted.what, Happening::Manifests { .. }));
-        Self {
-            script: script.cloned().collect(),
-            rates: Default::default(),
-            mishaps: Vec::new(),
-            broken_for_ever: Default::default(),
-            ..self.clone()
-        }
-    }
-
-    /// Whether a service can always be whole when all is well: no fixed ports, bounds that let it move.
-    pub fn always_fits(&self, service: &str) -> bool {
-        let mut desired = self.desired.clone();
-        for scripted in &self.script {
-            if let Happening::Manifests { change } = &scripted.what {
-                change.make(&mut desired);
-            }
-        }
-        let Some(manifest) = desired.services.get(service) else { return false };
-        let configuration = &manifest.spec.deployment_configuration;
-        let fixed = desired.task_definitions.get(service).is_some_and(|definition| {
-            let containers = definition.spec.container_definitions.iter();
-            containers
-                .flat_map(|container| &container.port_mappings)
-                .any(|port| port.host_port.is_some_and(|port| port != 0))
-        });
-        !fixed
-            && manifest.spec.scheduling_strategy == SchedulingStrategy::Replica
-            && configuration.maximum_percent.unwrap_or(200) > 100
-            && self.broken_for_ever.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::sim::{
     Broken, Predicate, Tell, run,
-    scenario::{Happening, Rates, Scenario},
+    scenario::{Rates, Scenario},
 };
 
 /// So many runs at most.
@@ -111,20 +111,6 @@ impl Search {
         better |= self.attempt(Scenario { faults_ms: (last_ms + 1_000).min(self.best.faults_ms), ..self.best.clone() });
         better
     }
-
-    /// Manifest changes that change nothing any more, and faults at hosts that are gone.
-    fn drop_idle(&mut self) {
-        let mut candidate = self.best.clone();
-        let hosts = candidate.desired.hosts.clone();
-        candidate.script.retain(|scripted| match &scripted.what {
-            Happening::Cut { host, .. }
-            | Happening::Heal { host }
-            | Happening::Hang { host }
-            | Happening::Resume { host, .. } => hosts.contains_key(host),
-            _ => true,
-        });
-        self.attempt(candidate);
-    }
 }
 
 /// Makes a broken scenario smaller; gives what the smallest breaks, too. `None` when it breaks nothing.
@@ -135,7 +121,6 @@ pub fn minimise(scenario: &Scenario) -> Option<(Scenario, Broken)> {
         let mut better = search.shorten_script();
         better |= search.calm_rates();
         better |= search.fewer_things();
-        search.drop_idle();
         if !better || search.runs >= MAX_RUNS {
             break;
         }
