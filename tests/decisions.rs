@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead::{
-    control::core::{Core, Input},
+    control::{
+        core::{Core, Input},
+        handle::Command,
+    },
     model::{
         action::{Action, ActionResult, Answer, Verb, VerbName},
         container::{ContainerState, ContainerView, HealthStatus},
@@ -104,6 +107,12 @@ impl Story {
     }
 
     fn obey(&mut self, action: &Action) {
+        let containers = self.make(action);
+        self.answer(action, ActionResult::Done { containers });
+    }
+
+    /// Carries an order out without an answer.
+    fn make(&mut self, action: &Action) -> Vec<(ContainerName, RuntimeId)> {
         let mut ids: Vec<(ContainerName, RuntimeId)> = Vec::new();
         let host = self.containers.get_mut(&action.host).unwrap();
         match &action.verb {
@@ -143,7 +152,7 @@ impl Story {
                 host.remove(id);
             }),
         }
-        self.answer(action, ActionResult::Done { containers: ids });
+        ids
     }
 
     fn answer(&mut self, action: &Action, result: ActionResult) {
@@ -455,4 +464,25 @@ fn what_dies_together_early_is_one_failed_start() {
     let record = &story.core.world().state.services["web"];
     assert_eq!(record.consecutive_failures, 1);
     assert!(record.not_before.is_none_or(|at| at <= story.now), "the next try is not delayed");
+}
+
+#[test]
+fn after_a_repin_what_was_half_made_on_the_old_machine_counts_as_gone() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64 },
+        { "name": "side", "image": "demo:1", "memory": 64, "dependsOn": [{ "containerName": "main", "condition": "START" }] }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).expect("it is launched");
+    let Verb::Launch { containers } = &launch.verb else { panic!("{launch:?}") };
+    let first = Action { verb: Verb::Launch { containers: containers[..1].to_vec() }, ..launch.clone() };
+    story.make(&first);
+    story.answer(&launch, ActionResult::Unknown { reason: "no answer".into() });
+    story.decide(300, &[]);
+    // The machine is installed anew, and a person says so.
+    story.containers.get_mut(&launch.host).unwrap().clear();
+    story.core.command(story.now, Command::Repin { host: launch.host.clone() }).expect("it is known");
+    story.decide(1_000, &[]);
+    let task = &story.core.world().state.tasks[&launch.task];
+    assert_eq!(task.desired_status, DesiredStatus::Stopped, "its first container is gone for good: {task:?}");
 }
