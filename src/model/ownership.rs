@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
 use super::spec::service::LaunchType;
+use super::task::{Task, TaskContainer};
 
 /// All our labels begin with this.
 pub const PREFIX: &str = "dev.roadstead.";
@@ -162,6 +163,26 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What a container of a task bears; `revision_hash` is that of the task's revision.
+    pub fn of(task: &Task, container: &ContainerName, row: &TaskContainer, revision_hash: &str) -> Self {
+        Self {
+            created_name: row.created_name.clone(),
+            task: task.id.clone(),
+            container: container.clone(),
+            cluster: task.cluster.clone(),
+            service: task.service.clone(),
+            slot: task.slot,
+            revision: task.revision.clone(),
+            revision_hash: revision_hash.to_owned(),
+            launch_type: task.launch_type,
+            epoch: task.epoch,
+            task_cpu: task.cpu,
+            task_memory: task.memory,
+            essential: row.essential,
+            task_created_at_ms: task.created_at.0,
+        }
+    }
+
     /// As labels, without the digest.
     pub fn to_labels(&self) -> BTreeMap<String, String> {
         let launch_type = match self.launch_type {

@@ -213,22 +213,7 @@ fn config(
     hash: &str,
     zone: Option<&str>,
 ) -> ContainerConfig {
-    let claim = Claim {
-        created_name: row.created_name.clone(),
-        task: task.id.clone(),
-        container: definition.name.as_str().into(),
-        cluster: task.cluster.clone(),
-        service: task.service.clone(),
-        slot: task.slot,
-        revision: task.revision.clone(),
-        revision_hash: hash.to_owned(),
-        launch_type: task.launch_type,
-        epoch: task.epoch,
-        task_cpu: task.cpu,
-        task_memory: task.memory,
-        essential: definition.essential,
-        task_created_at_ms: task.created_at.0,
-    };
+    let claim = Claim::of(task, &definition.name.as_str().into(), row, hash);
     let mut labels = definition.docker_labels.clone();
     labels.extend(claim.to_labels());
     let mut environment: BTreeMap<String, String> = [

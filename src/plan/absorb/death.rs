@@ -8,6 +8,7 @@ use crate::model::{
     observed::Death,
     state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
     task::{DesiredStatus, StopCode, Task, TaskContainer},
+    time::Timestamp,
 };
 use crate::plan::{launch, throttle};
 
@@ -36,15 +37,20 @@ pub fn death(state: &State, death: &Death) -> Option<(TaskId, Vec<Change>)> {
     }
     changed.order_stop(death.heard_at, StopCode::EssentialContainerExited, reason.clone());
     changes.push(Change::Task(Arc::new(changed)));
-    changes.push(Change::Event(Event {
+    changes.push(Change::Event(ended(task, death.heard_at, &reason)));
+    Some((task.id.clone(), changes))
+}
+
+/// What is said when a task ends by itself, whoever told of it first.
+pub(super) fn ended(task: &Task, at: Timestamp, reason: &str) -> Event {
+    Event {
         id: 0,
-        at: death.heard_at,
+        at,
         subject: EventSubject::Service(task.service.clone()),
         level: EventLevel::Warning,
         reason: "TaskEnded".to_owned(),
         message: format!("task {} on {} ended: {reason}", task.id, task.host),
-    }));
-    Some((task.id.clone(), changes))
+    }
 }
 
 /// A service's record after this failed start. What had begun before the last failure there failed together with it: it was

@@ -17,7 +17,7 @@ use crate::plan::{health, launch, throttle};
 
 use super::{
     adopt::adopt,
-    death::{clearer_words, exit_words},
+    death::{clearer_words, ended, exit_words},
 };
 
 /// After an order of unknown outcome, its containers may still appear for this long.
@@ -301,11 +301,7 @@ impl Update<'_> {
         let at = self.look.finished_at;
         self.failed = throttle::failed_early(&self.task, at);
         self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
-        self.event(
-            EventLevel::Warning,
-            "TaskEnded",
-            format!("task {} on {} ended: {reason}", self.task.id, self.look.host),
-        );
+        self.events.push(ended(&self.task, at, &reason));
     }
 
     fn note_running(&mut self) {

@@ -20,26 +20,6 @@ use crate::model::{
 };
 use crate::plan::tests::{any_nudge, any_service, at_rest, nudge, one_pair};
 
-fn claim(task: &Task, container: &str, hash: &str) -> Claim {
-    let row = &task.containers.get(container).unwrap();
-    Claim {
-        created_name: row.created_name.clone(),
-        task: task.id.clone(),
-        container: container.into(),
-        cluster: task.cluster.clone(),
-        service: task.service.clone(),
-        slot: task.slot,
-        revision: task.revision.clone(),
-        revision_hash: hash.to_owned(),
-        launch_type: task.launch_type,
-        epoch: task.epoch,
-        task_cpu: task.cpu,
-        task_memory: task.memory,
-        essential: row.essential,
-        task_created_at_ms: task.created_at.0,
-    }
-}
-
 /// What a host shows that runs what the state says.
 fn look(world: &World, host: &HostName, at: Timestamp) -> HostObservation {
     let mut containers = BTreeMap::new();
@@ -62,7 +42,7 @@ fn look(world: &World, host: &HostName, at: Timestamp) -> HostObservation {
                 restart_count: 0,
                 error: String::new(),
                 ports: row.ports.clone(),
-                owner: Owner::Ours(Box::new(claim(task, name.as_str(), hash))),
+                owner: Owner::Ours(Box::new(Claim::of(task, name, row, hash))),
             };
             containers.insert(id, view);
         }
@@ -200,7 +180,7 @@ fn a_whole_task_is_adopted_and_a_part_of_one_ends() {
     let id = RuntimeId::from("late");
     let mut view = late.containers.values().next().cloned().unwrap();
     view.id = id.clone();
-    view.owner = Owner::Ours(Box::new(claim(&part, "side", "")));
+    view.owner = Owner::Ours(Box::new(Claim::of(&part, &"side".into(), part.containers.get("side").unwrap(), "")));
     late.containers.insert(id.clone(), view);
     absorb(&mut state, late);
     let row = state.tasks.get(&part.id).unwrap().containers.get("side").unwrap();
