@@ -20,6 +20,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["model", "manifest", "plan", "host", "engine", "control", "api"]),
 ];
 
+const SOURCES: &[&str] = &["crates/core/src", "crates/control/src", "src"];
+
+/// The simulator is a crate of one module.
+const SIMULATOR: &str = "crates/sim/src";
+
 /// No I/O, no async, no clock, no randomness, ordered maps only.
 const PURE: &[&str] = &["model", "plan"];
 
@@ -39,7 +44,9 @@ fn sources() -> BTreeMap<PathBuf, String> {
         }
     }
     let mut found = BTreeMap::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    for folder in SOURCES.iter().chain([&SIMULATOR]) {
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    }
     assert!(found.len() > 50, "the walk found the sources");
     found
 }
@@ -55,9 +62,13 @@ fn code(text: &str) -> String {
 }
 
 fn module(path: &Path) -> Option<String> {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if path.starts_with(root.join(SIMULATOR)) {
+        return Some("sim".to_owned());
+    }
+    let inside = SOURCES.iter().find_map(|folder| path.strip_prefix(root.join(folder)).ok())?;
     let first = inside.components().next()?.as_os_str().to_str()?.to_owned();
-    (inside.components().count() > 1 && first != "bin").then_some(first)
+    (inside.components().count() > 1).then_some(first)
 }
 
 /// The modules that a file names behind `crate::`, grouped imports included.

@@ -9,7 +9,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{control::handle::CommandError, engine::EngineError, model::diagnostic::Diagnostic, store::StoreError};
+use roadstead_control::{control::handle::CommandError, engine::EngineError, store::StoreError};
+use roadstead_core::model::diagnostic::Diagnostic;
 
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

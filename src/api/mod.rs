@@ -20,8 +20,8 @@ pub use listen::ListenTarget;
 pub use openapi::document as openapi;
 pub use routes::router;
 
-use crate::control::handle::Handle;
 use listen::Listener;
+use roadstead_control::control::handle::Handle;
 
 /// A secret that every request over TCP carries: `Authorization: Bearer …`. Never printed.
 #[derive(Clone)]

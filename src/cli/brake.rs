@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Context, failure::Failure};
-use crate::control::handle::Command;
+use roadstead_control::control::handle::Command;
 
 #[derive(Subcommand)]
 pub(super) enum BrakeCommand {

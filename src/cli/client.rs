@@ -20,14 +20,12 @@ use tokio_util::{
 };
 
 use super::{endpoint::Endpoint, failure::Failure};
-use crate::{
-    api::{
-        error::{ApiError, ErrorBody},
-        frame,
-        view::Items,
-    },
-    control::handle::Command,
+use crate::api::{
+    error::{ApiError, ErrorBody},
+    frame,
+    view::Items,
 };
+use roadstead_control::control::handle::Command;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longer than the controller's own deadlines.

@@ -8,10 +8,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_subscriber::EnvFilter;
 
 use super::{Context, endpoint::Endpoint, failure::Failure};
-use crate::{
-    api::{self, ListenTarget, Token},
-    control,
-};
+use crate::api::{self, ListenTarget, Token};
+use roadstead_control::control;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -17,13 +17,11 @@ use super::{
     rows::Row,
     table::{Cell, Table},
 };
-use crate::{
-    api::view::{
-        Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView,
-        service::ServiceView, task::TaskView, task_definition::TaskDefinitionView,
-    },
-    model::time::Timestamp,
+use crate::api::view::{
+    Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView, service::ServiceView,
+    task::TaskView, task_definition::TaskDefinitionView,
 };
+use roadstead_core::model::time::Timestamp;
 
 /// What there is to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,10 +7,8 @@ use clap::Args;
 use futures_util::StreamExt;
 
 use super::{Context, client::path, failure::Failure, get::now, name::resolve, printer::Format, text::clean};
-use crate::{
-    api::routes::{LogRecord, LogSource},
-    model::{quantity::Seconds, time::Timestamp},
-};
+use crate::api::routes::{LogRecord, LogSource};
+use roadstead_core::model::{quantity::Seconds, time::Timestamp};
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -11,11 +11,9 @@ use super::{
     text::{clean, count},
     validate,
 };
-use crate::{
-    api::view::plan::{PlanView, PlannedAction, WaitingView},
-    control::handle::WhatIf,
-    manifest,
-};
+use crate::api::view::plan::{PlanView, PlannedAction, WaitingView};
+use roadstead_control::control::handle::WhatIf;
+use roadstead_core::manifest;
 
 #[derive(Args)]
 #[command(after_help = "\

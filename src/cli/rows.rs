@@ -7,24 +7,22 @@ use super::{
     table::{Cell, Column, column, sparse, wide},
     text::age,
 };
-use crate::{
-    api::view::{
-        cluster::ClusterView,
-        deployment::DeploymentView,
-        event::EventView,
-        host::HostView,
-        service::{ServiceStatus, ServiceView},
-        task::TaskView,
-        task_definition::TaskDefinitionView,
-        word,
-    },
-    model::{
-        container::HealthStatus,
-        state::{EventLevel, Outcome, RolloutState},
-        task::LastStatus,
-        time::Timestamp,
-        world::HostStatus,
-    },
+use crate::api::view::{
+    cluster::ClusterView,
+    deployment::DeploymentView,
+    event::EventView,
+    host::HostView,
+    service::{ServiceStatus, ServiceView},
+    task::TaskView,
+    task_definition::TaskDefinitionView,
+    word,
+};
+use roadstead_core::model::{
+    container::HealthStatus,
+    state::{EventLevel, Outcome, RolloutState},
+    task::LastStatus,
+    time::Timestamp,
+    world::HostStatus,
 };
 
 /// A view that is listed.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Context, failure::Failure};
-use crate::{manifest, model::spec::KINDS};
+use roadstead_core::{manifest, model::spec::KINDS};
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -10,7 +10,8 @@ use super::{
     printer::Tone,
     text::{age, clean, count},
 };
-use crate::{api::view::status::StatusView, manifest};
+use crate::api::view::status::StatusView;
+use roadstead_core::manifest;
 
 #[derive(Args)]
 #[command(

@@ -9,8 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, failure::Failure, text::count};
-use crate::{
-    control::ingest::check_expression,
+use roadstead_control::control::ingest::check_expression;
+use roadstead_core::{
     manifest::{self, Admission, Limits, SourceTree},
     model::{desired::Desired, diagnostic::Diagnostic},
 };

@@ -5,6 +5,7 @@ mod online;
 mod streams;
 
 // The hand-made fleet is written for use inside the library.
-use roadstead::{control, engine, manifest, model, store};
+use roadstead_control::{control, engine};
+use roadstead_core::model;
 #[path = "../../src/api/tests/fleet.rs"]
 mod fleet;

@@ -3,14 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use roadstead::{
-    engine::{Engine, ExecOutput, OutputStream},
-    model::{
-        container::ContainerConfig, name::HostName, name::RuntimeId, spec::task_definition::NetworkMode,
-        time::Timestamp,
-    },
-    sim::engine::FakeEngine,
+use roadstead_control::engine::{Engine, ExecOutput, OutputStream};
+use roadstead_core::model::{
+    container::ContainerConfig, name::HostName, name::RuntimeId, spec::task_definition::NetworkMode, time::Timestamp,
 };
+use roadstead_sim::engine::FakeEngine;
 
 use super::{control::handle::Snapshot, online::Controller};
 

@@ -2,7 +2,7 @@
 //!
 //! A case begins with `### what is wrong`; its file is `fleet.yaml`, and `== name` begins another.
 
-use roadstead::{manifest::render, model::desired::Desired};
+use roadstead_core::{manifest::render, model::desired::Desired};
 
 use crate::{admitted, fixtures};
 

@@ -1,6 +1,6 @@
 //! Good manifests: everything is understood, and nothing of it is an error.
 
-use roadstead::{
+use roadstead_core::{
     manifest::{Limits, SourceTree, read_tree, render, schema},
     model::{
         desired::Desired,
@@ -109,7 +109,7 @@ fn desired_survives_json() {
 fn the_example_fleet_is_good() {
     let tree =
         read_tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")), &Limits::default()).unwrap();
-    let admission = roadstead::manifest::admit(&tree, &Desired::default(), check_expression);
+    let admission = roadstead_core::manifest::admit(&tree, &Desired::default(), check_expression);
     assert!(!admission.has_errors(), "{}", render(&admission.diagnostics, false));
     assert!(!admission.desired.services.is_empty());
 }
@@ -199,7 +199,7 @@ fn yaml_means_what_it_means_elsewhere() {
             "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: {{ name: a }}\nspec: {{ network: {{ value: {scalar} }} }}\n"
         );
         let tree = SourceTree::from_texts("/", [("a.yaml", text.as_str())]);
-        let desired = roadstead::manifest::admit(&tree, &Desired::default(), check_expression).desired;
+        let desired = roadstead_core::manifest::admit(&tree, &Desired::default(), check_expression).desired;
         let ours = desired.clusters["a"].spec.network.as_ref().unwrap().0["value"].clone();
         let theirs: Value = serde_yaml::from_str(&text).unwrap();
         assert_eq!(ours, theirs["spec"]["network"]["value"], "{scalar}");

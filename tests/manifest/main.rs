@@ -7,7 +7,7 @@ mod walk;
 
 use std::path::PathBuf;
 
-use roadstead::{
+use roadstead_core::{
     manifest::{Admission, SourceTree, admit},
     model::desired::Desired,
 };

@@ -1,6 +1,6 @@
 //! What stays as it was when a file or an object is broken.
 
-use roadstead::{
+use roadstead_core::{
     manifest::{SourceTree, admit, render},
     model::desired::Desired,
 };

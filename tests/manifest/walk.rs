@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-use roadstead::manifest::{Limits, ReadError, SourceTree, admit, read_tree};
-use roadstead::model::desired::Desired;
+use roadstead_core::manifest::{Limits, ReadError, SourceTree, admit, read_tree};
+use roadstead_core::model::desired::Desired;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::check_expression;

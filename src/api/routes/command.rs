@@ -11,10 +11,8 @@ use super::{
     Api,
     extract::{Body, find_task},
 };
-use crate::{
-    api::error::{ApiError, ErrorBody},
-    control::handle::Command,
-};
+use crate::api::error::{ApiError, ErrorBody};
+use roadstead_control::control::handle::Command;
 
 /// An order, as it is sent.
 #[derive(Deserialize)]
@@ -80,7 +78,7 @@ pub(super) async fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::state::Schedulability;
+    use roadstead_core::model::state::Schedulability;
 
     #[test]
     fn every_order_is_described() {

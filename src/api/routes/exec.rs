@@ -20,18 +20,18 @@ use super::{
     Api,
     extract::{Named, Subject, subject},
 };
-use crate::{
-    api::{
-        error::{ApiError, ErrorBody, ErrorCode},
-        frame::{Frame, FrameCodec, PROTOCOL},
-    },
-    engine::{Engine, EngineError, EngineStream, ExecId, ExecOptions, ExecOutput, ExecSession, OutputStream},
-    model::{
-        container::{ContainerState, HealthStatus},
-        name::{HostName, RuntimeId, ServiceName},
-        state::State as Durable,
-        task::{LastStatus, Task},
-    },
+use crate::api::{
+    error::{ApiError, ErrorBody, ErrorCode},
+    frame::{Frame, FrameCodec, PROTOCOL},
+};
+use roadstead_control::engine::{
+    Engine, EngineError, EngineStream, ExecId, ExecOptions, ExecOutput, ExecSession, OutputStream,
+};
+use roadstead_core::model::{
+    container::{ContainerState, HealthStatus},
+    name::{HostName, RuntimeId, ServiceName},
+    state::State as Durable,
+    task::{LastStatus, Task},
 };
 
 /// After the output's end, so long until the engine knows the exit code.

@@ -2,11 +2,9 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, rejection::PathRejection};
 
+use crate::api::error::{ApiError, ErrorCode};
 use crate::api::view::task::{self, NoTask};
-use crate::{
-    api::error::{ApiError, ErrorCode},
-    model::{name::ServiceName, state::State, task::Task},
-};
+use roadstead_core::model::{name::ServiceName, state::State, task::Task};
 
 #[derive(FromRequestParts)]
 #[from_request(via(Path), rejection(ApiError))]

@@ -19,15 +19,13 @@ use super::{
     exec::too_many,
     extract::{Named, Params, Subject, subject},
 };
-use crate::{
-    api::error::{ApiError, ErrorBody, ErrorCode},
-    engine::{LogLine, LogOptions, OutputStream},
-    model::{
-        name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
-        state::State as Durable,
-        task::{LastStatus, Task},
-        time::Timestamp,
-    },
+use crate::api::error::{ApiError, ErrorBody, ErrorCode};
+use roadstead_control::engine::{LogLine, LogOptions, OutputStream};
+use roadstead_core::model::{
+    name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
+    state::State as Durable,
+    task::{LastStatus, Task},
+    time::Timestamp,
 };
 
 mod follow;

@@ -30,7 +30,7 @@ use super::{
     Token,
     error::{ApiError, ErrorCode},
 };
-use crate::control::handle::Handle;
+use roadstead_control::control::handle::Handle;
 
 /// A request's body may have so many bytes: a fleet's manifests fit in.
 const BODY_LIMIT_BYTES: usize = 8 << 20;

@@ -15,7 +15,7 @@ use crate::api::{
         service::ServiceView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView,
     },
 };
-use crate::model::state::EventSubject;
+use roadstead_core::model::state::EventSubject;
 
 /// So many events are looked through for a list of services.
 const EVENTS_FOR_A_LIST: u32 = 500;

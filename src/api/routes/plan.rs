@@ -5,17 +5,15 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 
 use super::{Api, extract::Body};
-use crate::{
-    api::{
-        error::{ApiError, ErrorBody, ErrorCode},
-        view::{plan, plan::PlanView, status, status::StatusView},
-    },
-    control::handle::WhatIf,
-    model::{
-        diagnostic::Diagnostic,
-        state::{Change, State as Durable},
-        world::{Plan, Subject},
-    },
+use crate::api::{
+    error::{ApiError, ErrorBody, ErrorCode},
+    view::{plan, plan::PlanView, status, status::StatusView},
+};
+use roadstead_control::control::handle::WhatIf;
+use roadstead_core::model::{
+    diagnostic::Diagnostic,
+    state::{Change, State as Durable},
+    world::{Plan, Subject},
 };
 
 /// A plan that takes longer is given up.

@@ -8,13 +8,11 @@ use super::{
     Api,
     extract::{Named, Params, Subject, subject},
 };
-use crate::{
-    api::{
-        error::{ApiError, ErrorBody, ErrorCode},
-        view::{Items, event, event::EventView, why, why::WhyView},
-    },
-    model::state::EventSubject,
+use crate::api::{
+    error::{ApiError, ErrorBody, ErrorCode},
+    view::{Items, event, event::EventView, why, why::WhyView},
 };
+use roadstead_core::model::state::EventSubject;
 
 /// Most events in one answer.
 const MAX_EVENTS: u32 = 1000;

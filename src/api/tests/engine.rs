@@ -8,17 +8,15 @@ use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::io::ReaderStream;
 
-use crate::{
-    engine::{
-        Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput,
-        ExecSession, Inspected, LogLine, LogOptions, OutputStream, Progress, Verify,
-    },
-    model::{
-        container::{ContainerConfig, ContainerView},
-        name::RuntimeId,
-        observed::EngineIdentity,
-        time::Timestamp,
-    },
+use roadstead_control::engine::{
+    Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput, ExecSession,
+    Inspected, LogLine, LogOptions, OutputStream, Progress, Verify,
+};
+use roadstead_core::model::{
+    container::{ContainerConfig, ContainerView},
+    name::RuntimeId,
+    observed::EngineIdentity,
+    time::Timestamp,
 };
 
 /// Prints `lines` as (milliseconds, text); a command prints its arguments, then its input, and ends with 7.

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{
+use roadstead_control::{
     control::{
         handle::{Handle, Snapshot},
         ingest::check_expression,
     },
     engine::Engine,
+    store::Store,
+};
+use roadstead_core::{
     manifest::{self, SourceTree},
     model::{
         container::{ContainerState, HealthStatus, PortBinding},
@@ -24,7 +27,6 @@ use crate::{
         time::Timestamp,
         world::{Subject, World},
     },
-    store::Store,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -276,7 +278,8 @@ impl Fleet {
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("fleet.yaml"), MANIFESTS).unwrap();
         let store = Store::open(&folder.path().join("data")).await.unwrap();
-        let changes: Vec<_> = events(long_ago(now)).into_iter().map(crate::model::state::Change::Event).collect();
+        let changes: Vec<_> =
+            events(long_ago(now)).into_iter().map(roadstead_core::model::state::Change::Event).collect();
         store.commit(&changes, None).await.unwrap();
         let (snapshots, watched) = watch::channel(Arc::new(Snapshot { manifests: manifests.clone(), ..snapshot(now) }));
         // Nobody takes orders, unless a test does.

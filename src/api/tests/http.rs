@@ -13,10 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{NOW, fleet::Fleet};
-use crate::{
-    api::{ListenTarget, Token, bind, router},
-    control::handle::{Command, CommandError},
-};
+use crate::api::{ListenTarget, Token, bind, router};
+use roadstead_control::control::handle::{Command, CommandError};
 
 async fn ask(fleet: &Fleet, token: Option<&str>, request: Request<Body>) -> (StatusCode, Value) {
     let token = token.map(|token| Token::new(token).unwrap());

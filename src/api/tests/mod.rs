@@ -6,7 +6,7 @@ mod http;
 mod streams;
 mod views;
 
-use crate::model::time::Timestamp;
+use roadstead_core::model::time::Timestamp;
 
 /// 2026-01-31T08:00:00Z
 pub const NOW: Timestamp = Timestamp(1_769_846_400_000);

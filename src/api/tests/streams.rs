@@ -20,16 +20,13 @@ use tokio_util::{
 use tower::ServiceExt;
 
 use super::{NOW, engine::Script, fleet::Fleet};
-use crate::{
-    api::{
-        frame::{Frame, FrameCodec, PROTOCOL},
-        router,
-        routes::{ExecRequest, LogRecord, LogSource},
-    },
-    control::handle::Snapshot,
-    engine::Engine,
-    model::name::HostName,
+use crate::api::{
+    frame::{Frame, FrameCodec, PROTOCOL},
+    router,
+    routes::{ExecRequest, LogRecord, LogSource},
 };
+use roadstead_control::{control::handle::Snapshot, engine::Engine};
+use roadstead_core::model::name::HostName;
 
 /// Against a test that hangs; nothing is timed.
 const PATIENCE: Duration = Duration::from_secs(20);

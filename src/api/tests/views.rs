@@ -3,13 +3,11 @@
 use insta::assert_json_snapshot;
 
 use super::{NOW, fleet};
-use crate::{
-    api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why},
-    model::{
-        report::{Doing, Report},
-        spec::Kind,
-        world::Subject,
-    },
+use crate::api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why};
+use roadstead_core::model::{
+    report::{Doing, Report},
+    spec::Kind,
+    world::Subject,
 };
 
 #[test]

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    control::handle::Snapshot,
-    model::{name::ClusterName, spec::cluster::DEFAULT_CLUSTER, task::LastStatus},
-};
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{name::ClusterName, spec::cluster::DEFAULT_CLUSTER, task::LastStatus};
 
 /// One cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,13 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    control::handle::Snapshot,
-    model::{
-        name::ServiceName,
-        state::{Deployment, DeploymentStatus, Outcome, RolloutState, State},
-        time::Timestamp,
-    },
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{
+    name::ServiceName,
+    state::{Deployment, DeploymentStatus, Outcome, RolloutState, State},
+    time::Timestamp,
 };
 
 use super::service::{Counts, desired_count};

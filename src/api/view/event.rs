@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{
+use roadstead_core::model::{
     state::{Event, EventLevel, EventSubject},
     time::Timestamp,
 };

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::zone_of;
-use crate::{
-    control::handle::Snapshot,
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::{
     model::{
         name::HostName, observed::HostContact, spec::cluster::DEFAULT_CLUSTER, task::LastStatus, world::HostStatus,
     },

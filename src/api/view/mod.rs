@@ -1,6 +1,6 @@
 //! The controller's picture as the contract prints it: pure functions from a [`Snapshot`] to serialisable views.
 //!
-//! [`Snapshot`]: crate::control::handle::Snapshot
+//! [`Snapshot`]: roadstead_control::control::handle::Snapshot
 
 pub mod cluster;
 pub mod deployment;
@@ -16,7 +16,7 @@ pub mod why;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{name::HostName, state::State};
+use roadstead_core::model::{name::HostName, state::State};
 
 /// The label that stands for ECS's availability zone.
 pub const ZONE_LABEL: &str = "availability-zone";

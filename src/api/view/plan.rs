@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{
+use roadstead_core::model::{
     diagnostic::Diagnostic,
     report::{Doing, Report, Waiting},
     spec::{KINDS, Kind},

@@ -6,21 +6,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::deployment::{self, DeploymentView};
-use crate::{
-    control::handle::Snapshot,
-    model::{
-        name::{RevisionId, ServiceName},
-        report::Waiting,
-        spec::{
-            ServiceSpec,
-            cluster::DEFAULT_CLUSTER,
-            service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
-        },
-        state::{DeploymentStatus, Event, EventSubject, RolloutState, State},
-        task::LastStatus,
-        time::Timestamp,
-        world::Subject,
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{
+    name::{RevisionId, ServiceName},
+    report::Waiting,
+    spec::{
+        ServiceSpec,
+        cluster::DEFAULT_CLUSTER,
+        service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
+    state::{DeploymentStatus, Event, EventSubject, RolloutState, State},
+    task::LastStatus,
+    time::Timestamp,
+    world::Subject,
 };
 
 /// How many events a service shows.

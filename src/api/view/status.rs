@@ -3,13 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    control::handle::Snapshot,
-    model::{
-        diagnostic::{Diagnostic, Severity},
-        state::{Brake, HeldSync},
-        time::Timestamp,
-    },
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{
+    diagnostic::{Diagnostic, Severity},
+    state::{Brake, HeldSync},
+    time::Timestamp,
 };
 
 /// The controller.

@@ -4,15 +4,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::zone_of;
-use crate::{
-    control::handle::Snapshot,
-    model::{
-        container::{ContainerState, HealthStatus, PortBinding},
-        spec::{service::LaunchType, task_definition::Protocol},
-        state::State,
-        task::{DesiredStatus, LastStatus, StopCode, Task, TaskContainer},
-        time::Timestamp,
-    },
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{
+    container::{ContainerState, HealthStatus, PortBinding},
+    spec::{service::LaunchType, task_definition::Protocol},
+    state::State,
+    task::{DesiredStatus, LastStatus, StopCode, Task, TaskContainer},
+    time::Timestamp,
 };
 
 /// One task.
@@ -225,7 +223,7 @@ pub fn find<'a>(state: &'a State, id: &str) -> Result<&'a Task, NoTask> {
     if id.is_empty() {
         return Err(NoTask::Unknown);
     }
-    let from = crate::model::name::TaskId::from(id);
+    let from = roadstead_core::model::name::TaskId::from(id);
     let mut found =
         state.tasks.range(from..).map(|(_, task)| task.as_ref()).take_while(|task| task.id.as_str().starts_with(id));
     let Some(first) = found.next() else { return Err(NoTask::Unknown) };

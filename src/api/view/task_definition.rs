@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    control::handle::Snapshot,
-    model::{name::Family, state::Revision, time::Timestamp},
-};
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{name::Family, state::Revision, time::Timestamp};
 
 /// One revision, with the ECS document's own fields beside ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

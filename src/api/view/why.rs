@@ -9,10 +9,8 @@ use super::{
     service::{self, ServiceView, concerns, waiting_of},
     task::{self, TaskView},
 };
-use crate::{
-    control::handle::Snapshot,
-    model::{name::ServiceName, state::Event, task::Task, time::Timestamp, world::Subject},
-};
+use roadstead_control::control::handle::Snapshot;
+use roadstead_core::model::{name::ServiceName, state::Event, task::Task, time::Timestamp, world::Subject};
 
 /// The account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

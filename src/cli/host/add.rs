@@ -20,9 +20,13 @@ use super::{
 use crate::{
     api::view::ZONE_LABEL,
     cli::{Context, failure::Failure},
+};
+use roadstead_control::{
     control::connect::{Connection, LOCAL_ADDRESS},
     engine::{DockerEngine, Limits},
     host::{Agent, LocalTransport, ScannedHostKey, SshTarget, SshTransport, Transport, resolve, scan_host_keys},
+};
+use roadstead_core::{
     manifest as manifests,
     model::{desired::Desired, name::HostName, observed::EngineIdentity},
 };

@@ -10,11 +10,9 @@ use super::{
     checks::{Check, Findings, duplicate, examine, login_advice, print},
     folder,
 };
-use crate::{
-    cli::{Context, failure::Failure},
-    control::{connect::RealHosts, seams::Connector},
-    model::{desired::Desired, name::HostName, observed::EngineIdentity},
-};
+use crate::cli::{Context, failure::Failure};
+use roadstead_control::control::{connect::RealHosts, seams::Connector};
+use roadstead_core::model::{desired::Desired, name::HostName, observed::EngineIdentity};
 
 #[derive(Args)]
 #[command(after_help = "\

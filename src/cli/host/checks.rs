@@ -4,17 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use crate::{
-    cli::{
-        get::now,
-        printer::{Printer, Tone},
-        text::clean,
-    },
+use crate::cli::{
+    get::now,
+    printer::{Printer, Tone},
+    text::clean,
+};
+use roadstead_control::{
     control::connect::Connection,
     engine::{EngineError, EngineInfo},
     host::{ExecRequest, Transport, TransportError},
-    model::{name::HostName, observed::EngineIdentity},
 };
+use roadstead_core::model::{name::HostName, observed::EngineIdentity};
 
 /// One question to the host may take so long.
 const DEADLINE: Duration = Duration::from_secs(15);

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::{
     api::view::status::StatusView,
     cli::{Context, failure::Failure},
-    control::ingest::check_expression,
+};
+use roadstead_control::control::ingest::check_expression;
+use roadstead_core::{
     manifest::{self, Admission, Limits, SourceFile, SourceTree},
     model::{desired::Desired, diagnostic::Diagnostic},
 };

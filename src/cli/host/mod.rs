@@ -10,7 +10,8 @@ mod remove;
 use clap::{Args, Subcommand};
 
 use super::{Context, failure::Failure, text::clean};
-use crate::{control::handle::Command, model::state::Schedulability};
+use roadstead_control::control::handle::Command;
+use roadstead_core::model::state::Schedulability;
 
 #[derive(Subcommand)]
 pub(super) enum HostCommand {

@@ -8,8 +8,8 @@ use super::folder;
 use crate::{
     api::view::host::HostView,
     cli::{Context, client::path, failure::Failure, text::count},
-    model::{desired::Desired, name::HostName, world::HostStatus},
 };
+use roadstead_core::model::{desired::Desired, name::HostName, world::HostStatus};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -89,7 +89,7 @@ mod tests {
     fn a_file_that_holds_more_is_left_to_the_person() {
         let host = "apiVersion: roadstead/v1\nkind: Host\nmetadata: { name: a }\n";
         let tree = |text: &str| {
-            let tree = crate::manifest::SourceTree::from_texts("/", [("a.yaml", text)]);
+            let tree = roadstead_core::manifest::SourceTree::from_texts("/", [("a.yaml", text)]);
             folder::admit(&tree).desired
         };
         let one = format!("{host}spec: {{ address: local }}\n");

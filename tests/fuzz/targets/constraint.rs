@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roadstead::plan::placement::query::{Expr, HostAttrs, MAX_LENGTH, parse};
+use roadstead_core::plan::placement::query::{Expr, HostAttrs, MAX_LENGTH, parse};
 
 use super::{Reached, parts};
 

@@ -15,14 +15,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use roadstead::{
+use roadstead_control::{
     engine::{DockerEngine, Engine, EngineError, EventAction, Limits},
     host::{BoxIo, ExecOutput, ExecRequest, Lane, LinkState, Transport, TransportError},
-    model::{
-        container::ContainerView,
-        name::{HostName, RuntimeId},
-        ownership::{FleetKey, Owner, PREFIX},
-    },
+};
+use roadstead_core::model::{
+    container::ContainerView,
+    name::{HostName, RuntimeId},
+    ownership::{FleetKey, Owner, PREFIX},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},

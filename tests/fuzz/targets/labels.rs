@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roadstead::model::{
+use roadstead_core::model::{
     name::HostName,
     ownership::{Claim, FleetKey, Owner, PREFIX},
 };

@@ -6,8 +6,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use roadstead::{
-    control::ingest::check_expression,
+use roadstead_control::control::ingest::check_expression;
+use roadstead_core::{
     manifest::{Admission, Limits, SourceTree, admit, read_tree, render},
     model::{
         desired::{Desired, Manifest},

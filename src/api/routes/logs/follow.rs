@@ -6,11 +6,9 @@ use futures_util::StreamExt;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{LogQuery, LogRecord, Source, Wanted, sources};
-use crate::{
-    api::routes::Api,
-    engine::LogOptions,
-    model::{name::RuntimeId, task::LastStatus, time::Timestamp},
-};
+use crate::api::routes::Api;
+use roadstead_control::engine::LogOptions;
+use roadstead_core::model::{name::RuntimeId, task::LastStatus, time::Timestamp};
 
 /// After the end of a container's output, so long until it is asked for again.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -73,7 +71,7 @@ fn due(progress: Option<&Progress>, source: &Source) -> bool {
     again && !progress.reading && Instant::now() >= progress.not_before
 }
 
-fn is_over(state: &crate::model::state::State, wanted: &Wanted) -> bool {
+fn is_over(state: &roadstead_core::model::state::State, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Service(_) => false,
         Wanted::Task(id) => state.tasks.get(id).is_none_or(|task| task.last_status == LastStatus::Stopped),

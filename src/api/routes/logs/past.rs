@@ -6,10 +6,8 @@ use futures_util::{StreamExt, future::join_all};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{LogQuery, LogRecord, Source, Wanted, sources};
-use crate::{
-    api::routes::Api,
-    engine::{EngineStream, LogLine},
-};
+use crate::api::routes::Api;
+use roadstead_control::engine::{EngineStream, LogLine};
 
 /// A host that does not go on for so long is left out.
 const STALL: Duration = Duration::from_secs(15);

@@ -1,0 +1,475 @@
+//! The controller's memory, without any I/O: inputs in, changes and plans out.
+//!
+//! *Architecture invariant:* the caller commits the changes of [`Core::take`] and [`Core::decide`] before it sends an action
+//! (S8). Memory is then what the store would load again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use roadstead_core::model::{
+    action::{ActionKey, ActionResult, Answer, VerbName},
+    desired::Desired,
+    diagnostic::Diagnostic,
+    name::{HostName, TaskId},
+    observed::{Death, HostContact, HostObservation},
+    report::{Report, Waiting},
+    state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
+    task::{DesiredStatus, Launch, StopCode, Task},
+    time::Timestamp,
+    world::{HostStatus, Plan, Subject, World},
+};
+use roadstead_core::plan::{self, absorb};
+
+use super::handle::{Command, CommandError};
+
+/// Pause before a failed order is repeated: doubles from here …
+const FIRST_RETRY_MS: u64 = 1_000;
+/// … to here.
+const LAST_RETRY_MS: u64 = 60_000;
+/// Confirmed tokens that are remembered.
+const MAX_CONFIRMED: usize = 8;
+
+/// Something that the controller is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The manifests were read.
+    Manifests {
+        /// What they ask for.
+        desired: Arc<Desired>,
+        /// Hash of all their bytes.
+        hash: String,
+        /// What is wrong with them.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// How hosts can be reached just now, all of them.
+    Contacts(BTreeMap<HostName, HostContact>),
+    /// A complete look at a host.
+    Look(Arc<HostObservation>),
+    /// An engine announced the end of a container.
+    Died(Death),
+    /// An order ended.
+    Answer(Answer),
+}
+
+/// The controller's memory.
+#[derive(Clone, Debug)]
+pub struct Core {
+    world: World,
+    /// What the hosts' looks say against them; contacts come anew and know nothing of it.
+    untrusted: BTreeMap<HostName, String>,
+    /// Answered orders, until a look that began later.
+    answered: BTreeMap<ActionKey, (HostName, Timestamp)>,
+    /// When the last look that was taken in began, by host.
+    looked: BTreeMap<HostName, Timestamp>,
+    attempts: BTreeMap<ActionKey, u32>,
+    wanted: Option<(Arc<Desired>, String)>,
+    diagnostics: Vec<Diagnostic>,
+    report: Report,
+    fenced: Option<String>,
+    take_over: bool,
+    manifests_read: bool,
+}
+
+impl Core {
+    /// From what the store holds. `take_over` accepts that an earlier controller had a higher epoch.
+    pub fn new(state: State, seed: u64, now: Timestamp, take_over: bool) -> (Self, Vec<Change>) {
+        let born_empty = state.tasks.is_empty() && state.revisions.is_empty();
+        let mut core = Self {
+            world: World { now, seed, settling: born_empty, state, ..World::default() },
+            untrusted: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            wanted: None,
+            diagnostics: Vec::new(),
+            report: Report::default(),
+            fenced: None,
+            take_over,
+            manifests_read: false,
+        };
+        // Seconds since 1970: higher than every earlier one also when the database was lost (S6).
+        let epoch = (now.0 / 1000).max(core.world.state.fleet.epoch.saturating_add(1));
+        let changes = vec![Change::Fleet(FleetRecord { epoch, ..core.world.state.fleet.clone() })];
+        core.apply(&changes);
+        (core, changes)
+    }
+
+    /// What was decided could not be written, and `state` is what is durable: nothing may follow from the rest.
+    pub fn fall_back(&mut self, state: State, why: &str) {
+        self.world.state = state;
+        self.report = Report::default();
+        self.report.waiting.push(Waiting {
+            subject: Subject::Fleet,
+            reason: format!("what is decided cannot be written, so nothing is done: {why}"),
+            wakes_when: "the database takes it again; it is tried every few seconds".to_owned(),
+            wakes_at: None,
+        });
+    }
+
+    /// What the planner is told.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What the next [`Self::decide`] at `now` is told.
+    pub fn world_at(&self, now: Timestamp) -> World {
+        World { now, settling: self.world.settling && !self.settled(), ..self.world.clone() }
+    }
+
+    /// The last plan's account.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What is wrong with the manifests.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Why nothing may be done, if so.
+    pub fn fenced(&self) -> Option<&str> {
+        self.fenced.as_deref()
+    }
+
+    /// Takes an input in.
+    pub fn take(&mut self, now: Timestamp, input: Input) -> Vec<Change> {
+        self.world.now = now;
+        let changes = match input {
+            Input::Manifests { desired, hash, diagnostics } => {
+                self.manifests_read = true;
+                self.diagnostics = diagnostics;
+                self.wanted = Some((desired, hash));
+                return self.sync();
+            }
+            Input::Contacts(contacts) => {
+                self.world.contacts = contacts.into();
+                for (host, contact) in &mut self.world.contacts {
+                    contact.looked_at = self.looked.get(host).copied();
+                }
+                for (host, reason) in &self.untrusted {
+                    if let Some(contact) = self.world.contacts.get_mut(host) {
+                        contact.untrusted.get_or_insert_with(|| reason.clone());
+                    }
+                }
+                Vec::new()
+            }
+            Input::Look(look) => self.look(&look),
+            Input::Died(death) => self.died(&death),
+            Input::Answer(answer) => self.answer(&answer),
+        };
+        self.apply(&changes);
+        changes
+    }
+
+    /// Decides what can be decided now. Its orders count as under way from here on.
+    pub fn decide(&mut self, now: Timestamp) -> Plan {
+        self.world.now = now;
+        self.world.settling = self.world.settling && !self.settled();
+        if let Some(reason) = &self.fenced {
+            let mut plan = Plan::default();
+            plan.report.waiting.push(Waiting {
+                subject: Subject::Fleet,
+                reason: reason.clone(),
+                wakes_when: "this controller is started with --take-over, or the other one is stopped for good"
+                    .to_owned(),
+                wakes_at: None,
+            });
+            self.report = plan.report.clone();
+            return plan;
+        }
+        let plan = plan::plan(&self.world);
+        self.apply(&plan.changes);
+        for action in &plan.actions {
+            self.world.in_flight.insert(action.key());
+            self.world.retry_at.remove(&action.key());
+        }
+        self.report = plan.report.clone();
+        plan
+    }
+
+    /// What would be decided if these manifests were in force.
+    pub fn what_if(&self, desired: Arc<Desired>) -> Plan {
+        let mut world = self.world.clone();
+        world.state.desired = desired;
+        plan::forecast::forecast(&world)
+    }
+
+    /// Carries out a person's order.
+    ///
+    /// # Errors
+    /// [`CommandError`] in words for the person.
+    pub fn command(&mut self, now: Timestamp, command: Command) -> Result<(String, Vec<Change>), CommandError> {
+        self.world.now = now;
+        let (words, mut changes) = match command {
+            Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
+            Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
+            Command::Confirm { token } => self.confirm(&token)?,
+            Command::ReleaseBrake => self.release_brake()?,
+            Command::Repin { host } => self.repin(&host)?,
+            Command::Rescan => ("the manifests are read again".to_owned(), Vec::new()),
+        };
+        self.apply(&changes);
+        // A confirmation lets the held manifests in.
+        changes.extend(self.sync());
+        Ok((words, changes))
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.world.state.apply(change);
+            if let Change::TaskRemoved(task) = change {
+                self.attempts.retain(|key, _| key.task != *task);
+                self.world.retry_at.retain(|key, _| key.task != *task);
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Vec<Change> {
+        let Some((desired, hash)) = &self.wanted else { return Vec::new() };
+        let changes = match absorb::desired(&self.world.state, desired, hash, self.world.now) {
+            absorb::SyncVerdict::Unchanged => Vec::new(),
+            absorb::SyncVerdict::Taken(changes) | absorb::SyncVerdict::Held(_, changes) => changes,
+        };
+        self.apply(&changes);
+        changes
+    }
+
+    fn look(&mut self, look: &Arc<HostObservation>) -> Vec<Change> {
+        if !self.world.state.desired.hosts.contains_key(&look.host) {
+            return Vec::new();
+        }
+        let settled: Vec<ActionKey> = self
+            .answered
+            .iter()
+            .filter(|(_, (host, at))| *host == look.host && look.started_at > *at)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let launching: BTreeSet<&TaskId> = self
+            .world
+            .in_flight
+            .iter()
+            .filter(|key| key.verb == VerbName::Launch && !settled.contains(key))
+            .map(|key| &key.task)
+            .collect();
+        let mut absorbed = absorb::observation(&self.world.state, look, &launching);
+        if let Some(fence) = absorbed.fenced.take() {
+            if self.take_over {
+                // The higher number is known now: ours goes beyond it, and the look is taken in again.
+                let seen = look
+                    .containers
+                    .values()
+                    .filter_map(|container| container.owner.ours())
+                    .map(|claim| claim.epoch)
+                    .max()
+                    .unwrap_or(0);
+                let mut changes = vec![Change::Fleet(FleetRecord {
+                    epoch: seen.saturating_add(1),
+                    ..self.world.state.fleet.clone()
+                })];
+                self.apply(&changes);
+                let again = absorb::observation(&self.world.state, look, &BTreeSet::new());
+                changes.extend(again.changes);
+                return changes;
+            }
+            self.fenced = Some(fence);
+            return Vec::new();
+        }
+        let mut changes = absorbed.changes;
+        match absorbed.untrusted {
+            Some(reason) => {
+                if self.untrusted.insert(look.host.clone(), reason.clone()).is_none() {
+                    changes.push(host_event(
+                        self.world.now,
+                        &look.host,
+                        "HostUntrusted",
+                        format!("host {}: {reason}", look.host),
+                    ));
+                }
+                if let Some(contact) = self.world.contacts.get_mut(&look.host) {
+                    contact.untrusted = Some(reason);
+                }
+                return changes;
+            }
+            None => {
+                self.untrusted.remove(&look.host);
+            }
+        }
+        self.looked.insert(look.host.clone(), look.started_at);
+        if let Some(contact) = self.world.contacts.get_mut(&look.host) {
+            contact.looked_at = Some(look.started_at);
+        }
+        for key in settled {
+            self.answered.remove(&key);
+            self.world.in_flight.remove(&key);
+        }
+        changes
+    }
+
+    /// Only of a host that is trusted, and only what no later look has overtaken.
+    fn died(&mut self, death: &Death) -> Vec<Change> {
+        let is_news = self.looked.get(&death.host).is_some_and(|began| *began <= death.heard_at);
+        let trusted = self.world.contacts.get(&death.host).is_some_and(|contact| contact.untrusted.is_none())
+            && self.fenced.is_none();
+        if !is_news || !trusted {
+            return Vec::new();
+        }
+        let Some((task, changes)) = absorb::death(&self.world.state, death) else { return Vec::new() };
+        // There is nothing to stop unless a look that begins later shows otherwise: as if a stop had just been answered.
+        let stop = ActionKey { task, verb: VerbName::Stop };
+        self.world.in_flight.insert(stop.clone());
+        self.answered.insert(stop, (death.host.clone(), death.heard_at));
+        changes
+    }
+
+    fn answer(&mut self, answer: &Answer) -> Vec<Change> {
+        match answer.result {
+            ActionResult::Done { .. } => {
+                self.attempts.remove(&answer.key);
+            }
+            ActionResult::Failed { .. } | ActionResult::NotSent { .. } | ActionResult::Unknown { .. } => {
+                let attempts = self.attempts.entry(answer.key.clone()).or_default();
+                let pause = FIRST_RETRY_MS.checked_shl(*attempts).unwrap_or(LAST_RETRY_MS).min(LAST_RETRY_MS);
+                *attempts = attempts.saturating_add(1).min(16);
+                self.world.retry_at.insert(answer.key.clone(), answer.at.plus_ms(pause));
+            }
+        }
+        self.answered.insert(answer.key.clone(), (answer.host.clone(), answer.at));
+        absorb::answer(&self.world.state, answer)
+    }
+
+    /// Whether every declared host was looked at, or is known to be out of reach.
+    fn settled(&self) -> bool {
+        self.manifests_read
+            && !self.world.state.desired.hosts.is_empty()
+            && self.world.state.desired.hosts.keys().all(|host| {
+                let looked = self.world.contacts.get(host).is_some_and(|contact| contact.looked_at.is_some())
+                    && self.world.state.observations.contains_key(host);
+                looked || matches!(plan::host_status(&self.world, host), HostStatus::Lost | HostStatus::Untrusted)
+            })
+    }
+
+    fn set_schedulability(
+        &mut self,
+        host: &HostName,
+        to: Schedulability,
+    ) -> Result<(String, Vec<Change>), CommandError> {
+        self.declared(host)?;
+        let before = self
+            .world
+            .state
+            .hosts
+            .get(host)
+            .cloned()
+            .unwrap_or_else(|| HostRecord { name: host.clone(), ..HostRecord::default() });
+        let words = match to {
+            Schedulability::Active => format!("host {host} takes tasks again"),
+            Schedulability::Cordoned => format!("host {host} takes no new tasks; what runs there stays"),
+            Schedulability::Draining => {
+                format!("host {host} is being drained: its tasks start elsewhere before they stop there")
+            }
+        };
+        if before.schedulability == to {
+            return Ok((words, Vec::new()));
+        }
+        let event = host_event(self.world.now, host, "HostSchedulability", words.clone());
+        Ok((words, vec![Change::Host(HostRecord { schedulability: to, ..before }), event]))
+    }
+
+    fn stop_task(&mut self, id: &TaskId, reason: Option<String>) -> Result<(String, Vec<Change>), CommandError> {
+        let task =
+            self.world.state.tasks.get(id).ok_or_else(|| CommandError::NotFound(format!("there is no task {id}")))?;
+        if task.desired_status == DesiredStatus::Stopped {
+            return Err(CommandError::Refused(format!("task {id} is already stopping or over")));
+        }
+        let mut task = (**task).clone();
+        task.order_stop(
+            self.world.now,
+            StopCode::UserInitiated,
+            reason.unwrap_or_else(|| "a person said so".to_owned()),
+        );
+        let words = format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service);
+        let event = Change::Event(Event {
+            id: 0,
+            at: self.world.now,
+            subject: EventSubject::Service(task.service.clone()),
+            level: EventLevel::Normal,
+            reason: "TaskStopping".to_owned(),
+            message: format!(
+                "task {id} on {} is stopped: {}",
+                task.host,
+                task.stopped_reason.as_deref().unwrap_or_default()
+            ),
+        });
+        Ok((words, vec![Change::Task(Arc::new(task)), event]))
+    }
+
+    fn confirm(&mut self, token: &str) -> Result<(String, Vec<Change>), CommandError> {
+        let fleet = &self.world.state.fleet;
+        let Some(held) = &fleet.held else {
+            return Err(CommandError::NotFound("no change of the manifests is held".to_owned()));
+        };
+        if held.token != token {
+            return Err(CommandError::Refused(format!(
+                "the held change is {}, not {token}: the manifests changed since",
+                held.token
+            )));
+        }
+        let mut confirmed = fleet.confirmed.clone();
+        confirmed.push(token.to_owned());
+        let surplus = confirmed.len().saturating_sub(MAX_CONFIRMED);
+        confirmed.drain(..surplus);
+        let words = format!("confirmed: {}", held.reason);
+        Ok((words, vec![Change::Fleet(FleetRecord { confirmed, ..fleet.clone() })]))
+    }
+
+    fn release_brake(&mut self) -> Result<(String, Vec<Change>), CommandError> {
+        let fleet = &self.world.state.fleet;
+        let Some(brake) = fleet.brake.as_ref().filter(|brake| !brake.released) else {
+            return Err(CommandError::NotFound("the brake is not on".to_owned()));
+        };
+        let brake = Some(Brake { released: true, ..brake.clone() });
+        let words = "the brake is released: what ran on the lost hosts is replaced".to_owned();
+        Ok((words, vec![Change::Fleet(FleetRecord { brake, ..fleet.clone() })]))
+    }
+
+    fn repin(&mut self, host: &HostName) -> Result<(String, Vec<Change>), CommandError> {
+        self.declared(host)?;
+        let Some(record) = self.world.state.hosts.get(host) else {
+            return Err(CommandError::Refused(format!("host {host} was never seen: there is nothing to forget")));
+        };
+        self.untrusted.remove(host);
+        let words =
+            format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
+        let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
+        // What the old machine was asked can no longer appear: a look at the new one tells all.
+        for task in self.world.state.tasks.values().filter(|task| task.host == *host) {
+            if matches!(task.launch, Launch::Issued { .. }) {
+                let launch = Launch::Answered { at: self.world.now };
+                changes.push(Change::Task(Arc::new(Task { launch, ..(**task).clone() })));
+            }
+        }
+        Ok((words, changes))
+    }
+
+    fn declared(&self, host: &HostName) -> Result<(), CommandError> {
+        if self.world.state.desired.hosts.contains_key(host) {
+            Ok(())
+        } else {
+            Err(CommandError::NotFound(format!("there is no host {host}")))
+        }
+    }
+}
+
+fn host_event(at: Timestamp, host: &HostName, reason: &str, message: String) -> Change {
+    let level = if reason == "HostUntrusted" { EventLevel::Warning } else { EventLevel::Normal };
+    Change::Event(Event {
+        id: 0,
+        at,
+        subject: EventSubject::Host(host.clone()),
+        level,
+        reason: reason.to_owned(),
+        message,
+    })
+}

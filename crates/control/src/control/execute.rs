@@ -1,0 +1,226 @@
+//! Carrying out one order on one host. No choice is made here; names are the lock.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::engine::{Engine, EngineError};
+use roadstead_core::model::{
+    action::{Action, ActionResult, Answer, LaunchStep, StopStep, Verb},
+    container::{ContainerConfig, ContainerState},
+    name::{ContainerName, HostName, RuntimeId},
+    ownership::{Claim, FleetKey},
+};
+
+use super::seams::Clock;
+
+/// Starts at once on one host: starting is bound by its CPUs, and more at once end no sooner. At least and at most.
+const LAUNCHES_PER_HOST: (usize, usize) = (2, 8);
+/// Stops and removals at once on one host: they mostly wait.
+const STOPS_PER_HOST: usize = 16;
+
+/// What one host may be asked at once.
+#[derive(Clone)]
+pub(super) struct HostSlots {
+    launches: Arc<Semaphore>,
+    stops: Arc<Semaphore>,
+}
+
+impl HostSlots {
+    /// For a host with this many logical CPUs.
+    pub(super) fn new(cpus: u32) -> Self {
+        let (least, most) = LAUNCHES_PER_HOST;
+        let launches = usize::try_from(cpus).unwrap_or(most).clamp(least, most);
+        Self { launches: Arc::new(Semaphore::new(launches)), stops: Arc::new(Semaphore::new(STOPS_PER_HOST)) }
+    }
+}
+
+/// Everything an order needs.
+pub(super) struct Execution {
+    pub(super) action: Action,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) slots: HostSlots,
+    pub(super) key: FleetKey,
+    pub(super) clock: Clock,
+}
+
+impl Execution {
+    /// Carries it out; the engine's own deadlines bound each step.
+    pub(super) async fn run(self) -> Answer {
+        let verb = self.action.verb.name();
+        let span = tracing::info_span!("order", ?verb, task = %self.action.task, service = %self.action.service, host = %self.action.host);
+        async {
+            let result = match &self.action.verb {
+                Verb::Launch { containers } => {
+                    let _slot = self.slots.launches.acquire().await;
+                    self.launch(containers).await
+                }
+                Verb::Stop { containers } => {
+                    let _slot = self.slots.stops.acquire().await;
+                    self.stop(containers).await
+                }
+                Verb::Remove { containers } => {
+                    let _slot = self.slots.stops.acquire().await;
+                    self.remove(containers).await
+                }
+            };
+            match &result {
+                ActionResult::Done { .. } => tracing::debug!("done"),
+                ActionResult::Failed { reason, .. } => tracing::warn!(%reason, "failed"),
+                ActionResult::NotSent { reason } => tracing::warn!(%reason, "not sent"),
+                ActionResult::Unknown { reason } => tracing::warn!(%reason, "outcome unknown"),
+            }
+            Answer { key: self.action.key(), host: self.action.host.clone(), at: self.clock.now(), result }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn launch(&self, steps: &[LaunchStep]) -> ActionResult {
+        let mut containers: Vec<(ContainerName, RuntimeId)> = Vec::new();
+        for step in steps {
+            let id = match &step.runtime_id {
+                Some(id) => id.clone(),
+                None => match self.create(step).await {
+                    Ok(id) => id,
+                    Err(error) => return failed_launch(&error, containers),
+                },
+            };
+            containers.push((step.container.clone(), id.clone()));
+            if step.start
+                && let Err(error) = self.engine.start(&id).await
+            {
+                return failed_launch(&error, containers);
+            }
+        }
+        ActionResult::Done { containers }
+    }
+
+    /// Creates it, or adopts what bears its name and is it.
+    async fn create(&self, step: &LaunchStep) -> Result<RuntimeId, EngineError> {
+        let labels = self.key.sign(&self.action.host, &step.config.name, &step.config.labels);
+        let config = ContainerConfig { labels, ..step.config.clone() };
+        let first = match self.engine.create(&config).await {
+            Err(EngineError::ImageMissing { .. }) => {
+                tracing::info!(image = %config.image, "pulling");
+                let progress = |step: crate::engine::PullProgress| tracing::trace!(layer = %step.layer, status = %step.status, "pull");
+                self.engine.ensure_image(&config.image, &progress).await?;
+                self.engine.create(&config).await
+            }
+            other => other,
+        };
+        match first {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(%warning, "the engine warns");
+                }
+                Ok(created.id)
+            }
+            Err(EngineError::NameTaken { name, .. }) => self.adopt(step, name).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn adopt(&self, step: &LaunchStep, name: String) -> Result<RuntimeId, EngineError> {
+        let verify = |labels: &BTreeMap<String, String>| self.key.owner_of(&self.action.host, labels);
+        let found = self.engine.inspect(&name, &verify).await?;
+        let wanted = Claim::from_labels(&step.config.labels);
+        match found {
+            Some(found) if found.view.owner.ours().is_some() && found.view.owner.ours() == wanted.as_ref() => {
+                if found.view.state == ContainerState::Removing {
+                    return Err(EngineError::OutcomeUnknown {
+                        what: format!("create {name}"),
+                        reason: "it is just being removed".to_owned(),
+                    });
+                }
+                tracing::info!(%name, "it exists already and is ours: adopted");
+                Ok(found.view.id)
+            }
+            Some(found) => Err(EngineError::NameTaken { name, existing: Some(found.view.id), labels: found.labels }),
+            // Gone between the refusal and the look: the same order again will do.
+            None => Err(EngineError::OutcomeUnknown {
+                what: format!("create {name}"),
+                reason: "the name was taken a moment ago".to_owned(),
+            }),
+        }
+    }
+
+    async fn stop(&self, steps: &[StopStep]) -> ActionResult {
+        for step in steps {
+            if let Err(error) = self.engine.stop(&step.runtime_id, step.timeout_s).await {
+                return failed_end(&error);
+            }
+        }
+        let removed: Vec<RuntimeId> =
+            steps.iter().filter(|step| step.remove).map(|step| step.runtime_id.clone()).collect();
+        self.remove(&removed).await
+    }
+
+    async fn remove(&self, ids: &[RuntimeId]) -> ActionResult {
+        for id in ids {
+            // Never by force: whatever came to life in between is stopped properly first.
+            if let Err(error) = self.engine.remove(id, false).await {
+                return failed_end(&error);
+            }
+        }
+        ActionResult::Done { containers: Vec::new() }
+    }
+}
+
+fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)>) -> ActionResult {
+    let reason = error.to_string();
+    match error {
+        EngineError::Unreachable(_) if containers.is_empty() => ActionResult::NotSent { reason },
+        EngineError::Unreachable(_)
+        | EngineError::OutcomeUnknown { .. }
+        | EngineError::Malformed { .. }
+        | EngineError::UnsupportedVersion { .. } => ActionResult::Unknown { reason },
+        // Between create and start somebody removed it: a look tells.
+        EngineError::NotFound { .. } | EngineError::Conflict { .. } => ActionResult::Unknown { reason },
+        EngineError::NameTaken { name, .. } => ActionResult::Failed {
+            reason: format!("the name {name} is taken on the host by a container that is not ours; it was left alone"),
+            containers,
+        },
+        EngineError::PortTaken { .. }
+        | EngineError::ImageMissing { .. }
+        | EngineError::RegistryUnavailable { .. }
+        | EngineError::Unauthorised { .. }
+        | EngineError::RateLimited { .. }
+        | EngineError::OutOfSpace { .. }
+        | EngineError::Refused { .. }
+        | EngineError::ServerError { .. } => ActionResult::Failed { reason, containers },
+    }
+}
+
+fn failed_end(error: &EngineError) -> ActionResult {
+    let reason = error.to_string();
+    if error.outcome_unknown() {
+        ActionResult::Unknown { reason }
+    } else if matches!(error, EngineError::Unreachable(_)) {
+        ActionResult::NotSent { reason }
+    } else {
+        ActionResult::Failed { reason, containers: Vec::new() }
+    }
+}
+
+/// An answer for an order whose host is not connected.
+pub(super) fn not_connected(action: &Action, clock: &Clock) -> Answer {
+    Answer {
+        key: action.key(),
+        host: HostName::clone(&action.host),
+        at: clock.now(),
+        result: ActionResult::NotSent { reason: format!("host {} is not connected", action.host) },
+    }
+}
+
+/// An answer for an order whose execution died of a defect: nobody knows what was sent.
+pub(super) fn died(action: &Action, clock: &Clock, error: &str) -> Answer {
+    tracing::error!(task = %action.task, host = %action.host, error, "carrying out an order died");
+    Answer {
+        key: action.key(),
+        host: action.host.clone(),
+        at: clock.now(),
+        result: ActionResult::Unknown { reason: error.to_owned() },
+    }
+}

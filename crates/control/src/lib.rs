@@ -1,0 +1,7 @@
+//! What Roadstead does: reaches [`host`]s, speaks to their [`engine`]s, keeps the [`store`], and joins all of it with the
+//! planner in the loops of [`control`].
+
+pub mod control;
+pub mod engine;
+pub mod host;
+pub mod store;

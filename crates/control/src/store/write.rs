@@ -1,0 +1,243 @@
+//! Changes as statements: one function a change.
+
+use std::collections::BTreeSet;
+
+use sqlx::{SqliteConnection, query};
+
+use super::{
+    StoreError, desired,
+    doc::{ms, to_json, unsigned},
+};
+use roadstead_core::model::{
+    decision::Decision,
+    name::{HostName, RevisionId, ServiceName, TaskId},
+    observed::HostObservation,
+    small_map::SmallMap,
+    spec::task_definition::Protocol,
+    state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
+    task::{LastStatus, Task},
+};
+
+/// Writes everything of one commit; gives the ids of the events.
+pub(super) async fn all(
+    connection: &mut SqliteConnection,
+    changes: &[Change],
+    decision: Option<&Decision>,
+) -> Result<Vec<u64>, StoreError> {
+    let mut event_ids = Vec::new();
+    for change in changes {
+        match change {
+            Change::Desired(wanted) => desired::replace(connection, wanted).await?,
+            Change::Revision(revision) => put_revision(connection, revision).await?,
+            Change::RevisionRemoved(id) => remove_revision(connection, id).await?,
+            Change::Host(host) => put_host(connection, host).await?,
+            Change::HostRemoved(name) => remove_host(connection, name).await?,
+            Change::Service(service) => put_service(connection, service).await?,
+            Change::ServiceRemoved(name) => remove_service(connection, name).await?,
+            Change::Task(task) => put_task(connection, task).await?,
+            Change::TaskRemoved(id) => remove_task(connection, id).await?,
+            Change::Observation(observation) => put_observation(connection, observation).await?,
+            Change::Fleet(fleet) => put_fleet(connection, fleet).await?,
+            Change::Event(event) => event_ids.push(add_event(connection, event).await?),
+        }
+    }
+    if let Some(decision) = decision {
+        add_decision(connection, decision).await?;
+    }
+    Ok(event_ids)
+}
+
+async fn put_revision(connection: &mut SqliteConnection, revision: &Revision) -> Result<(), StoreError> {
+    let spec = revision.spec.as_deref().map(to_json).transpose()?;
+    query(
+        "INSERT INTO revisions (family, number, hash, spec, created_at) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (family, number) DO UPDATE
+         SET hash = excluded.hash, spec = excluded.spec, created_at = excluded.created_at",
+    )
+    .bind(revision.id.family.as_str())
+    .bind(revision.id.number)
+    .bind(&revision.hash)
+    .bind(spec)
+    .bind(ms(revision.created_at))
+    .execute(connection)
+    .await
+    .map_err(|error| match StoreError::from(error) {
+        StoreError::Refused { what } => StoreError::Refused { what: format!("revision {}: {what}", revision.id) },
+        other => other,
+    })?;
+    Ok(())
+}
+
+async fn remove_revision(connection: &mut SqliteConnection, id: &RevisionId) -> Result<(), StoreError> {
+    query("DELETE FROM revisions WHERE family = ? AND number = ?")
+        .bind(id.family.as_str())
+        .bind(id.number)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn put_host(connection: &mut SqliteConnection, host: &HostRecord) -> Result<(), StoreError> {
+    query("INSERT INTO hosts (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
+        .bind(host.name.as_str())
+        .bind(to_json(host)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn remove_host(connection: &mut SqliteConnection, name: &HostName) -> Result<(), StoreError> {
+    query("DELETE FROM hosts WHERE name = ?").bind(name.as_str()).execute(&mut *connection).await?;
+    query("DELETE FROM observations WHERE host = ?").bind(name.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+async fn put_service(connection: &mut SqliteConnection, service: &ServiceRecord) -> Result<(), StoreError> {
+    query("INSERT INTO services (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
+        .bind(service.name.as_str())
+        .bind(to_json(service)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn remove_service(connection: &mut SqliteConnection, name: &ServiceName) -> Result<(), StoreError> {
+    query("DELETE FROM services WHERE name = ?").bind(name.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+async fn put_task(connection: &mut SqliteConnection, task: &Task) -> Result<(), StoreError> {
+    let without_containers = Task { containers: SmallMap::default(), ..task.clone() };
+    query("INSERT INTO tasks (id, doc) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
+        .bind(task.id.as_str())
+        .bind(to_json(&without_containers)?)
+        .execute(&mut *connection)
+        .await?;
+    query("DELETE FROM containers WHERE task = ?").bind(task.id.as_str()).execute(&mut *connection).await?;
+    for (name, container) in task.containers.iter() {
+        query("INSERT INTO containers (task, name, doc) VALUES (?, ?, ?)")
+            .bind(task.id.as_str())
+            .bind(name.as_str())
+            .bind(to_json(container)?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    put_allocations(connection, task).await
+}
+
+/// The host ports that `task` holds (S4).
+async fn put_allocations(connection: &mut SqliteConnection, task: &Task) -> Result<(), StoreError> {
+    query("DELETE FROM allocations WHERE task = ?").bind(task.id.as_str()).execute(&mut *connection).await?;
+    if task.last_status == LastStatus::Stopped {
+        return Ok(());
+    }
+    let bindings = task.containers.values().flat_map(|container| &container.ports);
+    let held: BTreeSet<_> = bindings.map(|binding| (binding.host_port, binding.protocol)).collect();
+    for (port, protocol) in held {
+        let protocol = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let insert = query("INSERT INTO allocations (host, port, protocol, task) VALUES (?, ?, ?, ?)")
+            .bind(task.host.as_str())
+            .bind(port)
+            .bind(protocol)
+            .bind(task.id.as_str())
+            .execute(&mut *connection)
+            .await;
+        match insert.map_err(StoreError::from) {
+            Ok(_) => {}
+            Err(StoreError::Refused { what }) => {
+                let holder = holder(connection, &task.host, port, protocol).await?;
+                let why = holder.map_or(what, |holder| format!("task {holder} holds it"));
+                let what = format!("port {port}/{protocol} of host {} for task {}: {why}", task.host, task.id);
+                return Err(StoreError::Refused { what });
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
+}
+
+async fn holder(
+    connection: &mut SqliteConnection,
+    host: &HostName,
+    port: u16,
+    protocol: &str,
+) -> Result<Option<String>, StoreError> {
+    let holder = sqlx::query_scalar("SELECT task FROM allocations WHERE host = ? AND port = ? AND protocol = ?")
+        .bind(host.as_str())
+        .bind(port)
+        .bind(protocol)
+        .fetch_optional(connection)
+        .await?;
+    Ok(holder)
+}
+
+async fn remove_task(connection: &mut SqliteConnection, id: &TaskId) -> Result<(), StoreError> {
+    query("DELETE FROM tasks WHERE id = ?").bind(id.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+async fn put_observation(connection: &mut SqliteConnection, observation: &HostObservation) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO observations (host, started_at, finished_at, identity, containers) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (host) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
+         identity = excluded.identity, containers = excluded.containers",
+    )
+    .bind(observation.host.as_str())
+    .bind(ms(observation.started_at))
+    .bind(ms(observation.finished_at))
+    .bind(to_json(&observation.identity)?)
+    .bind(to_json(&observation.containers)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn put_fleet(connection: &mut SqliteConnection, fleet: &FleetRecord) -> Result<(), StoreError> {
+    query("INSERT INTO fleet (id, doc) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc")
+        .bind(to_json(fleet)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn add_event(connection: &mut SqliteConnection, event: &Event) -> Result<u64, StoreError> {
+    let (kind, name) = subject_columns(&event.subject);
+    let level = match event.level {
+        EventLevel::Normal => "NORMAL",
+        EventLevel::Warning => "WARNING",
+    };
+    let done =
+        query("INSERT INTO events (at, subject_kind, subject_name, level, reason, message) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(ms(event.at))
+            .bind(kind)
+            .bind(name)
+            .bind(level)
+            .bind(&event.reason)
+            .bind(&event.message)
+            .execute(connection)
+            .await?;
+    Ok(unsigned(done.last_insert_rowid()))
+}
+
+/// A subject as (`subject_kind`, `subject_name`).
+pub(super) fn subject_columns(subject: &EventSubject) -> (&'static str, &str) {
+    match subject {
+        EventSubject::Fleet => ("fleet", ""),
+        EventSubject::Host(name) => ("host", name.as_str()),
+        EventSubject::Service(name) => ("service", name.as_str()),
+        EventSubject::Task(id) => ("task", id.as_str()),
+        EventSubject::File(path) => ("file", path),
+    }
+}
+
+async fn add_decision(connection: &mut SqliteConnection, decision: &Decision) -> Result<(), StoreError> {
+    query("INSERT INTO decisions (at, doc) VALUES (?, ?)")
+        .bind(ms(decision.at))
+        .bind(to_json(decision)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

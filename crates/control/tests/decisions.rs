@@ -1,0 +1,486 @@
+//! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use roadstead_control::control::{
+    core::{Core, Input},
+    handle::Command,
+};
+use roadstead_core::model::{
+    action::{Action, ActionResult, Answer, Verb, VerbName},
+    container::{ContainerState, ContainerView, HealthStatus},
+    desired::{Desired, Manifest},
+    name::{ContainerName, HostName, RuntimeId},
+    observed::{Death, EngineIdentity, HostContact, HostObservation},
+    ownership::{Claim, Owner},
+    spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
+    state::State,
+    task::{DesiredStatus, LastStatus, StopCode, Task},
+    time::Timestamp,
+    world::Plan,
+};
+use serde_json::{Value, json};
+
+/// A controller's core with three obedient hosts.
+struct Story {
+    core: Core,
+    now: Timestamp,
+    desired: Desired,
+    contacts: BTreeMap<HostName, HostContact>,
+    containers: BTreeMap<HostName, BTreeMap<RuntimeId, ContainerView>>,
+    made: u32,
+}
+
+fn manifest<S>(spec: S, labels: &[(&str, &str)]) -> Manifest<S> {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Manifest { labels, annotations: BTreeMap::new(), file: "story.yaml".into(), line: 1, spec }
+}
+
+impl Story {
+    fn begin(service: Value, definition: Value) -> Self {
+        let mut desired = Desired::default();
+        for host in ["a", "b", "c"] {
+            let spec: HostSpec = serde_json::from_value(json!({ "address": host })).unwrap();
+            desired.hosts.insert(host.into(), manifest(spec, &[("availability-zone", host)]));
+        }
+        let definition: TaskDefinitionSpec = serde_json::from_value(definition).unwrap();
+        desired.task_definitions.insert("web".into(), manifest(definition.into(), &[]));
+        let service: ServiceSpec = serde_json::from_value(service).unwrap();
+        desired.services.insert("web".into(), manifest(service, &[]));
+        let now = Timestamp(1_700_000_000_000);
+        let (core, _) = Core::new(State::default(), 1, now, false);
+        let contact = HostContact { watched_since: now, ..HostContact::default() };
+        let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
+        let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
+        let mut story = Self { core, now, desired, contacts, containers, made: 0 };
+        story.tell();
+        story
+    }
+
+    fn tell(&mut self) {
+        let hash = format!("{:08}", self.now.0);
+        let input = Input::Manifests { desired: Arc::new(self.desired.clone()), hash, diagnostics: Vec::new() };
+        self.core.take(self.now, input);
+    }
+
+    /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made.
+    fn decide(&mut self, ms: u64, silent: &[&str]) -> Plan {
+        self.now = self.now.plus_ms(ms);
+        for (host, contact) in &mut self.contacts {
+            if silent.contains(&host.as_str()) {
+                contact.error = Some("no answer".into());
+            } else {
+                contact.engine_answered_at = Some(self.now);
+                contact.link_answered_at = Some(self.now);
+                contact.error = None;
+            }
+        }
+        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
+        for host in self.containers.keys() {
+            if silent.contains(&host.as_str()) {
+                continue;
+            }
+            let look = self.look_at(host.as_str(), self.now);
+            self.core.take(self.now, Input::Look(Arc::new(look)));
+        }
+        self.core.decide(self.now)
+    }
+
+    /// A complete look as a host stands, begun at `started_at`.
+    fn look_at(&self, host: &str, started_at: Timestamp) -> HostObservation {
+        let identity =
+            EngineIdentity { engine_id: host.to_owned(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
+        let containers = self.containers[host].clone();
+        HostObservation { host: host.into(), started_at, finished_at: self.now, identity, containers }
+    }
+
+    /// Decides and carries everything out, until nothing is left to do.
+    fn settle(&mut self, silent: &[&str]) {
+        for _ in 0..60 {
+            let plan = self.decide(1_000, silent);
+            for action in &plan.actions {
+                self.obey(action);
+            }
+        }
+    }
+
+    fn obey(&mut self, action: &Action) {
+        let containers = self.make(action);
+        self.answer(action, ActionResult::Done { containers });
+    }
+
+    /// Carries an order out without an answer.
+    fn make(&mut self, action: &Action) -> Vec<(ContainerName, RuntimeId)> {
+        let mut ids: Vec<(ContainerName, RuntimeId)> = Vec::new();
+        let host = self.containers.get_mut(&action.host).unwrap();
+        match &action.verb {
+            Verb::Launch { containers } => {
+                for step in containers {
+                    self.made += 1;
+                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
+                    let claim = Claim::from_labels(&step.config.labels).unwrap();
+                    let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
+                        id: id.clone(),
+                        name: step.config.name.clone(),
+                        image: step.config.image.clone(),
+                        image_id: String::new(),
+                        state: ContainerState::Created,
+                        health: HealthStatus::Unknown,
+                        has_health_check: step.config.health_check.is_some(),
+                        exit_code: None,
+                        oom_killed: false,
+                        started_at: None,
+                        finished_at: None,
+                        restart_count: 0,
+                        error: String::new(),
+                        ports: step.config.ports.clone(),
+                        owner: Owner::Ours(Box::new(claim)),
+                    });
+                    if step.start {
+                        view.state = ContainerState::Running;
+                        view.started_at = Some(self.now);
+                    }
+                    ids.push((step.container.clone(), id));
+                }
+            }
+            Verb::Stop { containers } => containers.iter().for_each(|step| {
+                host.remove(&step.runtime_id);
+            }),
+            Verb::Remove { containers } => containers.iter().for_each(|id| {
+                host.remove(id);
+            }),
+        }
+        ids
+    }
+
+    fn answer(&mut self, action: &Action, result: ActionResult) {
+        let answer = Answer { key: action.key(), host: action.host.clone(), at: self.now, result };
+        self.core.take(self.now, Input::Answer(answer));
+    }
+
+    /// A host's only container: its task, and its end as the engine would announce it now, after somebody killed it.
+    fn death_on(&self, host: &str) -> (Arc<Task>, Death) {
+        let id = self.containers[host].keys().next().unwrap().clone();
+        let has = |task: &&Arc<Task>| task.containers.values().any(|row| row.runtime_id.as_ref() == Some(&id));
+        let task = Arc::clone(self.core.world().state.tasks.values().find(has).unwrap());
+        let death =
+            Death { host: host.into(), id, at: self.now, heard_at: self.now, exit_code: Some(137), for_good: true };
+        (task, death)
+    }
+
+    /// One decision after a death was heard of, before anything is looked at.
+    fn hear(&mut self, death: &Death) -> Plan {
+        self.core.take(self.now, Input::Died(death.clone()));
+        self.core.decide(self.now)
+    }
+
+    fn task(&self, like: &Task) -> Arc<Task> {
+        Arc::clone(&self.core.world().state.tasks[&like.id])
+    }
+
+    fn running(&self) -> usize {
+        self.containers.values().flat_map(BTreeMap::values).filter(|view| view.state == ContainerState::Running).count()
+    }
+
+    fn stop_codes(&self) -> Vec<StopCode> {
+        self.core.world().state.tasks.values().filter_map(|task| task.stop_code).collect()
+    }
+}
+
+fn web(count: u32) -> Value {
+    json!({ "taskDefinition": "web", "desiredCount": count, "minimumHealthySeconds": 1 })
+}
+
+fn one_container() -> Value {
+    json!({ "containerDefinitions": [{ "name": "main", "image": "demo:1", "memory": 64 }] })
+}
+
+#[test]
+fn when_the_brake_ends_the_other_hosts_get_time_to_answer_too() {
+    let mut story = Story::begin(web(3), one_container());
+    story.settle(&[]);
+    assert_eq!(story.running(), 3);
+    for _ in 0..20 {
+        story.decide(1_000, &["a", "b", "c"]);
+    }
+    assert!(story.core.world().state.fleet.brake.is_some(), "all are silent: the brake holds");
+    // One answers a moment before the others.
+    let plan = story.decide(300, &["b", "c"]);
+    assert!(story.core.world().state.fleet.brake.is_none(), "one answers: the brake ends");
+    assert!(plan.actions.is_empty(), "and nothing is given up at once: {:?}", plan.actions);
+    story.settle(&[]);
+    assert_eq!(story.running(), 3);
+    assert_eq!(story.stop_codes(), [], "nothing was ever replaced");
+}
+
+#[test]
+fn a_task_ordered_to_stop_while_it_is_launched_keeps_its_port_until_the_launch_is_over() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80, "hostPort": 8080 }] }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    let mut launched = None;
+    for _ in 0..5 {
+        let plan = story.decide(1_000, &[]);
+        launched = launched.or(plan.actions.into_iter().next());
+    }
+    let launch = launched.expect("it is launched");
+    assert_eq!(launch.verb.name(), VerbName::Launch);
+    // The image is pulled for a long time; meanwhile nothing is wanted any more.
+    story.desired.services.get_mut("web").unwrap().spec.desired_count = 0;
+    story.tell();
+    for _ in 0..40 {
+        story.decide(1_000, &[]);
+    }
+    let task = &story.core.world().state.tasks[&launch.task];
+    assert!(task.is_live(), "its containers may appear at any moment: {:?}", task.last_status);
+    story.obey(&launch);
+    story.settle(&[]);
+    assert_eq!(story.running(), 0, "what appeared late is stopped");
+    assert!(!story.core.world().state.tasks.get(&launch.task).is_some_and(|task| task.is_live()));
+}
+
+#[test]
+fn a_sick_task_that_holds_the_only_port_makes_room_for_its_replacement() {
+    let definition = json!({ "containerDefinitions": [{
+        "name": "main", "image": "demo:1", "memory": 64,
+        "portMappings": [{ "containerPort": 80, "hostPort": 8080 }],
+        "healthCheck": { "command": ["CMD", "check"] }
+    }] });
+    let mut story = Story::begin(web(3), definition);
+    for _ in 0..5 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    for view in story.containers.values_mut().flat_map(BTreeMap::values_mut) {
+        view.health = HealthStatus::Healthy;
+    }
+    story.decide(1_000, &[]);
+    let sick = story.containers.get_mut("a").unwrap().values_mut().next().unwrap();
+    sick.health = HealthStatus::Unhealthy;
+    let sick = sick.id.clone();
+    story.settle(&[]);
+    assert!(!story.containers["a"].contains_key(&sick), "it went");
+    assert_eq!(story.containers["a"].len(), 1, "and another took its place");
+}
+
+#[test]
+fn a_container_that_ended_well_and_was_tidied_away_is_not_run_again() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "migrate", "image": "demo:1", "memory": 64, "essential": false },
+        { "name": "main", "image": "demo:1", "memory": 64, "dependsOn": [{ "containerName": "migrate", "condition": "SUCCESS" }] }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    for _ in 0..4 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    for view in
+        story.containers.values_mut().flat_map(BTreeMap::values_mut).filter(|view| view.name.ends_with("migrate"))
+    {
+        view.state = ContainerState::Exited;
+        view.exit_code = Some(0);
+    }
+    story.settle(&[]);
+    assert_eq!(story.running(), 1, "main runs after migrate ended with 0");
+    for containers in story.containers.values_mut() {
+        containers.retain(|_, view| !view.name.ends_with("migrate"));
+    }
+    let made = story.made;
+    story.settle(&[]);
+    assert_eq!(story.made, made, "nothing was made again");
+    assert_eq!(story.running(), 1);
+}
+
+#[test]
+fn a_dependency_that_never_comes_ends_the_task_after_its_start_timeout() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "db", "image": "demo:1", "memory": 64, "startTimeout": 20, "healthCheck": { "command": ["CMD", "check"] } },
+        { "name": "main", "image": "demo:1", "memory": 64, "dependsOn": [{ "containerName": "db", "condition": "HEALTHY" }] }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    let mut reasons = Vec::new();
+    for _ in 0..40 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+        reasons.extend(story.core.world().state.tasks.values().filter_map(|task| task.stopped_reason.clone()));
+    }
+    assert!(
+        reasons.iter().any(|reason| reason.contains("main waits for db to be healthy") && reason.contains("20 s")),
+        "{reasons:?}"
+    );
+}
+
+#[test]
+fn a_dead_host_does_not_keep_a_deployment_from_completing() {
+    let mut story = Story::begin(web(3), one_container());
+    story.settle(&[]);
+    for _ in 0..20 {
+        let plan = story.decide(1_000, &["a"]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    story
+        .desired
+        .task_definitions
+        .get_mut("web")
+        .unwrap()
+        .spec
+        .edit(|spec| spec.container_definitions[0].image = "demo:2".into());
+    story.tell();
+    story.settle(&["a"]);
+    let record = &story.core.world().state.services["web"];
+    let primary = record.deployments.first().unwrap();
+    assert_eq!((primary.revision.to_string().as_str(), primary.outcome.is_some()), ("web:2", true), "{primary:?}");
+}
+
+#[test]
+fn an_announced_death_is_replaced_at_once_and_holds_its_port_until_it_is_seen() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80, "hostPort": 8080 }] }
+    ] });
+    let mut story = Story::begin(web(2), definition);
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    story.now = story.now.plus_ms(50);
+    let plan = story.hear(&Death { at: story.now, heard_at: story.now, ..death.clone() });
+    let orders: Vec<_> = plan.actions.iter().map(|action| (action.verb.name(), action.host.as_str() != host)).collect();
+    assert_eq!(orders, [(VerbName::Launch, true)], "a replacement, where the port is free, and no stop");
+    let dying = story.task(&task);
+    assert_eq!((dying.desired_status, dying.last_status), (DesiredStatus::Stopped, LastStatus::Stopping));
+    assert_eq!(dying.stop_code, Some(StopCode::EssentialContainerExited));
+    assert_eq!(dying.stopped_reason.as_deref(), Some("essential container main was killed (exit code 137)"));
+
+    // A look that began earlier still shows it running: it decides nothing.
+    let (now, seen) = (story.now, story.now.plus_ms(80));
+    for began in [now.0 - 20, now.0] {
+        story.core.take(seen, Input::Look(Arc::new(story.look_at(&host, Timestamp(began)))));
+        assert!(story.core.decide(seen).actions.is_empty(), "began at {began}");
+        assert_eq!(story.task(&task).last_status, LastStatus::Stopping);
+    }
+    plan.actions.iter().for_each(|action| story.obey(action));
+    let view = story.containers.get_mut(host.as_str()).unwrap().get_mut(&death.id).unwrap();
+    (view.state, view.exit_code, view.oom_killed) = (ContainerState::Exited, Some(137), true);
+    story.decide(1_000, &[]);
+    let over = story.task(&task);
+    assert_eq!(over.last_status, LastStatus::Stopped);
+    assert!(
+        over.stopped_reason.as_ref().unwrap().contains("more memory than its limit"),
+        "the look knows more: {over:?}"
+    );
+    story.settle(&[]);
+    assert_eq!(story.running(), 2);
+}
+
+#[test]
+fn a_task_whose_death_was_announced_is_stopped_when_somebody_starts_it_again() {
+    let mut story = Story::begin(web(1), one_container());
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    let replacement = story.hear(&death).actions;
+    replacement.iter().for_each(|action| story.obey(action));
+    story.containers.get_mut(host.as_str()).unwrap().get_mut(&death.id).unwrap().started_at = Some(story.now);
+    let plan = story.decide(1_000, &[]);
+    let stops: Vec<_> = plan.actions.iter().filter(|action| action.task == task.id).collect();
+    assert!(matches!(stops[..], [Action { verb: Verb::Stop { .. }, .. }]), "never wanted again: {:?}", plan.actions);
+    plan.actions.iter().for_each(|action| story.obey(action));
+    story.settle(&[]);
+    assert_eq!(story.running(), 1);
+}
+
+#[test]
+fn news_of_a_death_that_proves_nothing_is_left_to_the_look() {
+    type Change = fn(&mut Death, &Story);
+    let ignored: [(&str, Value, Change); 7] = [
+        ("a crash that the engine's restart policy mends", json!({}), |death, _| death.for_good = false),
+        ("a container of nobody we know", json!({}), |death, _| death.id = "f00".into()),
+        ("another host's container", json!({}), |death, _| death.host = "nowhere".into()),
+        ("news from an earlier life", json!({}), |death, _| death.at = Timestamp(death.at.0 - 3_600_000)),
+        ("overtaken by a look", json!({}), |death, _| death.heard_at = Timestamp(death.heard_at.0 - 500)),
+        ("a container that may end", json!({ "essential": false }), |_, _| {}),
+        (
+            "one that may end, with its policy off",
+            json!({ "essential": false, "restartPolicy": { "enabled": false } }),
+            |death, _| {
+                death.for_good = false;
+            },
+        ),
+    ];
+    for (what, more, change) in ignored {
+        let mut main = json!({ "name": "main", "image": "demo:1", "memory": 64 });
+        main.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        // The other container is essential; the first by name is the one that dies.
+        let other = json!({ "name": "other", "image": "demo:1", "memory": 64 });
+        let mut story = Story::begin(web(1), json!({ "containerDefinitions": [main, other] }));
+        story.settle(&[]);
+        let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+        story
+            .containers
+            .get_mut(host.as_str())
+            .unwrap()
+            .values_mut()
+            .for_each(|view| view.started_at = Some(story.now));
+        story.decide(1_000, &[]);
+        let (task, mut death) = story.death_on(&host);
+        change(&mut death, &story);
+        let plan = story.hear(&death);
+        assert!(plan.actions.is_empty(), "{what}: {:?}", plan.actions);
+        assert_eq!(story.task(&task), task, "{what}");
+    }
+}
+
+#[test]
+fn with_its_restart_policy_off_a_crash_is_final() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "restartPolicy": { "enabled": false } }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    story.settle(&[]);
+    let host = story.containers.iter().find(|(_, on)| !on.is_empty()).unwrap().0.to_string();
+    let (task, death) = story.death_on(&host);
+    let plan = story.hear(&Death { exit_code: Some(1), for_good: false, ..death });
+    assert_eq!(plan.actions.len(), 1);
+    assert_eq!(story.task(&task).stopped_reason.as_deref(), Some("essential container main ended with exit code 1"));
+}
+
+#[test]
+fn what_dies_together_early_is_one_failed_start() {
+    let mut story = Story::begin(web(9), one_container());
+    for _ in 0..5 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    let ids: Vec<RuntimeId> = story.containers["b"].keys().cloned().collect();
+    assert_eq!(ids.len(), 3);
+    let (_, death) = story.death_on("b");
+    for id in ids {
+        story.now = story.now.plus_ms(30);
+        let (at, heard_at) = (story.now, story.now);
+        story.core.take(story.now, Input::Died(Death { id, at, heard_at, ..death.clone() }));
+    }
+    let record = &story.core.world().state.services["web"];
+    assert_eq!(record.consecutive_failures, 1);
+    assert!(record.not_before.is_none_or(|at| at <= story.now), "the next try is not delayed");
+}
+
+#[test]
+fn after_a_repin_what_was_half_made_on_the_old_machine_counts_as_gone() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64 },
+        { "name": "side", "image": "demo:1", "memory": 64, "dependsOn": [{ "containerName": "main", "condition": "START" }] }
+    ] });
+    let mut story = Story::begin(web(1), definition);
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).expect("it is launched");
+    let Verb::Launch { containers } = &launch.verb else { panic!("{launch:?}") };
+    let first = Action { verb: Verb::Launch { containers: containers[..1].to_vec() }, ..launch.clone() };
+    story.make(&first);
+    story.answer(&launch, ActionResult::Unknown { reason: "no answer".into() });
+    story.decide(300, &[]);
+    // The machine is installed anew, and a person says so.
+    story.containers.get_mut(&launch.host).unwrap().clear();
+    story.core.command(story.now, Command::Repin { host: launch.host.clone() }).expect("it is known");
+    story.decide(1_000, &[]);
+    let task = &story.core.world().state.tasks[&launch.task];
+    assert_eq!(task.desired_status, DesiredStatus::Stopped, "its first container is gone for good: {task:?}");
+}

@@ -1,0 +1,179 @@
+//! One decision against the world that it was made in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Checks, Predicate, broken};
+use roadstead_core::{
+    model::{
+        name::{HostName, ServiceName, TaskId},
+        spec::service::{SchedulingStrategy, ServiceSpec},
+        state::{Change, State},
+        task::{DesiredStatus, StopCode, Task},
+        world::{HostStatus, Plan, World},
+    },
+    plan::{self, health},
+};
+
+impl Checks {
+    /// The planner decided.
+    pub(crate) fn decided(&mut self, world: &World, plan: &Plan) -> Result<(), Broken> {
+        for (host, contact) in &world.contacts {
+            if let Some(at) = contact.looked_at {
+                self.looked_at.insert(host.clone(), at);
+            }
+            if contact.untrusted.is_some() {
+                self.untrusted.insert(host.clone());
+            } else {
+                self.untrusted.remove(host);
+            }
+        }
+        self.report.clone_from(&plan.report);
+        if plan.actions.is_empty() && plan.changes.is_empty() {
+            return Ok(());
+        }
+        self.acted_at = world.now;
+        let after = after(world, plan);
+        s14_brake(world, plan, &after.state)?;
+        s21_quarantine(world, plan)?;
+        s2_s3_bounds(world, plan, &after.state)?;
+        s12_calm(&after)
+    }
+}
+
+/// The world when the plan is committed and sent.
+fn after(world: &World, plan: &Plan) -> World {
+    let mut after = world.clone();
+    for change in &plan.changes {
+        after.state.apply(change);
+    }
+    for action in &plan.actions {
+        after.in_flight.insert(action.key());
+        after.retry_at.remove(&action.key());
+    }
+    after
+}
+
+fn s12_calm(after: &World) -> Result<(), Broken> {
+    let again = plan::plan(after);
+    if again.actions.is_empty() && again.changes.is_empty() {
+        return Ok(());
+    }
+    let action = again.actions.first().map(|action| format!("{:?} task {}", action.verb.name(), action.task));
+    let change = again.changes.first().map(|change| format!("{change:?}").chars().take(300).collect());
+    let what: Vec<String> = action.into_iter().chain(change).collect();
+    broken(Predicate::S12, format!("planning again finds more to do: {}", what.join("; ")))
+}
+
+fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
+    let given_up = plan.changes.iter().find_map(|change| {
+        let Change::Task(task) = change else { return None };
+        let was_wanted =
+            world.state.tasks.get(&task.id).is_some_and(|was| was.desired_status == DesiredStatus::Running);
+        (was_wanted && task.stop_code == Some(StopCode::HostLost)).then_some(task)
+    });
+    let Some(task) = given_up else { return Ok(()) };
+    let is_released = after.fleet.brake.as_ref().is_some_and(|brake| brake.released);
+    let lost_at = |host: &HostName| after.hosts.get(host).and_then(|record| record.lost_since);
+    let declared = &world.state.desired.hosts;
+    let recent = declared.keys().filter(|host| lost_at(host).is_some_and(|at| world.now.since_ms(at) < 60_000)).count();
+    let is_new = lost_at(&task.host) == Some(world.now);
+    if is_new && !is_released && recent * 2 > declared.len() {
+        return broken(
+            Predicate::S14,
+            format!(
+                "task {} is given up although {recent} of {} hosts were lost within a minute",
+                task.id,
+                declared.len()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// No order goes to a host that is not who it was.
+fn s21_quarantine(world: &World, plan: &Plan) -> Result<(), Broken> {
+    for action in &plan.actions {
+        if plan::host_status(world, &action.host) == HostStatus::Untrusted {
+            return broken(Predicate::S21, format!("an order goes to {}, which is not who it was", action.host));
+        }
+    }
+    let mut seen: BTreeMap<(&str, Option<&str>), &HostName> = BTreeMap::new();
+    for (name, record) in &world.state.hosts {
+        let Some(identity) = &record.identity else { continue };
+        let key = (identity.engine_id.as_str(), identity.machine_id.as_deref());
+        if let Some(other) = seen.insert(key, name) {
+            return broken(Predicate::S21, format!("{other} and {name} are taken for two hosts and are one"));
+        }
+    }
+    Ok(())
+}
+
+/// Floor and ceiling in tasks; a daemon's are not counted here.
+pub(super) fn bounds(spec: &ServiceSpec, hosts: usize) -> (usize, usize) {
+    let desired = match spec.scheduling_strategy {
+        SchedulingStrategy::Replica => spec.desired_count as usize,
+        SchedulingStrategy::Daemon => return (0, hosts * 2),
+    };
+    let configuration = &spec.deployment_configuration;
+    let floor = (desired * configuration.minimum_healthy_percent.unwrap_or(100) as usize).div_ceil(100);
+    let ceiling = desired * configuration.maximum_percent.unwrap_or(200) as usize / 100;
+    (floor, ceiling)
+}
+
+fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
+    let mut voluntary: BTreeSet<&TaskId> = BTreeSet::new();
+    let mut touched: BTreeMap<&ServiceName, bool> = BTreeMap::new();
+    for change in &plan.changes {
+        let Change::Task(task) = change else { continue };
+        let was = world.state.tasks.get(&task.id);
+        let is_new = touched.entry(&task.service).or_default();
+        *is_new |= was.is_none();
+        let is_by_choice = match task.stop_code {
+            Some(StopCode::ServiceSchedulerInitiated | StopCode::TerminationNotice) => true,
+            Some(
+                StopCode::TaskFailedToStart
+                | StopCode::EssentialContainerExited
+                | StopCode::UserInitiated
+                | StopCode::HostLost,
+            )
+            | None => false,
+        };
+        if is_by_choice
+            && task.desired_status == DesiredStatus::Stopped
+            && was.is_some_and(|was| was.desired_status == DesiredStatus::Running)
+        {
+            voluntary.insert(&task.id);
+        }
+    }
+    for (name, has_new) in touched {
+        let Some(manifest) = world.state.desired.services.get(name) else { continue };
+        if manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon {
+            continue;
+        }
+        let (floor, ceiling) = bounds(&manifest.spec, world.state.desired.hosts.len());
+        let is_ghost =
+            |host: &HostName| matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted);
+        let counts = |task: &&std::sync::Arc<Task>| {
+            task.service == *name
+                && task.is_live()
+                && (task.desired_status == DesiredStatus::Running || !is_ghost(&task.host))
+        };
+        let live = after.tasks.values().filter(counts).count();
+        if has_new && live > ceiling {
+            return broken(Predicate::S2, format!("{name}: {live} live tasks after a start, the ceiling is {ceiling}"));
+        }
+        let minimum_ms = manifest.spec.minimum_healthy_seconds.as_ms();
+        let is_healthy = |task: &&std::sync::Arc<Task>| {
+            task.service == *name && health::healthy(task, minimum_ms, world.now).is_ok()
+        };
+        let healthy = world.state.tasks.values().filter(is_healthy).count();
+        let stopped = world.state.tasks.values().filter(is_healthy).filter(|task| voluntary.contains(&task.id)).count();
+        if stopped > 0 && healthy - stopped < floor {
+            return broken(
+                Predicate::S3,
+                format!("{name}: {stopped} of {healthy} healthy tasks are stopped by choice, the floor is {floor}"),
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The predicates, named as in the invariants. Each looks at ground truth, at what is committed, or at one decision.
+//!
+//! | module | when |
+//! |---|---|
+//! | [`requests`] | a change is sent, and done |
+//! | [`rows`] | something is committed |
+//! | [`decisions`] | the planner decided |
+//! | [`rest`] | faults are over |
+
+mod decisions;
+mod requests;
+mod rest;
+mod rows;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+pub(crate) use rest::at_rest;
+use serde::{Deserialize, Serialize};
+
+use roadstead_core::model::{
+    name::{HostName, RuntimeId, ServiceName, TaskId},
+    report::Report,
+    time::Timestamp,
+};
+
+/// A predicate's name, as in the invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the invariants say it")]
+pub enum Predicate {
+    /// Only what is ours is stopped or removed.
+    S1,
+    /// Never more tasks than the ceiling.
+    S2,
+    /// Never fewer healthy tasks by choice than the floor.
+    S3,
+    /// Exclusive things have one owner, and are freed by a look only.
+    S4,
+    /// Nothing is destroyed because something could not be seen.
+    S5,
+    /// Numbers never go back.
+    S6,
+    /// Intent before effect.
+    S8,
+    /// Unknown is not failed; what was ordered to stop is never wanted again.
+    S9,
+    /// Planning again finds nothing to do; back-off is respected.
+    S12,
+    /// One sync does not remove much.
+    S13,
+    /// The brake.
+    S14,
+    /// One rollout at a time.
+    S16,
+    /// Tasks only go forward and never move.
+    S18,
+    /// Never two of what may be there once.
+    S19,
+    /// A container starts when what it depends on is ready.
+    S20,
+    /// Identities are unique; another machine under a known name is quarantined.
+    S21,
+    /// Finally stable, and as wanted.
+    L1,
+    /// The same for a core of hosts while others stay broken.
+    L2,
+    /// What waits has a reason.
+    L3,
+    /// Whatever the controller's end, the next one goes on.
+    L4,
+    /// Duplicates go away.
+    L5,
+    /// Leftovers are collected.
+    L6,
+    /// Each rollout ends.
+    L7,
+}
+
+/// A predicate that does not hold, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub predicate: Predicate,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Broken {
+    pub(crate) fn new(predicate: Predicate, detail: impl Into<String>) -> Self {
+        Self { predicate, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.predicate, self.detail)
+    }
+}
+
+fn broken(predicate: Predicate, detail: impl Into<String>) -> Result<(), Broken> {
+    Err(Broken::new(predicate, detail))
+}
+
+/// What the predicates remember.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// Every task that was ever committed.
+    committed: BTreeSet<TaskId>,
+    /// Containers made, by service.
+    creates: BTreeMap<ServiceName, u64>,
+    /// Containers whose check was good once.
+    ever_healthy: BTreeSet<RuntimeId>,
+    /// When the last plan that did anything was made.
+    acted_at: Timestamp,
+    /// When the look began that this controller last took in, by host.
+    looked_at: BTreeMap<HostName, Timestamp>,
+    /// What waited in the last plan.
+    report: Report,
+    /// Tokens that a person confirmed.
+    confirmed: BTreeSet<String>,
+    /// Hosts whose new identity a person accepted, or of which the database forgot the old one.
+    identity_may_change: BTreeSet<HostName>,
+    /// Hosts that the controller does not trust just now.
+    untrusted: BTreeSet<HostName>,
+    /// The database was lost at least once: what only it knew is gone.
+    database_lost: bool,
+}
+
+impl Checks {
+    /// Another controller begins.
+    pub(crate) fn reborn(&mut self) {
+        self.looked_at.clear();
+    }
+
+    pub(crate) fn database_lost(&mut self) {
+        self.database_lost = true;
+    }
+
+    pub(crate) fn repinned(&mut self, host: &HostName) {
+        self.identity_may_change.insert(host.clone());
+    }
+
+    pub(crate) fn confirmed(&mut self, token: &str) {
+        self.confirmed.insert(token.to_owned());
+    }
+
+    pub(crate) fn healthy(&mut self, id: &RuntimeId) {
+        self.ever_healthy.insert(id.clone());
+    }
+
+    pub(crate) fn acted_since(&self, at: Timestamp) -> bool {
+        self.acted_at >= at
+    }
+
+    pub(crate) fn creates(&self) -> BTreeMap<String, u64> {
+        self.creates.iter().map(|(service, count)| (service.to_string(), *count)).collect()
+    }
+
+    /// Hosts that the controller does not trust just now.
+    pub(crate) fn untrusted(&self) -> Vec<HostName> {
+        self.untrusted.iter().cloned().collect()
+    }
+
+    /// What waits, in words.
+    pub(crate) fn waiting(&self) -> String {
+        let reasons: Vec<&str> = self.report.waiting.iter().map(|waiting| waiting.reason.as_str()).collect();
+        reasons.join(" | ")
+    }
+}

@@ -1,0 +1,261 @@
+//! Changes that are sent to hosts, and what they do there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Checks, Predicate, broken};
+use crate::{
+    engine::machine::{Answer, Request},
+    fleet::{FakeHost, Reach},
+};
+use roadstead_control::engine::EngineError;
+use roadstead_core::model::{
+    container::ContainerState,
+    name::{HostName, RuntimeId, TaskId},
+    ownership::Claim,
+    spec::{service::OnHostLoss, task_definition::DependencyCondition},
+    state::State,
+    task::{DesiredStatus, LastStatus},
+    time::Timestamp,
+};
+
+/// A launch that was under way when its task was ordered to stop may go on for so long: its requests' deadlines.
+const LAUNCH_GOES_ON_MS: u64 = 180_000;
+
+impl Checks {
+    /// A change is sent.
+    pub(crate) fn sent(
+        &mut self,
+        durable: &State,
+        host: &FakeHost,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<(), Broken> {
+        match request {
+            Request::Pull(_) => Ok(()),
+            Request::Create(config) => {
+                let Some(claim) = Claim::from_labels(&config.labels) else {
+                    return broken(Predicate::S1, format!("{} is made without labels of ours", config.name));
+                };
+                s8_intent_before_effect(durable, host, &claim.task)?;
+                s9_not_wanted_again(durable, &claim.task, now)
+            }
+            Request::Start(id) => {
+                let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "started") };
+                s9_not_wanted_again(durable, &claim.task, now)?;
+                self.s20_dependencies(durable, host, claim)
+            }
+            Request::Stop(id) => {
+                let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "stopped") };
+                s8_stop_was_decided(durable, claim, host.machine.state(id))
+            }
+            Request::Remove { id, .. } => match host.ours.get(id) {
+                Some(_) => Ok(()),
+                None => s1_not_ours(host, id, "removed"),
+            },
+        }
+    }
+
+    /// A change was done. `times` are when it was sent and when it was done.
+    #[allow(clippy::too_many_arguments, reason = "what there is to see")]
+    pub(crate) fn applied(
+        &mut self,
+        durable: &State,
+        hosts: &BTreeMap<HostName, FakeHost>,
+        name: &HostName,
+        request: &Request,
+        before: Option<ContainerState>,
+        result: &Result<Answer, EngineError>,
+        times: (Timestamp, Timestamp),
+    ) -> Result<(), Broken> {
+        let Some(host) = hosts.get(name) else { return Ok(()) };
+        match (request, result) {
+            (Request::Create(config), Ok(_)) => {
+                let Some(claim) = Claim::from_labels(&config.labels) else { return Ok(()) };
+                *self.creates.entry(claim.service.clone()).or_default() += 1;
+                if !self.committed.contains(&claim.task) {
+                    return broken(Predicate::S8, format!("container {} on {name} has no committed row", config.name));
+                }
+                s4_once(hosts, &claim)
+            }
+            (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {
+                let Some(claim) = host.ours.get(id) else { return Ok(()) };
+                // Late requests are ghosts until they are seen (S9).
+                if times.1.since_ms(times.0) < 5_000 {
+                    s2_ceiling(durable, hosts, claim)?;
+                    s19_never_two(durable, hosts, name, claim)?;
+                }
+                Ok(())
+            }
+            (Request::Stop(id) | Request::Remove { id, .. }, Ok(_)) => {
+                if host.machine.config(id).is_some_and(|config| Claim::from_labels(&config.labels).is_none()) {
+                    return broken(Predicate::S1, format!("{id:.12} on {name} is somebody else's"));
+                }
+                s1_strangers(host)
+            }
+            (
+                Request::Create(_) | Request::Start(_) | Request::Stop(_) | Request::Remove { .. } | Request::Pull(_),
+                Ok(_) | Err(_),
+            ) => Ok(()),
+        }
+    }
+
+    /// As the task definition says, for what has been seen of the other containers so far.
+    fn s20_dependencies(&self, durable: &State, host: &FakeHost, claim: &Claim) -> Result<(), Broken> {
+        let definition = durable.revision(&claim.revision).and_then(|revision| revision.spec.as_ref());
+        let Some(definition) = definition else { return Ok(()) };
+        let container = definition.container_definitions.iter().find(|one| one.name == claim.container.as_str());
+        for dependency in container.into_iter().flat_map(|container| &container.depends_on) {
+            let found = host
+                .ours
+                .iter()
+                .find(|(_, other)| other.task == claim.task && other.container.as_str() == dependency.container_name);
+            let Some((id, _)) = found else {
+                return broken(
+                    Predicate::S20,
+                    format!("{} starts, and {} is not there", claim.created_name, dependency.container_name),
+                );
+            };
+            let (started, finished) = host.machine.times(id);
+            let is_ready = match dependency.condition {
+                DependencyCondition::Start => started.is_some(),
+                DependencyCondition::Complete | DependencyCondition::Success => finished.is_some(),
+                DependencyCondition::Healthy => self.ever_healthy.contains(id),
+            };
+            if !is_ready {
+                return broken(
+                    Predicate::S20,
+                    format!("{} starts before {} is ready", claim.created_name, dependency.container_name),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn s1_not_ours(host: &FakeHost, id: &RuntimeId, word: &str) -> Result<(), Broken> {
+    match host.machine.state(id) {
+        Some(_) => broken(Predicate::S1, format!("{id:.12} on {} is {word} and not ours", host.name)),
+        None => Ok(()),
+    }
+}
+
+fn s1_strangers(host: &FakeHost) -> Result<(), Broken> {
+    let others = host.machine.ids().filter(|id| !host.ours.contains_key(*id)).count();
+    if others == host.strangers {
+        return Ok(());
+    }
+    broken(Predicate::S1, format!("{} has {others} of {} containers of others", host.name, host.strangers))
+}
+
+fn s8_intent_before_effect(durable: &State, host: &FakeHost, task: &TaskId) -> Result<(), Broken> {
+    let Some(row) = durable.tasks.get(task) else {
+        return broken(Predicate::S8, format!("a container of task {task} is made, and there is no row of it"));
+    };
+    if row.host != host.name {
+        return broken(Predicate::S18, format!("task {task} of {} is started on {}", row.host, host.name));
+    }
+    Ok(())
+}
+
+fn s8_stop_was_decided(durable: &State, claim: &Claim, state: Option<ContainerState>) -> Result<(), Broken> {
+    let row = durable.tasks.get(&claim.task);
+    match row {
+        Some(row) if row.desired_status == DesiredStatus::Running && state.is_some_and(ContainerState::is_live) => {
+            broken(Predicate::S8, format!("{} is stopped, and its task is wanted", claim.created_name))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn s9_not_wanted_again(durable: &State, task: &TaskId, now: Timestamp) -> Result<(), Broken> {
+    let Some(row) = durable.tasks.get(task) else { return Ok(()) };
+    let since = row.stopping_at.or(row.stopped_at);
+    if row.desired_status == DesiredStatus::Stopped && since.is_some_and(|at| now.since_ms(at) > LAUNCH_GOES_ON_MS) {
+        return broken(Predicate::S9, format!("task {task} was ordered to stop long ago and is started"));
+    }
+    Ok(())
+}
+
+/// A container of a task is there once.
+fn s4_once(hosts: &BTreeMap<HostName, FakeHost>, claim: &Claim) -> Result<(), Broken> {
+    let same = hosts
+        .values()
+        .flat_map(|host| host.ours.values())
+        .filter(|other| other.task == claim.task && other.container == claim.container)
+        .count();
+    if same > 1 {
+        return broken(
+            Predicate::S4,
+            format!("container {} of task {} is there {same} times", claim.container, claim.task),
+        );
+    }
+    Ok(())
+}
+
+/// Live tasks of a service that are wanted, on hosts that can be asked; the rest are ghosts.
+fn s2_ceiling(durable: &State, hosts: &BTreeMap<HostName, FakeHost>, claim: &Claim) -> Result<(), Broken> {
+    let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
+    let mut live: BTreeSet<&TaskId> = BTreeSet::new();
+    for host in hosts.values() {
+        for (_, other, state, _) in host.containers() {
+            let row = durable.tasks.get(&other.task);
+            if other.service == claim.service
+                && other.essential
+                && state.is_live()
+                && row.is_some_and(|row| row.is_wanted())
+            {
+                live.insert(&other.task);
+            }
+        }
+    }
+    let wanted = durable.tasks.values().filter(|task| task.service == claim.service && task.is_wanted()).count();
+    let ceiling = super::decisions::bounds(&manifest.spec, hosts.len()).1;
+    // Rows are held to the ceiling where they are decided; here what runs is held to the rows.
+    if live.len() > ceiling.max(wanted) {
+        return broken(
+            Predicate::S2,
+            format!("{}: {} tasks run, {wanted} are wanted, the ceiling is {ceiling}", claim.service, live.len()),
+        );
+    }
+    Ok(())
+}
+
+/// With `onHostLoss: wait` a slot's task is not started while the one before it still runs where nobody can see it.
+fn s19_never_two(
+    durable: &State,
+    hosts: &BTreeMap<HostName, FakeHost>,
+    name: &HostName,
+    claim: &Claim,
+) -> Result<(), Broken> {
+    let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
+    if manifest.spec.on_host_loss != OnHostLoss::Wait {
+        return Ok(());
+    }
+    for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {
+        if other.reach(Timestamp(u64::MAX)) == Reach::Fine {
+            continue;
+        }
+        for (_, twin, state, _) in other.containers() {
+            let row = durable.tasks.get(&twin.task);
+            let is_wanted = row.is_some_and(|row| {
+                row.last_status < LastStatus::Stopped
+                    && row.stop_code == Some(roadstead_core::model::task::StopCode::HostLost)
+            });
+            if twin.service == claim.service
+                && twin.slot == claim.slot
+                && twin.essential
+                && state.is_live()
+                && is_wanted
+            {
+                return broken(
+                    Predicate::S19,
+                    format!(
+                        "slot {} of {} is started on {name} and still runs on {other_name}, which is silent",
+                        claim.slot, claim.service
+                    ),
+                );
+            }
+        }
+    }
+    Ok(())
+}

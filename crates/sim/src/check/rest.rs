@@ -1,0 +1,160 @@
+//! What must finally be so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Checks, Predicate, broken};
+use crate::{
+    fleet::{FakeHost, Ground, Reach},
+    scenario::has_fixed_port,
+};
+use roadstead_core::{
+    model::{
+        container::ContainerState,
+        name::{HostName, ServiceName, TaskId},
+        spec::service::{OnHostLoss, SchedulingStrategy},
+        state::{RolloutState, State},
+        task::{DesiredStatus, LastStatus},
+        time::Timestamp,
+    },
+    plan::health,
+};
+
+/// Ended tasks that the database keeps for each service, at most.
+const ENDED_TASKS_KEPT: usize = 101;
+
+/// Whether ground truth is what the manifests ask for; else what is missing.
+pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
+    let state = &ground.durable;
+    let reachable: BTreeSet<&HostName> =
+        ground.hosts.iter().filter(|(_, host)| host.reach(ground.now) == Reach::Fine).map(|(name, _)| name).collect();
+    let stability = if reachable.len() < ground.hosts.len() { Predicate::L2 } else { Predicate::L1 };
+    if state.desired.services.keys().ne(ground.wanted.services.keys()) {
+        return broken(Predicate::L1, "the manifests are not in force");
+    }
+    let live = live_tasks(ground, &reachable)?;
+    for (name, manifest) in &state.desired.services {
+        let wanted = match manifest.spec.scheduling_strategy {
+            SchedulingStrategy::Replica => manifest.spec.desired_count as usize,
+            SchedulingStrategy::Daemon => reachable.len(),
+        };
+        if may_wait(state, name, wanted, &reachable, ground.hosts.len()) {
+            continue;
+        }
+        let tasks = live.get(name).cloned().unwrap_or_default();
+        if tasks.len() != wanted {
+            return broken(stability, format!("{name} has {} live tasks and wants {wanted}", tasks.len()));
+        }
+        let newest = state.services.get(name).and_then(|record| record.deployments.first());
+        for id in tasks {
+            let Some(task) = state.tasks.get(id) else { return broken(stability, format!("{id} has no row")) };
+            if Some(&task.revision) != newest.map(|deployment| &deployment.revision) {
+                return broken(stability, format!("{name}: task {id} still runs {}", task.revision));
+            }
+            if health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), ground.now).is_err() {
+                return broken(stability, format!("{name}: task {id} is not healthy"));
+            }
+        }
+        if newest.is_some_and(|deployment| deployment.rollout_state == RolloutState::InProgress) {
+            return broken(Predicate::L7, format!("{name}: its rollout does not end"));
+        }
+    }
+    Ok(())
+}
+
+/// Tasks whose essential containers run on hosts that can be asked.
+fn live_tasks<'g>(
+    ground: &'g Ground,
+    reachable: &BTreeSet<&HostName>,
+) -> Result<BTreeMap<&'g ServiceName, BTreeSet<&'g TaskId>>, Broken> {
+    let mut live: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
+    for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
+        for (_, claim, state, _) in host.containers() {
+            let Some(row) = ground.durable.tasks.get(&claim.task) else {
+                return Err(Broken::new(Predicate::L6, format!("{} on {name} has no row", claim.created_name)));
+            };
+            if state.is_live() && row.desired_status == DesiredStatus::Stopped {
+                return Err(Broken::new(
+                    Predicate::L5,
+                    format!("{} on {name} still runs although its task was stopped", claim.created_name),
+                ));
+            }
+            if state == ContainerState::Running && claim.essential {
+                live.entry(&claim.service).or_default().insert(&claim.task);
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// Specs that can wait for ever, visibly: a fixed host port with more tasks than hosts beside each other; bounds that allow
+/// neither a start nor a stop; tasks that wait for their lost host.
+fn may_wait(
+    state: &State,
+    service: &ServiceName,
+    wanted: usize,
+    reachable: &BTreeSet<&HostName>,
+    hosts: usize,
+) -> bool {
+    let Some(manifest) = state.desired.services.get(service) else { return true };
+    let (floor, ceiling) = super::decisions::bounds(&manifest.spec, hosts);
+    let is_replica = manifest.spec.scheduling_strategy == SchedulingStrategy::Replica;
+    let stuck = is_replica && wanted > 0 && floor >= wanted && ceiling <= wanted;
+    let crowded = has_fixed_port(&state.desired, service.as_str())
+        && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
+    let waits_for_host = manifest.spec.on_host_loss == OnHostLoss::Wait
+        && state.tasks.values().any(|task| {
+            task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)
+        });
+    stuck || crowded || waits_for_host
+}
+
+impl Checks {
+    /// The fleet is at rest.
+    pub(crate) fn rested(&self, durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
+        l3_reasons(self)?;
+        l6_bounded(durable)?;
+        l6_leftovers(durable, hosts)
+    }
+}
+
+/// Whatever waits says why and until when.
+fn l3_reasons(checks: &Checks) -> Result<(), Broken> {
+    let silent =
+        checks.report.waiting.iter().find(|waiting| waiting.reason.is_empty() || waiting.wakes_when.is_empty());
+    match silent {
+        Some(waiting) => broken(Predicate::L3, format!("{:?} waits without a reason", waiting.subject)),
+        None => Ok(()),
+    }
+}
+
+fn l6_bounded(durable: &State) -> Result<(), Broken> {
+    let mut ended: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    for task in durable.tasks.values().filter(|task| task.last_status == LastStatus::Stopped) {
+        *ended.entry(&task.service).or_default() += 1;
+    }
+    match ended.into_iter().find(|(_, count)| *count > ENDED_TASKS_KEPT) {
+        Some((service, count)) => broken(Predicate::L6, format!("{count} ended tasks of {service} are kept")),
+        None => Ok(()),
+    }
+}
+
+/// What ended is removed, but for the newest failure of each service on each host.
+fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
+    for (name, host) in hosts.iter().filter(|(_, host)| host.reach(Timestamp(u64::MAX)) == Reach::Fine) {
+        let mut kept: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
+        for (_, claim, state, _) in host.containers() {
+            let is_over =
+                durable.tasks.get(&claim.task).is_none_or(|task| task.desired_status == DesiredStatus::Stopped);
+            if is_over && !state.is_live() {
+                kept.entry(&claim.service).or_default().insert(&claim.task);
+            }
+        }
+        if let Some((service, tasks)) = kept.iter().find(|(_, tasks)| tasks.len() > 1) {
+            return broken(
+                Predicate::L6,
+                format!("{name} keeps the containers of {} ended tasks of {service}", tasks.len()),
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! What is committed, against what was and against what is really there.
+
+use std::collections::BTreeMap;
+
+use super::{Broken, Checks, Predicate, broken};
+use crate::fleet::{FakeHost, Ground};
+use roadstead_core::model::{
+    desired::Desired,
+    name::{HostName, RevisionId},
+    state::{Change, DeploymentStatus, FleetRecord, RolloutState, ServiceRecord, State},
+    task::{DesiredStatus, LastStatus, Task},
+    time::Timestamp,
+};
+
+impl Ground {
+    /// The changes become durable, one by one, and each is looked at.
+    pub(crate) fn commit(&mut self, changes: &[Change]) {
+        for change in changes {
+            let checked = self.judge(change);
+            self.breaks(checked);
+            self.durable.apply(change);
+            self.mark(change);
+        }
+        for change in changes {
+            if let Change::Task(task) = change {
+                let checked = s4_ports(&self.durable, task);
+                self.breaks(checked);
+            }
+        }
+    }
+
+    fn judge(&mut self, change: &Change) -> Result<(), Broken> {
+        let Self { durable, hosts, checks, now, .. } = self;
+        match change {
+            Change::Task(task) => {
+                checks.committed.insert(task.id.clone());
+                if let Some(was) = durable.tasks.get(&task.id) {
+                    s9_stays_stopped(was, task)?;
+                    s18_forward(was, task)?;
+                    return s5_seen_gone(checks, hosts, was, task);
+                }
+                s12_back_off(durable, task, *now)
+            }
+            Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet),
+            Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
+            Change::Service(service) => s16_one_rollout(service),
+            Change::Desired(desired) => self.s13_blast_radius(desired),
+            Change::RevisionRemoved(_)
+            | Change::Host(_)
+            | Change::HostRemoved(_)
+            | Change::ServiceRemoved(_)
+            | Change::TaskRemoved(_)
+            | Change::Observation(_)
+            | Change::Event(_) => Ok(()),
+        }
+    }
+
+    fn mark(&mut self, change: &Change) {
+        match change {
+            Change::Task(task) => self.trace.line(self.now, &["task", task.id.as_str()], || {
+                format!(
+                    "    task {} of {} on {}: {:?}/{:?} {}",
+                    task.id,
+                    task.revision,
+                    task.host,
+                    task.desired_status,
+                    task.last_status,
+                    task.stopped_reason.as_deref().unwrap_or_default()
+                )
+            }),
+            Change::Event(event) => {
+                self.trace.line(self.now, &["said", &event.reason], || format!("    “{}”", event.message));
+            }
+            Change::Desired(_)
+            | Change::Revision(_)
+            | Change::RevisionRemoved(_)
+            | Change::Host(_)
+            | Change::HostRemoved(_)
+            | Change::Service(_)
+            | Change::ServiceRemoved(_)
+            | Change::TaskRemoved(_)
+            | Change::Observation(_)
+            | Change::Fleet(_) => {}
+        }
+    }
+
+    /// What was declared goes away only because the manifests once said so; and not much of it without a person's word.
+    fn s13_blast_radius(&self, desired: &Desired) -> Result<(), Broken> {
+        let before = &self.durable.desired.services;
+        let removed: Vec<_> = before.keys().filter(|name| !desired.services.contains_key(*name)).collect();
+        for name in &removed {
+            if self.versions.values().all(|version| version.services.contains_key(*name)) {
+                return broken(
+                    Predicate::S5,
+                    format!("{name} is dropped, and the manifests never said so ({:?})", self.folder),
+                );
+            }
+        }
+        let most = (before.len() / 5).max(1);
+        let is_confirmed = self.durable.fleet.confirmed.iter().any(|token| self.checks.confirmed.contains(token));
+        if removed.len() > most && !is_confirmed {
+            return broken(Predicate::S13, format!("one sync removes {} of {} services", removed.len(), before.len()));
+        }
+        Ok(())
+    }
+}
+
+fn s9_stays_stopped(was: &Task, task: &Task) -> Result<(), Broken> {
+    if was.desired_status == DesiredStatus::Stopped && task.desired_status == DesiredStatus::Running {
+        return broken(Predicate::S9, format!("task {} was ordered to stop and is wanted again", task.id));
+    }
+    Ok(())
+}
+
+fn s18_forward(was: &Task, task: &Task) -> Result<(), Broken> {
+    if task.last_status < was.last_status || task.host != was.host || task.revision != was.revision {
+        return broken(
+            Predicate::S18,
+            format!(
+                "task {} went from {:?} on {} to {:?} on {}",
+                task.id, was.last_status, was.host, task.last_status, task.host
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// A task is over only when the last look did not show it running: its ports and its name are free from then on.
+fn s5_seen_gone(checks: &Checks, hosts: &BTreeMap<HostName, FakeHost>, was: &Task, task: &Task) -> Result<(), Broken> {
+    if was.last_status == LastStatus::Stopped || task.last_status != LastStatus::Stopped {
+        return Ok(());
+    }
+    let (Some(host), Some(looked_at)) = (hosts.get(&task.host), checks.looked_at.get(&task.host)) else {
+        return Ok(());
+    };
+    for (id, claim, state, _) in host.containers() {
+        let since = host.machine.times(id).0.map(|at| Timestamp(at.0.saturating_sub(host.clock_ahead_ms)));
+        if claim.task == task.id && state.is_live() && since.is_some_and(|since| since < *looked_at) {
+            return broken(
+                Predicate::S5,
+                format!("task {} is taken for over, and {} runs and was seen", task.id, claim.created_name),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn s12_back_off(durable: &State, task: &Task, now: Timestamp) -> Result<(), Broken> {
+    let not_before = durable.services.get(&task.service).and_then(|record| record.not_before);
+    let is_newest = durable
+        .services
+        .get(&task.service)
+        .and_then(|record| record.deployments.first())
+        .is_some_and(|deployment| deployment.revision == task.revision);
+    match not_before {
+        // The clock of a controller that was started again may be behind ours.
+        Some(at) if at > now && is_newest && task.created_at < at && task.last_status < LastStatus::Running => {
+            broken(Predicate::S12, format!("a task of {} is decided {} ms too early", task.service, at.since_ms(now)))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn s6_epoch(was: &FleetRecord, fleet: &FleetRecord) -> Result<(), Broken> {
+    if fleet.epoch < was.epoch || fleet.next_deployment < was.next_deployment {
+        return broken(Predicate::S6, format!("the epoch went from {} to {}", was.epoch, fleet.epoch));
+    }
+    Ok(())
+}
+
+fn s6_revision(
+    hosts: &BTreeMap<HostName, FakeHost>,
+    durable: &State,
+    id: &RevisionId,
+    hash: &str,
+) -> Result<(), Broken> {
+    if durable.revision(id).is_some_and(|known| known.hash != hash) {
+        return broken(Predicate::S6, format!("revision {id} is altered"));
+    }
+    for (name, host) in hosts {
+        let known = durable.observations.get(name);
+        for (runtime_id, claim) in &host.ours {
+            let was_seen = known.is_some_and(|look| look.containers.contains_key(runtime_id));
+            if was_seen && claim.revision == *id && claim.revision_hash != hash {
+                return broken(Predicate::S6, format!("revision {id} is given to other content than {name} runs"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn s16_one_rollout(service: &ServiceRecord) -> Result<(), Broken> {
+    let primaries =
+        service.deployments.iter().filter(|deployment| deployment.status == DeploymentStatus::Primary).count();
+    let under_way = service
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.rollout_state == RolloutState::InProgress && deployment.outcome.is_none())
+        .count();
+    if primaries > 1 || under_way > 1 {
+        return broken(
+            Predicate::S16,
+            format!("{} has {primaries} PRIMARY deployments and {under_way} under way", service.name),
+        );
+    }
+    Ok(())
+}
+
+/// Host ports have one holder each, from being allocated to being seen free.
+fn s4_ports(durable: &State, task: &Task) -> Result<(), Broken> {
+    if task.last_status == LastStatus::Stopped {
+        return Ok(());
+    }
+    let ports = |task: &Task| -> Vec<_> {
+        task.containers
+            .values()
+            .flat_map(|container| &container.ports)
+            .map(|port| (port.host_port, port.protocol))
+            .collect()
+    };
+    let mine = ports(task);
+    if mine.is_empty() {
+        return Ok(());
+    }
+    for other in durable.tasks.values() {
+        if other.id != task.id
+            && other.host == task.host
+            && other.last_status != LastStatus::Stopped
+            && let Some(port) = ports(other).into_iter().find(|port| mine.contains(port))
+        {
+            return broken(
+                Predicate::S4,
+                format!("tasks {} and {} both hold port {} of {}", task.id, other.id, port.0, task.host),
+            );
+        }
+    }
+    Ok(())
+}
