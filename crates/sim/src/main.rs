@@ -19,6 +19,10 @@ use roadstead_sim::{
     search::{Named, chain_breaks, crash_points, differs_from_calm, minimise, small_scope},
 };
 
+/// Scenarios make and drop small things without end.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The whole controller over a fleet in memory, with faults drawn from a seed
 #[derive(Parser)]
 #[command(

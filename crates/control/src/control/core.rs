@@ -10,13 +10,14 @@ use std::{
 
 use roadstead_core::model::{
     action::{ActionKey, ActionResult, Answer, VerbName},
+    container::HealthStatus,
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
-    task::{DesiredStatus, Launch, StopCode, Task},
+    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::{HostStatus, Plan, Subject, World},
 };
@@ -443,12 +444,18 @@ impl Core {
         let words =
             format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
         let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
-        // What the old machine was asked can no longer appear: a look at the new one tells all.
-        for task in self.world.state.tasks.values().filter(|task| task.host == *host) {
-            if matches!(task.launch, Launch::Issued { .. }) {
-                let launch = Launch::Answered { at: self.world.now };
-                changes.push(Change::Task(Arc::new(Task { launch, ..(**task).clone() })));
+        // What the old machine was asked can no longer appear, and what it had is no ground to go on with a launch: a look
+        // at the new one tells all.
+        let half_made = |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
+        for task in self.world.state.tasks.values().filter(|task| task.host == *host && half_made(task)) {
+            let mut task = (**task).clone();
+            if task.launch != Launch::NotIssued {
+                task.launch = Launch::Answered { at: self.world.now };
             }
+            for row in task.containers.values_mut() {
+                (row.runtime_id, row.state, row.health) = (None, None, HealthStatus::Unknown);
+            }
+            changes.push(Change::Task(Arc::new(task)));
         }
         Ok((words, changes))
     }

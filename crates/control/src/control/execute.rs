@@ -176,8 +176,7 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
         | EngineError::OutcomeUnknown { .. }
         | EngineError::Malformed { .. }
         | EngineError::UnsupportedVersion { .. } => ActionResult::Unknown { reason },
-        // Between create and start somebody removed it: a look tells.
-        EngineError::NotFound { .. } | EngineError::Conflict { .. } => ActionResult::Unknown { reason },
+        EngineError::Conflict { .. } => ActionResult::Unknown { reason },
         EngineError::NameTaken { name, .. } => ActionResult::Failed {
             reason: format!("the name {name} is taken on the host by a container that is not ours; it was left alone"),
             containers,
@@ -188,6 +187,8 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
         | EngineError::Unauthorised { .. }
         | EngineError::RateLimited { .. }
         | EngineError::OutOfSpace { .. }
+        // Somebody removed it before it was started: no order brings that one to life any more.
+        | EngineError::NotFound { .. }
         | EngineError::Refused { .. }
         | EngineError::ServerError { .. } => ActionResult::Failed { reason, containers },
     }

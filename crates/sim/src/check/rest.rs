@@ -19,8 +19,8 @@ use roadstead_core::{
     plan::health,
 };
 
-/// Ended tasks that the database keeps for each service, at most.
-const ENDED_TASKS_KEPT: usize = 101;
+/// Ended tasks that the database keeps for each service, at most, beside those that keep their containers: one per host.
+const ENDED_TASKS_KEPT: usize = 100;
 
 /// Whether ground truth is what the manifests ask for; else what is missing.
 pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
@@ -29,7 +29,9 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
         ground.hosts.iter().filter(|(_, host)| host.reach(ground.now) == Reach::Fine).map(|(name, _)| name).collect();
     let stability = if reachable.len() < ground.hosts.len() { Predicate::L2 } else { Predicate::L1 };
     if state.desired.services.keys().ne(ground.wanted.services.keys()) {
-        return broken(Predicate::L1, "the manifests are not in force");
+        let missing = ground.wanted.services.keys().find(|name| !state.desired.services.contains_key(*name));
+        let words = missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
+        return broken(Predicate::L1, format!("the manifests are not in force: {words}"));
     }
     let live = live_tasks(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
@@ -112,7 +114,7 @@ impl Checks {
     /// The fleet is at rest.
     pub(crate) fn rested(&self, durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
         l3_reasons(self)?;
-        l6_bounded(durable)?;
+        l6_bounded(durable, hosts.len())?;
         l6_leftovers(durable, hosts)
     }
 }
@@ -127,12 +129,12 @@ fn l3_reasons(checks: &Checks) -> Result<(), Broken> {
     }
 }
 
-fn l6_bounded(durable: &State) -> Result<(), Broken> {
+fn l6_bounded(durable: &State, hosts: usize) -> Result<(), Broken> {
     let mut ended: BTreeMap<&ServiceName, usize> = BTreeMap::new();
     for task in durable.tasks.values().filter(|task| task.last_status == LastStatus::Stopped) {
         *ended.entry(&task.service).or_default() += 1;
     }
-    match ended.into_iter().find(|(_, count)| *count > ENDED_TASKS_KEPT) {
+    match ended.into_iter().find(|(_, count)| *count > ENDED_TASKS_KEPT + hosts) {
         Some((service, count)) => broken(Predicate::L6, format!("{count} ended tasks of {service} are kept")),
         None => Ok(()),
     }

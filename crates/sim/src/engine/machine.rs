@@ -71,6 +71,7 @@ pub enum Registry {
 
 struct Container {
     config: ContainerConfig,
+    image_id: String,
     /// Whose it is, once somebody asked: labels never change.
     owner: OnceLock<Owner>,
     name: String,
@@ -183,6 +184,7 @@ impl Machine {
         let id = RuntimeId::from(format!("{:08x}{:08x}{:048x}", self.seed, self.made, 0));
         let container = Container {
             config: config.clone(),
+            image_id: content_id(&config.image),
             owner: OnceLock::new(),
             name: config.name.clone(),
             state: ContainerState::Created,
@@ -440,7 +442,7 @@ impl Machine {
         self.containers
             .iter()
             .map(|(id, container)| {
-                let mut view = self.inspected(id, container, verify).view;
+                let mut view = Self::view(id, container, verify);
                 if view.owner.ours().is_none() {
                     // All that a list entry tells.
                     view.started_at = None;
@@ -465,23 +467,22 @@ impl Machine {
 
     pub(crate) fn inspect(&self, id: &RuntimeId, verify: Verify<'_>) -> Option<Inspected> {
         let container = self.containers.get(id)?;
-        Some(self.inspected(id, container, verify))
+        Some(Inspected { view: Self::view(id, container, verify), labels: our_labels(&container.config.labels) })
     }
 
     pub(crate) fn state(&self, id: &RuntimeId) -> Option<ContainerState> {
         self.containers.get(id).map(|container| container.state)
     }
 
-    fn inspected(&self, id: &RuntimeId, container: &Container, verify: Verify<'_>) -> Inspected {
-        let labels = our_labels(&container.config.labels);
+    fn view(id: &RuntimeId, container: &Container, verify: Verify<'_>) -> ContainerView {
         let mut ports: Vec<PortBinding> = container.config.ports.clone();
         ports.sort();
         ports.dedup();
-        let view = ContainerView {
+        ContainerView {
             id: id.clone(),
             name: container.name.clone(),
             image: container.config.image.clone(),
-            image_id: content_id(&container.config.image),
+            image_id: container.image_id.clone(),
             state: container.state,
             health: container.health,
             has_health_check: container.config.health_check.is_some() && container.started_at.is_some(),
@@ -498,9 +499,8 @@ impl Machine {
             restart_count: container.restart_count,
             error: container.error.clone(),
             ports,
-            owner: container.owner.get_or_init(|| verify(&labels)).clone(),
-        };
-        Inspected { view, labels }
+            owner: container.owner.get_or_init(|| verify(&our_labels(&container.config.labels))).clone(),
+        }
     }
 
     fn emit(&mut self, id: &RuntimeId, action: EventAction, at: Timestamp) {

@@ -138,6 +138,8 @@ pub(crate) struct Ground {
     pub(crate) take_over: bool,
     /// The running controller may not act.
     pub(crate) fenced: bool,
+    /// No controller runs: nothing can be told of rest.
+    pub(crate) away: bool,
     /// Looks in a row at which nothing was missing and nothing done.
     pub(crate) quiet_looks: u32,
     touched: bool,
@@ -175,6 +177,7 @@ impl FakeFleet {
             folder_life: 0,
             take_over: false,
             fenced: false,
+            away: false,
             quiet_looks: 0,
             touched: false,
             chance: Rng::keyed(scenario.seed, &[u64::MAX]),

@@ -98,7 +98,9 @@ pub fn run(scenario: &Scenario, tell: Tell) -> Outcome {
         let over = fleet.ground(|ground| {
             ground.ending = None;
             let to = ground.now.plus_ms(after_ms);
+            ground.away = true;
             ground.advance(to);
+            ground.away = false;
             // Whatever else was to end it while it was away, did.
             ground.ending = None;
             ground.checks.reborn();

@@ -35,7 +35,7 @@ impl Ground {
             self.checks.repinned(&host);
             self.orders.push(Command::Repin { host });
         }
-        let found = at_rest(self);
+        let found = if self.away { Err(Broken::new(Predicate::L1, "no controller runs")) } else { at_rest(self) };
         let acted = self.checks.acted_since(Timestamp(self.now.0.saturating_sub(LOOK_EVERY_MS)));
         match &found {
             Ok(()) if !acted => self.quiet_looks += 1,

@@ -382,7 +382,7 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
         launch_type: LaunchType::Ec2,
         scheduling_strategy: if daemon { SchedulingStrategy::Daemon } else { SchedulingStrategy::Replica },
         placement_constraints: Vec::new(),
-        placement_strategy: strategies,
+        placement_strategy: if daemon { Vec::new() } else { strategies },
         deployment_configuration: DeploymentConfiguration {
             minimum_healthy_percent,
             maximum_percent,
