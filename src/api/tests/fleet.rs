@@ -235,6 +235,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         stop_code: None,
         stopped_reason: None,
         restarts: Vec::new(),
+        strays: Vec::new(),
     }
 }
 

@@ -446,7 +446,8 @@ impl Core {
         let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
         // What the old machine was asked can no longer appear, and what it had is no ground to go on with a launch: a look
         // at the new one tells all.
-        let half_made = |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
+        let half_made =
+            |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
         for task in self.world.state.tasks.values().filter(|task| task.host == *host && half_made(task)) {
             let mut task = (**task).clone();
             if task.launch != Launch::NotIssued {

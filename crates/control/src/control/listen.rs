@@ -1,6 +1,13 @@
 //! Listening to one host's engine: events are hints to look, and a death for good is told as such.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use tokio::{
@@ -30,6 +37,8 @@ pub(super) struct Listener {
     pub(super) inputs: mpsc::Sender<Input>,
     /// Asks for a look now.
     pub(super) hint: Arc<Notify>,
+    /// Set when the engine may be another one by now.
+    pub(super) strange: Arc<AtomicBool>,
 }
 
 impl Listener {
@@ -38,7 +47,8 @@ impl Listener {
         loop {
             match self.engine.events(None).await {
                 Ok(mut events) => {
-                    // Between the last stream and this one anything may have happened.
+                    // Between the last stream and this one anything may have happened: also another machine.
+                    self.strange.store(true, Ordering::Relaxed);
                     self.hint.notify_one();
                     let mut deaths = Deaths::default();
                     while let Some(event) = events.next().await {

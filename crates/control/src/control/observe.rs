@@ -105,19 +105,21 @@ impl Observer {
     pub(super) async fn run(self) {
         let since = self.clock.now();
         self.contacts.update(&self.host, |contact| contact.watched_since = since);
+        let strange = Arc::new(AtomicBool::new(true));
         let listener = Listener {
             host: self.host.clone(),
             engine: Arc::clone(&self.connection.engine),
             clock: self.clock.clone(),
             inputs: self.inputs.clone(),
             hint: Arc::clone(&self.hint),
+            strange: Arc::clone(&strange),
         };
         let follow = tokio::spawn(listener.run());
         let stop = self.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = self.watch() => {}
+            () = self.watch(&strange) => {}
         }
         follow.abort();
         // A host that hangs must not hold up the rest.
@@ -125,12 +127,12 @@ impl Observer {
     }
 
     /// Beats and looks beside each other: a look that hangs must not hide that the host answers.
-    async fn watch(&self) {
-        let strange = AtomicBool::new(true);
-        tokio::join!(self.beats(&strange), self.looks(&strange));
+    ///
+    /// `strange` is set when the engine may be another one by now.
+    async fn watch(&self, strange: &AtomicBool) {
+        tokio::join!(self.beats(strange), self.looks(strange));
     }
 
-    /// `strange` is set when the engine may be another one by now.
     async fn beats(&self, strange: &AtomicBool) {
         let deadline = Duration::from_millis((self.loss.lost_after.as_ms() / 3).clamp(1_000, 4_000));
         let every = Duration::from_millis((self.loss.suspect_after.as_ms() / 5).clamp(250, 1_000));

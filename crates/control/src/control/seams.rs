@@ -127,10 +127,10 @@ impl Clock {
         Self { started: wall, since: Instant::now() }
     }
 
-    /// Never earlier than `newest`, the latest time that is on record: a wall clock that was set back between two runs would
-    /// put everything known into the future.
+    /// Later than `newest`, the latest time that is on record: a wall clock that was set back between two runs would put
+    /// everything known into the future, and what is heard in the very moment of a loss would not be news.
     pub fn not_before(self, newest: Timestamp) -> Self {
-        Self { started: self.started.max(newest), ..self }
+        Self { started: self.started.max(newest.plus_ms(1)), ..self }
     }
 
     /// Now.

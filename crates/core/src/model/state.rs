@@ -337,7 +337,13 @@ impl State {
             [Some(task.created_at), ordered, task.started_at, task.stopping_at, task.stopped_at].into_iter().flatten()
         });
         let looks = self.observations.values().map(|look| look.finished_at);
-        tasks.chain(looks).max().unwrap_or_default()
+        let losses = self.hosts.values().filter_map(|host| host.lost_since);
+        let brake = self.fleet.brake.as_ref().map(|brake| brake.since);
+        let failures = self.services.values().flat_map(|service| &service.failures).map(|(at, _)| *at);
+        let deployments = self.services.values().flat_map(|service| &service.deployments);
+        let others = losses.chain(brake).chain(self.fleet.brake_ended_at).chain(failures);
+        let others = others.chain(deployments.map(|deployment| deployment.updated_at));
+        tasks.chain(looks).chain(others).max().unwrap_or_default()
     }
 
     /// A revision by id.

@@ -161,6 +161,10 @@ pub struct Task {
     pub stopped_reason: Option<String>,
     /// When engine restarts were seen, newest last, at most [`MAX_RESTARTS_KEPT`].
     pub restarts: Vec<Timestamp>,
+    /// Second containers of it, as last seen: a name is the lock against making one twice, and a person may rename what has
+    /// it. They are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<RuntimeId>,
 }
 
 /// What is given of a task when it is decided, or found.
@@ -222,6 +226,7 @@ impl Task {
             stop_code: None,
             stopped_reason: None,
             restarts: Vec::new(),
+            strays: Vec::new(),
         }
     }
 

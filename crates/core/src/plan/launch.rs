@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 /// ECS's default `stopTimeout`.
-const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
+pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
 const BYTES_PER_MIB: u64 = 1024 * 1024;
 
 /// CPU units and MiB that a task of this definition reserves on its host.

@@ -28,9 +28,17 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
             wait_for_host(draft, no);
             continue;
         }
+        if !draft.task(no).strays.is_empty() {
+            remove_strays(draft, no);
+            continue;
+        }
         match draft.task(no).desired_status {
             DesiredStatus::Running => launch_task(draft, no),
-            DesiredStatus::Stopped => stop_task(draft, no, &mut kept),
+            DesiredStatus::Stopped => {}
+        }
+        // What cannot be launched is stopped at once.
+        if draft.task(no).desired_status == DesiredStatus::Stopped {
+            stop_task(draft, no, &mut kept);
         }
     }
 }
@@ -146,11 +154,23 @@ fn wait_for_dependencies(draft: &mut Draft<'_>, no: TaskNo, spec: &TaskDefinitio
     draft.waiting(subject(draft, no), words.join("; "), "the other container is seen in that state", None);
 }
 
+/// The task itself waits until they are seen gone.
+fn remove_strays(draft: &mut Draft<'_>, no: TaskNo) {
+    if !may_order(draft, no, VerbName::Stop) {
+        return;
+    }
+    let strays = draft.task(no).strays.iter().cloned();
+    let stray = |runtime_id| StopStep { runtime_id, timeout_s: launch::DEFAULT_STOP_TIMEOUT_S, remove: true };
+    let containers = strays.map(stray).collect();
+    act(draft, no, Verb::Stop { containers }, "the task has it twice".to_owned());
+}
+
 fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {
     let task = draft.task(no);
     let launching = ActionKey { task: task.id.clone(), verb: VerbName::Launch };
     if draft.world.in_flight.contains(&launching) {
         // Its containers may not be known yet; they are once the launch has answered.
+        draft.waiting(subject(draft, no), "its launch has not answered yet", "it answers, or its time is over", None);
         return;
     }
     let remove = !keeps_containers(task);
@@ -208,8 +228,12 @@ fn stop_order(draft: &Draft<'_>, task: &Task) -> Vec<(RuntimeId, u32)> {
     live
 }
 
-/// Whether its ended containers stay for a while, so that a person can read the logs of what failed.
+/// Whether its ended containers stay for a while, so that a person can read the logs of what failed. Not those that an order
+/// of unknown outcome might still start.
 pub(super) fn keeps_containers(task: &Task) -> bool {
+    if matches!(task.launch, Launch::Issued { .. }) {
+        return false;
+    }
     match task.stop_code {
         Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited) => true,
         Some(

@@ -28,6 +28,8 @@ impl Checks {
             }
         }
         self.report.clone_from(&plan.report);
+        self.under_way.clear();
+        self.under_way.extend(world.in_flight.iter().map(|key| key.task.clone()));
         if plan.actions.is_empty() && plan.changes.is_empty() {
             return Ok(());
         }
@@ -36,6 +38,7 @@ impl Checks {
         s14_brake(world, plan, &after.state)?;
         s21_quarantine(world, plan)?;
         s2_s3_bounds(world, plan, &after.state)?;
+        s12_back_off(world, plan, &after.state)?;
         s12_calm(&after)
     }
 }
@@ -62,6 +65,28 @@ fn s12_calm(after: &World) -> Result<(), Broken> {
     let change = again.changes.first().map(|change| format!("{change:?}").chars().take(300).collect());
     let what: Vec<String> = action.into_iter().chain(change).collect();
     broken(Predicate::S12, format!("planning again finds more to do: {}", what.join("; ")))
+}
+
+/// Nothing of a revision is started before the pause after its last failure is over, or a task of it is healthy.
+fn s12_back_off(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
+    let not_before = |state: &State, task: &Task| {
+        state.services.get(&task.service).and_then(|record| record.not_before).filter(|at| *at > world.now)
+    };
+    for change in &plan.changes {
+        let Change::Task(task) = change else { continue };
+        let Some(record) = world.state.services.get(&task.service) else { continue };
+        let is_new = !world.state.tasks.contains_key(&task.id);
+        let is_newest = record.deployments.first().is_some_and(|deployment| deployment.revision == task.revision);
+        let paused = not_before(&world.state, task).zip(not_before(after, task));
+        if is_new
+            && is_newest
+            && let Some((at, _)) = paused
+        {
+            let early_ms = at.since_ms(world.now);
+            return broken(Predicate::S12, format!("a task of {} is decided {early_ms} ms too early", task.service));
+        }
+    }
+    Ok(())
 }
 
 fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {

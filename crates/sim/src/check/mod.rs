@@ -21,7 +21,7 @@ pub(crate) use rest::at_rest;
 use serde::{Deserialize, Serialize};
 
 use roadstead_core::model::{
-    name::{HostName, RuntimeId, ServiceName, TaskId},
+    name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
     report::Report,
     time::Timestamp,
 };
@@ -114,6 +114,10 @@ pub(crate) struct Checks {
     ever_healthy: BTreeSet<RuntimeId>,
     /// When the last plan that did anything was made.
     acted_at: Timestamp,
+    /// Containers that people laid hands on, and when.
+    pub(crate) struck: BTreeMap<(TaskId, ContainerName), Timestamp>,
+    /// Tasks with an order whose effect was not seen yet.
+    pub(crate) under_way: Vec<TaskId>,
     /// When the look began that this controller last took in, by host.
     looked_at: BTreeMap<HostName, Timestamp>,
     /// What waited in the last plan.
@@ -150,6 +154,7 @@ impl Checks {
         self.ever_healthy.insert(id.clone());
     }
 
+    /// Whether anything was decided since `at`.
     pub(crate) fn acted_since(&self, at: Timestamp) -> bool {
         self.acted_at >= at
     }

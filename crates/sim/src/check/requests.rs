@@ -42,11 +42,11 @@ impl Checks {
             Request::Start(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "started") };
                 s9_not_wanted_again(durable, &claim.task, now)?;
-                self.s20_dependencies(durable, host, claim)
+                self.s20_dependencies(durable, host, claim, now)
             }
             Request::Stop(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "stopped") };
-                s8_stop_was_decided(durable, claim, host.machine.state(id))
+                s8_stop_was_decided(durable, claim, id, host.machine.state(id))
             }
             Request::Remove { id, .. } => match host.ours.get(id) {
                 Some(_) => Ok(()),
@@ -100,16 +100,27 @@ impl Checks {
     }
 
     /// As the task definition says, for what has been seen of the other containers so far.
-    fn s20_dependencies(&self, durable: &State, host: &FakeHost, claim: &Claim) -> Result<(), Broken> {
+    fn s20_dependencies(&self, durable: &State, host: &FakeHost, claim: &Claim, now: Timestamp) -> Result<(), Broken> {
         let definition = durable.revision(&claim.revision).and_then(|revision| revision.spec.as_ref());
         let Some(definition) = definition else { return Ok(()) };
+        // Installed anew under an order that goes on: nobody can know.
+        let known = durable.hosts.get(&host.name).and_then(|record| record.identity.as_ref());
+        if known.is_some_and(|known| known.engine_id != host.machine.identity.engine_id) {
+            return Ok(());
+        }
         let container = definition.container_definitions.iter().find(|one| one.name == claim.container.as_str());
         for dependency in container.into_iter().flat_map(|container| &container.depends_on) {
             let found = host
                 .ours
                 .iter()
                 .find(|(_, other)| other.task == claim.task && other.container.as_str() == dependency.container_name);
+            // Taken away under an order that goes on: nobody can know.
+            let other = (claim.task.clone(), dependency.container_name.as_str().into());
+            let struck = self.struck.get(&other).is_some_and(|at| now.since_ms(*at) < LAUNCH_GOES_ON_MS);
             let Some((id, _)) = found else {
+                if struck {
+                    continue;
+                }
                 return broken(
                     Predicate::S20,
                     format!("{} starts, and {} is not there", claim.created_name, dependency.container_name),
@@ -157,10 +168,19 @@ fn s8_intent_before_effect(durable: &State, host: &FakeHost, task: &TaskId) -> R
     Ok(())
 }
 
-fn s8_stop_was_decided(durable: &State, claim: &Claim, state: Option<ContainerState>) -> Result<(), Broken> {
+fn s8_stop_was_decided(
+    durable: &State,
+    claim: &Claim,
+    id: &RuntimeId,
+    state: Option<ContainerState>,
+) -> Result<(), Broken> {
     let row = durable.tasks.get(&claim.task);
     match row {
-        Some(row) if row.desired_status == DesiredStatus::Running && state.is_some_and(ContainerState::is_live) => {
+        Some(row)
+            if row.desired_status == DesiredStatus::Running
+                && state.is_some_and(ContainerState::is_live)
+                && !row.strays.contains(id) =>
+        {
             broken(Predicate::S8, format!("{} is stopped, and its task is wanted", claim.created_name))
         }
         Some(_) | None => Ok(()),
@@ -176,12 +196,14 @@ fn s9_not_wanted_again(durable: &State, task: &TaskId, now: Timestamp) -> Result
     Ok(())
 }
 
-/// A container of a task is there once.
+/// A container of a task is there once, but for what a person renamed: its name was the lock.
 fn s4_once(hosts: &BTreeMap<HostName, FakeHost>, claim: &Claim) -> Result<(), Broken> {
-    let same = hosts
-        .values()
-        .flat_map(|host| host.ours.values())
-        .filter(|other| other.task == claim.task && other.container == claim.container)
+    let ours = hosts.values().flat_map(|host| host.ours.iter().map(move |ours| (host, ours)));
+    let bears_its_name =
+        |host: &FakeHost, id, claim: &Claim| host.machine.find(claim.created_name.as_str()).as_ref() == Some(id);
+    let same = ours
+        .filter(|(_, (_, other))| other.task == claim.task && other.container == claim.container)
+        .filter(|(host, (id, other))| bears_its_name(host, *id, other))
         .count();
     if same > 1 {
         return broken(

@@ -13,7 +13,7 @@ use roadstead_core::{
         name::{HostName, ServiceName, TaskId},
         spec::service::{OnHostLoss, SchedulingStrategy},
         state::{RolloutState, State},
-        task::{DesiredStatus, LastStatus},
+        task::{DesiredStatus, LastStatus, Task},
         time::Timestamp,
     },
     plan::health,
@@ -30,7 +30,8 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
     let stability = if reachable.len() < ground.hosts.len() { Predicate::L2 } else { Predicate::L1 };
     if state.desired.services.keys().ne(ground.wanted.services.keys()) {
         let missing = ground.wanted.services.keys().find(|name| !state.desired.services.contains_key(*name));
-        let words = missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
+        let words =
+            missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
         return broken(Predicate::L1, format!("the manifests are not in force: {words}"));
     }
     let live = live_tasks(ground, &reachable)?;
@@ -69,8 +70,23 @@ fn live_tasks<'g>(
     reachable: &BTreeSet<&HostName>,
 ) -> Result<BTreeMap<&'g ServiceName, BTreeSet<&'g TaskId>>, Broken> {
     let mut live: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
+    let host_of = |id: &TaskId| ground.durable.tasks.get(id).map(|task| &task.host);
+    let is_asked = |id: &&TaskId| host_of(id).is_some_and(|host| reachable.contains(host));
+    if let Some(task) = ground.checks.under_way.iter().find(is_asked) {
+        return Err(Broken::new(Predicate::L1, format!("an order for task {task} is under way")));
+    }
+    let is_ending =
+        |task: &Task| task.desired_status == DesiredStatus::Stopped && task.last_status < LastStatus::Stopped;
+    if let Some(task) = ground.durable.tasks.values().find(|task| is_ending(task) && reachable.contains(&task.host)) {
+        return Err(Broken::new(Predicate::L1, format!("task {} is still being stopped", task.id)));
+    }
     for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
+        let mut once = BTreeSet::new();
         for (_, claim, state, _) in host.containers() {
+            if !once.insert((&claim.task, &claim.container)) {
+                let words = format!("container {} of task {} is on {name} twice", claim.container, claim.task);
+                return Err(Broken::new(Predicate::L5, words));
+            }
             let Some(row) = ground.durable.tasks.get(&claim.task) else {
                 return Err(Broken::new(Predicate::L6, format!("{} on {name} has no row", claim.created_name)));
             };
@@ -154,7 +170,7 @@ fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result
         if let Some((service, tasks)) = kept.iter().find(|(_, tasks)| tasks.len() > 1) {
             return broken(
                 Predicate::L6,
-                format!("{name} keeps the containers of {} ended tasks of {service}", tasks.len()),
+                format!("{name} keeps the containers of {} ended tasks of {service}: {tasks:?}", tasks.len()),
             );
         }
     }

@@ -30,16 +30,18 @@ impl Ground {
     }
 
     fn judge(&mut self, change: &Change) -> Result<(), Broken> {
-        let Self { durable, hosts, checks, now, .. } = self;
+        let Self { durable, hosts, checks, .. } = self;
         match change {
             Change::Task(task) => {
                 checks.committed.insert(task.id.clone());
                 if let Some(was) = durable.tasks.get(&task.id) {
                     s9_stays_stopped(was, task)?;
                     s18_forward(was, task)?;
-                    return s5_seen_gone(checks, hosts, was, task);
+                    // What was on a host that is no longer declared is left as it is.
+                    let is_declared = durable.desired.hosts.contains_key(&task.host);
+                    return if is_declared { s5_seen_gone(checks, hosts, was, task) } else { Ok(()) };
                 }
-                s12_back_off(durable, task, *now)
+                Ok(())
             }
             Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet),
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
@@ -88,7 +90,9 @@ impl Ground {
     fn s13_blast_radius(&self, desired: &Desired) -> Result<(), Broken> {
         let before = &self.durable.desired.services;
         let removed: Vec<_> = before.keys().filter(|name| !desired.services.contains_key(*name)).collect();
-        for name in &removed {
+        let token: String = self.durable.fleet.manifests_hash.chars().take(8).collect();
+        let is_confirmed = self.checks.confirmed.contains(&token);
+        for name in removed.iter().filter(|_| !is_confirmed) {
             if self.versions.values().all(|version| version.services.contains_key(*name)) {
                 return broken(
                     Predicate::S5,
@@ -97,7 +101,6 @@ impl Ground {
             }
         }
         let most = (before.len() / 5).max(1);
-        let is_confirmed = self.durable.fleet.confirmed.iter().any(|token| self.checks.confirmed.contains(token));
         if removed.len() > most && !is_confirmed {
             return broken(Predicate::S13, format!("one sync removes {} of {} services", removed.len(), before.len()));
         }
@@ -143,22 +146,6 @@ fn s5_seen_gone(checks: &Checks, hosts: &BTreeMap<HostName, FakeHost>, was: &Tas
         }
     }
     Ok(())
-}
-
-fn s12_back_off(durable: &State, task: &Task, now: Timestamp) -> Result<(), Broken> {
-    let not_before = durable.services.get(&task.service).and_then(|record| record.not_before);
-    let is_newest = durable
-        .services
-        .get(&task.service)
-        .and_then(|record| record.deployments.first())
-        .is_some_and(|deployment| deployment.revision == task.revision);
-    match not_before {
-        // The clock of a controller that was started again may be behind ours.
-        Some(at) if at > now && is_newest && task.created_at < at && task.last_status < LastStatus::Running => {
-            broken(Predicate::S12, format!("a task of {} is decided {} ms too early", task.service, at.since_ms(now)))
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 fn s6_epoch(was: &FleetRecord, fleet: &FleetRecord) -> Result<(), Broken> {

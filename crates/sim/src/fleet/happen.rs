@@ -180,11 +180,12 @@ impl Ground {
             return;
         }
         self.count(word);
-        self.on(host, |host, clock| {
-            if let Some(id) = host.nth(nth) {
-                act(&mut host.machine, &id, clock);
-            }
+        let struck = self.on(host, |host, clock| {
+            let id = host.nth(nth)?;
+            act(&mut host.machine, &id, clock);
+            host.ours.get(&id).map(|claim| (claim.task.clone(), claim.container.clone()))
         });
+        self.checks.struck.extend(struck.map(|container| (container, self.now)));
     }
 
     /// Health checks and crashes begin anew for what runs, whoever started it.

@@ -8,7 +8,7 @@ use crate::{
     fleet::{Due, Ending, Ground},
 };
 use roadstead_control::control::handle::Command;
-use roadstead_core::model::time::Timestamp;
+use roadstead_core::model::{state::Schedulability, time::Timestamp};
 
 /// Between two looks.
 const LOOK_EVERY_MS: u64 = 1_000;
@@ -28,6 +28,11 @@ impl Ground {
         if self.durable.fleet.brake.as_ref().is_some_and(|brake| !brake.released) {
             self.orders.push(Command::ReleaseBrake);
         }
+        // A word may have been lost with the controller that it was said to: people say it again.
+        let unsaid = self.durable.hosts.values().filter(|host| host.schedulability != Schedulability::Active);
+        let again =
+            unsaid.map(|host| Command::SetSchedulability { host: host.name.clone(), to: Schedulability::Active });
+        self.orders.extend(again);
         let reachable = |ground: &Self, host: &_| ground.hosts.get(host).is_some_and(|host| host.there && host.back);
         for host in self.checks.untrusted().into_iter().filter(|host| reachable(self, host)).collect::<Vec<_>>() {
             // A person looks into it, and says that all is well.

@@ -45,6 +45,7 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
         stop_code: None,
         stopped_reason: None,
         restarts: vec![Timestamp(1), Timestamp(2)],
+        strays: Vec::new(),
     }
 }
 

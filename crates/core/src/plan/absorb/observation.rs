@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus},
-    name::{ServiceName, TaskId},
+    name::{ContainerName, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
@@ -81,6 +81,7 @@ pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BT
             launching: launching.contains(&task.id),
             events: Vec::new(),
             failed: false,
+            vanished: None,
         };
         update.containers(&seen);
         update.judge();
@@ -196,6 +197,8 @@ struct Update<'a> {
     launching: bool,
     events: Vec<Event>,
     failed: bool,
+    /// An essential container that an earlier look showed running, and that is there no more.
+    vanished: Option<ContainerName>,
 }
 
 impl Update<'_> {
@@ -213,13 +216,22 @@ impl Update<'_> {
         let is_ending = self.task.desired_status == DesiredStatus::Stopped;
         let fresh = self.is_fresh() || (is_ending && self.nothing_can_appear());
         let mut restarted = false;
+        self.task.strays.clear();
         for (name, row) in self.task.containers.iter_mut() {
-            let view = seen.iter().find(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
+            let views = || seen.iter().filter(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
+            let known = views().find(|view| row.runtime_id.as_ref() == Some(&view.id));
+            let view = known.or_else(|| views().find(|view| view.state.is_live())).or_else(|| views().next());
+            let others = views().filter(|other| view.is_some_and(|view| view.id != other.id));
+            self.task.strays.extend(others.map(|other| other.id.clone()));
             match view {
                 Some(view) => restarted |= note_view(row, view),
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
-                None if fresh => {
+                // An id comes once: what an earlier look showed running and this one does not is gone, whatever is under way.
+                None if fresh || row.state == Some(ContainerState::Running) => {
+                    if row.essential && row.state == Some(ContainerState::Running) {
+                        self.vanished.get_or_insert_with(|| name.clone());
+                    }
                     row.runtime_id = None;
                     row.state = None;
                     row.health = HealthStatus::Unknown;
@@ -262,10 +274,10 @@ impl Update<'_> {
                     self.task.advance(LastStatus::Activating);
                 }
             }
-            DesiredStatus::Stopped if !live && self.nothing_can_appear() => self.note_stopped(),
+            DesiredStatus::Stopped if !live && self.nothing_can_live() => self.note_stopped(),
             DesiredStatus::Stopped => {}
         }
-        if self.task.last_status == LastStatus::Deprovisioning && !live && self.nothing_can_appear() {
+        if self.task.last_status == LastStatus::Deprovisioning && !live && self.nothing_can_live() {
             self.note_stopped();
         }
     }
@@ -275,13 +287,16 @@ impl Update<'_> {
         if self.task.launch == Launch::NotIssued {
             return None;
         }
+        if let Some(name) = &self.vanished {
+            return Some(removed_words(name));
+        }
         let fresh = self.is_fresh();
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
             match row.state {
                 Some(ContainerState::Exited | ContainerState::Dead) => {
                     return Some(exit_words(name, row.oom_killed, row.exit_code));
                 }
-                None if fresh => return Some(format!("container {name} was removed on the host by somebody")),
+                None if fresh => return Some(removed_words(name)),
                 Some(
                     ContainerState::Created
                     | ContainerState::Running
@@ -321,6 +336,14 @@ impl Update<'_> {
         }
     }
 
+    /// Whether it is over for good: a start of unknown outcome may still be on its way to a container that has ended, or was
+    /// never started, so that one has to be gone.
+    fn nothing_can_live(&self) -> bool {
+        let may_be_started = matches!(self.task.launch, Launch::Issued { .. })
+            && self.task.containers.values().any(|row| row.runtime_id.is_some());
+        !may_be_started && self.nothing_can_appear()
+    }
+
     fn note_stopped(&mut self) {
         if self.task.last_status < LastStatus::Stopped {
             self.task.advance(LastStatus::Stopped);
@@ -343,6 +366,10 @@ impl Update<'_> {
             message,
         });
     }
+}
+
+fn removed_words(name: &ContainerName) -> String {
+    format!("container {name} was removed on the host by somebody")
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.

@@ -208,6 +208,9 @@ fn traits(task: &Task) -> Traits {
 
 /// Whether anything may be left to order: in a steady fleet it is false for every task.
 fn is_busy(task: &Task) -> bool {
+    if !task.strays.is_empty() {
+        return true;
+    }
     match task.desired_status {
         DesiredStatus::Running => {
             task.launch == Launch::NotIssued
@@ -221,5 +224,5 @@ fn is_busy(task: &Task) -> bool {
 }
 
 fn holds_nothing(task: &Task) -> bool {
-    task.containers.values().all(|container| container.runtime_id.is_none())
+    task.strays.is_empty() && task.containers.values().all(|container| container.runtime_id.is_none())
 }
