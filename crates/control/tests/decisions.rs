@@ -484,3 +484,15 @@ fn after_a_repin_what_was_half_made_on_the_old_machine_counts_as_gone() {
     let task = &story.core.world().state.tasks[&launch.task];
     assert_eq!(task.desired_status, DesiredStatus::Stopped, "its first container is gone for good: {task:?}");
 }
+
+#[test]
+fn quick_restarts_do_not_run_the_epoch_ahead_of_the_clock() {
+    let began = Timestamp(1_700_000_000_000);
+    let restart = |state: State, after_ms: u64| {
+        let (core, _) = Core::new(state, 1, began.plus_ms(after_ms), false);
+        core.world().state.clone()
+    };
+    let last = (0..20).fold(State::default(), |state, restarts| restart(state, restarts * 50));
+    let amnesiac = restart(State::default(), 1_000);
+    assert!(amnesiac.fleet.epoch > last.fleet.epoch, "or its own past looks like another controller");
+}

@@ -90,8 +90,8 @@ impl Core {
             take_over,
             manifests_read: false,
         };
-        // Seconds since 1970: higher than every earlier one also when the database was lost (S6).
-        let epoch = (now.0 / 1000).max(core.world.state.fleet.epoch.saturating_add(1));
+        // The time in ms: higher than every earlier one also when the database was lost (S6), however quick the restarts.
+        let epoch = now.0.max(core.world.state.fleet.epoch.saturating_add(1));
         let changes = vec![Change::Fleet(FleetRecord { epoch, ..core.world.state.fleet.clone() })];
         core.apply(&changes);
         (core, changes)
