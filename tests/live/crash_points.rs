@@ -6,7 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use roadstead_control::{
@@ -224,6 +224,7 @@ impl Fleet {
         let what = format!("{}:{nth}, {story:?}", point.name());
         let before = self.running();
         assert_eq!(before, self.rest, "{what}: nothing changed since the last story");
+        let since = unix_time();
         self.controller.kill();
         let mut told = Told::default();
         self.prepare(&what, story, &mut told);
@@ -245,6 +246,7 @@ impl Fleet {
         }
         self.come_to_rest(&what);
         self.check(&what, story, &before, &told);
+        self.check_ways(&what, story, &before, &told, since);
         if let Some(host) = self.drained.take() {
             self.controller.cli(&["host", "uncordon", host]);
         }
@@ -458,4 +460,28 @@ impl Fleet {
         };
         assert!(right, "{what}: before {before:#?}, after {after:#?}");
     }
+
+    /// Nothing was made or ended on the way that did not have to be.
+    fn check_ways(&self, what: &str, story: Story, before: &Running, told: &Told, since: f64) {
+        let until = unix_time();
+        let happened: Vec<String> =
+            self.lab.hosts().iter().flat_map(|host| socket::happened(&self.lab, host, since, until)).collect();
+        let times = |action: &str| happened.iter().filter(|happened| *happened == action).count();
+        let moved = before.values().filter(|(host, _)| self.drained == Some(host)).count();
+        let (made, ended) = match story {
+            FirstStart | Restart | DatabaseLost | Stop => (0, 0),
+            Meanwhile | ScaleOut => (MANY - FEW, 0),
+            // With the one that is not ours.
+            NameTaken => (MANY - FEW + 1, 0),
+            ScaleIn => (0, MANY - FEW),
+            NewRevision | NewImage => (self.count, self.count),
+            Kill => (told.killed.len() as u32, told.killed.len() as u32),
+            Drain => (moved as u32, moved as u32),
+        };
+        assert_eq!((times("create"), times("die")), (made as usize, ended as usize), "{what}: {happened:?}");
+    }
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }

@@ -66,6 +66,16 @@ pub fn ours(lab: &Lab) -> BTreeMap<String, Found> {
     found
 }
 
+/// What happened to a host's containers between two times (Unix, seconds): the actions' names.
+pub fn happened(lab: &Lab, host: &str, since: f64, until: f64) -> Vec<String> {
+    let filter = "%7B%22type%22%3A%5B%22container%22%5D%7D";
+    let path = format!("/events?since={since:.6}&until={until:.6}&filters={filter}");
+    let (status, body) = ask(lab, host, "GET", &path, "");
+    assert_eq!(status, 200, "{host}: {body}");
+    let events = body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.map(|event| event["Action"].as_str().unwrap().to_owned()).collect()
+}
+
 /// How many follow a host's events.
 pub fn listeners(lab: &Lab, host: &str) -> u64 {
     let (status, body) = ask(lab, host, "GET", "/info", "");

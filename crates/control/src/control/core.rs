@@ -76,9 +76,8 @@ pub struct Core {
 impl Core {
     /// From what the store holds. `take_over` accepts that an earlier controller had a higher epoch.
     pub fn new(state: State, seed: u64, now: Timestamp, take_over: bool) -> (Self, Vec<Change>) {
-        let born_empty = state.tasks.is_empty() && state.revisions.is_empty();
         let mut core = Self {
-            world: World { now, seed, settling: born_empty, state, ..World::default() },
+            world: World { now, seed, settling: !state.fleet.settled, state, ..World::default() },
             untrusted: BTreeMap::new(),
             answered: BTreeMap::new(),
             looked: BTreeMap::new(),
@@ -167,7 +166,8 @@ impl Core {
     /// Decides what can be decided now. Its orders count as under way from here on.
     pub fn decide(&mut self, now: Timestamp) -> Plan {
         self.world.now = now;
-        self.world.settling = self.world.settling && !self.settled();
+        let was_settling = self.world.settling;
+        self.world.settling = was_settling && !self.settled();
         if let Some(reason) = &self.fenced {
             let mut plan = Plan::default();
             plan.report.waiting.push(Waiting {
@@ -180,8 +180,14 @@ impl Core {
             self.report = plan.report.clone();
             return plan;
         }
-        let plan = plan::plan(&self.world);
+        let mut plan = plan::plan(&self.world);
         self.apply(&plan.changes);
+        if was_settling && !self.world.settling {
+            // Until this is durable, whoever starts again may have adopted a part only.
+            let settled = Change::Fleet(FleetRecord { settled: true, ..self.world.state.fleet.clone() });
+            self.world.state.apply(&settled);
+            plan.changes.push(settled);
+        }
         for action in &plan.actions {
             self.world.in_flight.insert(action.key());
             self.world.retry_at.remove(&action.key());
@@ -446,7 +452,8 @@ impl Core {
         let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
         // What the old machine was asked can no longer appear, and what it had is no ground to go on with a launch: a look
         // at the new one tells all.
-        let half_made = |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
+        let half_made =
+            |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
         for task in self.world.state.tasks.values().filter(|task| task.host == *host && half_made(task)) {
             let mut task = (**task).clone();
             if task.launch != Launch::NotIssued {

@@ -30,7 +30,8 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
     let stability = if reachable.len() < ground.hosts.len() { Predicate::L2 } else { Predicate::L1 };
     if state.desired.services.keys().ne(ground.wanted.services.keys()) {
         let missing = ground.wanted.services.keys().find(|name| !state.desired.services.contains_key(*name));
-        let words = missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
+        let words =
+            missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
         return broken(Predicate::L1, format!("the manifests are not in force: {words}"));
     }
     let live = live_tasks(ground, &reachable)?;
