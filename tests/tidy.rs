@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use roadstead_control::crash_point::Point;
+
 /// Which modules each module may use. An arrow that is not here does not exist.
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
@@ -183,6 +185,19 @@ fn no_file_holds_too_much() {
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
     assert!(long.is_empty(), "ask what two ideas are in:\n{}", long.join("\n"));
+}
+
+#[test]
+fn every_crash_point_stands_in_one_place() {
+    let sources = sources();
+    let wrong: Vec<String> = Point::ALL
+        .iter()
+        .map(|point| (point, format!("reach(Point::{point:?})")))
+        .map(|(point, call)| (point, sources.values().map(|text| text.matches(&call).count()).sum::<usize>()))
+        .filter(|(_, places)| *places != 1)
+        .map(|(point, places)| format!("{point:?}: {places} places"))
+        .collect();
+    assert!(wrong.is_empty(), "each is reached from exactly one line:\n{}", wrong.join("\n"));
 }
 
 #[test]

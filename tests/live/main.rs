@@ -7,10 +7,15 @@
 
 mod containers;
 mod controllers;
+// A release build has none.
+#[cfg(debug_assertions)]
+mod crash_points;
 mod engines;
 mod links;
 mod logins;
 mod manifests;
 mod pulls;
 mod shells;
+#[cfg(debug_assertions)]
+mod socket;
 mod support;

@@ -9,14 +9,14 @@ use std::{
 use crate::support::{Controller, Lab, MINUTE, Service, run, until, web};
 
 /// A registry beside the lab's hosts, on this machine's end of their network.
-struct Registry {
+pub struct Registry {
     folder: tempfile::TempDir,
     address: String,
     process: Option<Service>,
 }
 
 impl Registry {
-    fn start(lab: &Lab) -> Self {
+    pub fn start(lab: &Lab) -> Self {
         let (network, _) = lab.address("host-a").rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut registry = Self { folder, address: format!("{network}.1:5000"), process: None };
@@ -50,12 +50,12 @@ impl Registry {
         self.process = None;
     }
 
-    fn image(&self, version: u32) -> String {
+    pub fn image(&self, version: u32) -> String {
         format!("{}/demo:{version}", self.address)
     }
 
     /// Puts the demo image there under this version; the host keeps nothing of it under that name.
-    fn push(&self, lab: &Lab, version: u32) {
+    pub fn push(&self, lab: &Lab, version: u32) {
         let image = self.image(version);
         lab.docker("host-a", &["tag", "roadstead/demo:1", &image]);
         lab.docker("host-a", &["push", "--quiet", &image]);

@@ -4,11 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use roadstead_control::crash_point;
 use serde_json::Value;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -230,6 +231,33 @@ impl Controller {
     }
 
     pub fn launch(&mut self) {
+        self.spawn(None);
+        until("the controller answers", MINUTE, || self.answers());
+    }
+
+    /// Launches it, to kill itself at this crash point.
+    pub fn launch_to_crash(&mut self, at: &str) {
+        self.spawn(Some(at));
+    }
+
+    pub fn is_launched(&self) -> bool {
+        self.child.is_some()
+    }
+
+    pub fn answers(&self) -> bool {
+        self.try_cli(&["get", "hosts"]).status.success()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
+    }
+
+    fn spawn(&mut self, crash_at: Option<&str>) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let program = env!("CARGO_BIN_EXE_roadstead");
         let mut command = match &self.home {
@@ -243,6 +271,7 @@ impl Controller {
         };
         let child = command
             .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
+            .envs(crash_at.map(|point| (crash_point::VARIABLE, point)))
             .args(["controller", "--manifests"])
             .arg(self.path("manifests"))
             .arg("--data")
@@ -255,7 +284,6 @@ impl Controller {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        until("the controller answers", MINUTE, || self.try_cli(&["get", "hosts"]).status.success());
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

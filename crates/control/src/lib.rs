@@ -2,6 +2,7 @@
 //! planner in the loops of [`control`].
 
 pub mod control;
+pub mod crash_point;
 pub mod engine;
 pub mod host;
 pub mod store;

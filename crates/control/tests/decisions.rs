@@ -484,3 +484,37 @@ fn after_a_repin_what_was_half_made_on_the_old_machine_counts_as_gone() {
     let task = &story.core.world().state.tasks[&launch.task];
     assert_eq!(task.desired_status, DesiredStatus::Stopped, "its first container is gone for good: {task:?}");
 }
+
+#[test]
+fn quick_restarts_do_not_run_the_epoch_ahead_of_the_clock() {
+    let began = Timestamp(1_700_000_000_000);
+    let restart = |state: State, after_ms: u64| {
+        let (core, _) = Core::new(state, 1, began.plus_ms(after_ms), false);
+        core.world().state.clone()
+    };
+    let last = (0..20).fold(State::default(), |state, restarts| restart(state, restarts * 50));
+    let amnesiac = restart(State::default(), 1_000);
+    assert!(amnesiac.fleet.epoch > last.fleet.epoch, "or its own past looks like another controller");
+}
+
+#[test]
+fn a_controller_that_died_half_way_through_adopting_looks_at_the_rest_before_it_starts_anything() {
+    let mut story = Story::begin(web(3), one_container());
+    story.settle(&[]);
+    let restart = |story: &mut Story, state: State| {
+        story.core = Core::new(state, 1, story.now, false).0;
+        story.tell();
+    };
+    restart(&mut story, State::default());
+    assert!(story.decide(100, &["c"]).actions.is_empty());
+    assert_eq!(story.core.world().state.tasks.len(), 2, "of the two hosts that answered");
+    let half = story.core.world().state.clone();
+    restart(&mut story, half);
+    assert!(story.decide(100, &["c"]).actions.is_empty(), "the third may run on the host that was not looked at yet");
+    assert!(story.decide(100, &[]).actions.is_empty());
+    assert_eq!(story.core.world().state.tasks.len(), 3);
+    // Once all were looked at, a restart waits for nobody.
+    let whole = story.core.world().state.clone();
+    restart(&mut story, whole);
+    assert!(!story.core.world().settling);
+}

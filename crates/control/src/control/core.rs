@@ -76,9 +76,8 @@ pub struct Core {
 impl Core {
     /// From what the store holds. `take_over` accepts that an earlier controller had a higher epoch.
     pub fn new(state: State, seed: u64, now: Timestamp, take_over: bool) -> (Self, Vec<Change>) {
-        let born_empty = state.tasks.is_empty() && state.revisions.is_empty();
         let mut core = Self {
-            world: World { now, seed, settling: born_empty, state, ..World::default() },
+            world: World { now, seed, settling: !state.fleet.settled, state, ..World::default() },
             untrusted: BTreeMap::new(),
             answered: BTreeMap::new(),
             looked: BTreeMap::new(),
@@ -90,8 +89,8 @@ impl Core {
             take_over,
             manifests_read: false,
         };
-        // Seconds since 1970: higher than every earlier one also when the database was lost (S6).
-        let epoch = (now.0 / 1000).max(core.world.state.fleet.epoch.saturating_add(1));
+        // The time in ms: higher than every earlier one also when the database was lost (S6), however quick the restarts.
+        let epoch = now.0.max(core.world.state.fleet.epoch.saturating_add(1));
         let changes = vec![Change::Fleet(FleetRecord { epoch, ..core.world.state.fleet.clone() })];
         core.apply(&changes);
         (core, changes)
@@ -167,7 +166,8 @@ impl Core {
     /// Decides what can be decided now. Its orders count as under way from here on.
     pub fn decide(&mut self, now: Timestamp) -> Plan {
         self.world.now = now;
-        self.world.settling = self.world.settling && !self.settled();
+        let was_settling = self.world.settling;
+        self.world.settling = was_settling && !self.settled();
         if let Some(reason) = &self.fenced {
             let mut plan = Plan::default();
             plan.report.waiting.push(Waiting {
@@ -180,8 +180,14 @@ impl Core {
             self.report = plan.report.clone();
             return plan;
         }
-        let plan = plan::plan(&self.world);
+        let mut plan = plan::plan(&self.world);
         self.apply(&plan.changes);
+        if was_settling && !self.world.settling {
+            // Until this is durable, whoever starts again may have adopted a part only.
+            let settled = Change::Fleet(FleetRecord { settled: true, ..self.world.state.fleet.clone() });
+            self.world.state.apply(&settled);
+            plan.changes.push(settled);
+        }
         for action in &plan.actions {
             self.world.in_flight.insert(action.key());
             self.world.retry_at.remove(&action.key());

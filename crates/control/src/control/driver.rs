@@ -8,7 +8,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::store::StoreError;
+use crate::{
+    crash_point::{Point, reach},
+    store::StoreError,
+};
 use roadstead_core::model::{
     action::Action,
     decision::Decision,
@@ -100,12 +103,19 @@ impl Driver {
                 Woken::Contacts | Woken::Alarm => (self.batch(None), None),
             };
             let mut changes = self.take(&inputs);
+            inputs.iter().for_each(reach_taken);
             let reply = command.map(|envelope| self.command(envelope, &mut changes));
+            if reply.is_some() {
+                reach(Point::CommandTaken);
+            }
             let now = self.clock.now();
             changes.extend(self.core.take(now, Input::Contacts(self.fleet.contacts.all())));
             let plan = self.decide(now);
             changes.extend(plan.changes.iter().cloned());
             let decision = self.decision(now, &plan);
+            if !plan.actions.is_empty() {
+                reach(Point::OrdersDecided);
+            }
             if !changes.is_empty() || decision.is_some() {
                 if let Err(error) = self.ledger.commit(&changes, decision.as_ref()).await {
                     if let Some((reply, _)) = reply {
@@ -117,12 +127,11 @@ impl Driver {
             }
             alarm = plan.wake_at;
             if let Some((reply, answer)) = reply {
+                reach(Point::CommandCommitted);
                 let _ = reply.send(answer);
             }
             log_events(&changes);
-            for action in plan.actions {
-                self.dispatch(action);
-            }
+            self.dispatch_all(plan.actions);
             self.follow_manifests().await;
             self.publish();
             if commits >= PRUNE_EVERY {
@@ -240,6 +249,17 @@ impl Driver {
         })
     }
 
+    fn dispatch_all(&self, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        reach(Point::OrdersCommitted);
+        for action in actions {
+            self.dispatch(action);
+        }
+        reach(Point::OrdersSent);
+    }
+
     /// Sends an order; its answer comes back as an input.
     fn dispatch(&self, action: Action) {
         let (inputs, clock) = (self.inputs.clone(), self.clock.clone());
@@ -260,6 +280,7 @@ impl Driver {
                 Ok(answer) => answer,
                 Err(error) => execute::died(&action, &clock, &error.to_string()),
             };
+            reach(Point::Answered);
             let _ = inputs.send(Input::Answer(answer)).await;
             if let Some(hint) = hint {
                 hint.notify_one();
@@ -309,8 +330,21 @@ impl Driver {
         while let Ok(input) = self.waiting_inputs.try_recv() {
             changes.extend(self.core.take(self.clock.now(), input));
         }
+        reach(Point::Stopping);
         self.ledger.commit(&changes, None).await?;
         Ok(())
+    }
+}
+
+/// What was taken in is in memory, and nowhere else.
+fn reach_taken(input: &Input) {
+    match input {
+        Input::Manifests { .. } => reach(Point::ManifestsTaken),
+        Input::Look(_) => reach(Point::LookTaken),
+        Input::Died(_) => reach(Point::DeathTaken),
+        Input::Answer(_) => reach(Point::AnswerTaken),
+        // Nothing of them is durable.
+        Input::Contacts(_) => {}
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::engine::{Engine, EngineError};
+use crate::{
+    crash_point::{Point, reach},
+    engine::{Engine, EngineError},
+};
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, LaunchStep, StopStep, Verb},
     container::{ContainerConfig, ContainerState},
@@ -88,10 +91,12 @@ impl Execution {
                 },
             };
             containers.push((step.container.clone(), id.clone()));
-            if step.start
-                && let Err(error) = self.engine.start(&id).await
-            {
-                return failed_launch(&error, containers);
+            if step.start {
+                reach(Point::BeforeStart);
+                if let Err(error) = self.engine.start(&id).await {
+                    return failed_launch(&error, containers);
+                }
+                reach(Point::Started);
             }
         }
         ActionResult::Done { containers }
@@ -101,17 +106,21 @@ impl Execution {
     async fn create(&self, step: &LaunchStep) -> Result<RuntimeId, EngineError> {
         let labels = self.key.sign(&self.action.host, &step.config.name, &step.config.labels);
         let config = ContainerConfig { labels, ..step.config.clone() };
+        reach(Point::BeforeCreate);
         let first = match self.engine.create(&config).await {
             Err(EngineError::ImageMissing { .. }) => {
                 tracing::info!(image = %config.image, "pulling");
                 let progress = |step: crate::engine::PullProgress| tracing::trace!(layer = %step.layer, status = %step.status, "pull");
+                reach(Point::BeforePull);
                 self.engine.ensure_image(&config.image, &progress).await?;
+                reach(Point::Pulled);
                 self.engine.create(&config).await
             }
             other => other,
         };
         match first {
             Ok(created) => {
+                reach(Point::Created);
                 for warning in created.warnings {
                     tracing::warn!(%warning, "the engine warns");
                 }
@@ -123,8 +132,10 @@ impl Execution {
     }
 
     async fn adopt(&self, step: &LaunchStep, name: String) -> Result<RuntimeId, EngineError> {
+        reach(Point::NameTaken);
         let verify = |labels: &BTreeMap<String, String>| self.key.owner_of(&self.action.host, labels);
         let found = self.engine.inspect(&name, &verify).await?;
+        reach(Point::NameInspected);
         let wanted = Claim::from_labels(&step.config.labels);
         match found {
             Some(found) if found.view.owner.ours().is_some() && found.view.owner.ours() == wanted.as_ref() => {
@@ -148,9 +159,11 @@ impl Execution {
 
     async fn stop(&self, steps: &[StopStep]) -> ActionResult {
         for step in steps {
+            reach(Point::BeforeStop);
             if let Err(error) = self.engine.stop(&step.runtime_id, step.timeout_s).await {
                 return failed_end(&error);
             }
+            reach(Point::Stopped);
         }
         let removed: Vec<RuntimeId> =
             steps.iter().filter(|step| step.remove).map(|step| step.runtime_id.clone()).collect();
@@ -159,10 +172,12 @@ impl Execution {
 
     async fn remove(&self, ids: &[RuntimeId]) -> ActionResult {
         for id in ids {
+            reach(Point::BeforeRemove);
             // Never by force: whatever came to life in between is stopped properly first.
             if let Err(error) = self.engine.remove(id, false).await {
                 return failed_end(&error);
             }
+            reach(Point::Removed);
         }
         ActionResult::Done { containers: Vec::new() }
     }

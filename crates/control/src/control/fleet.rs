@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::engine::Engine;
+use crate::{
+    crash_point::{Point, reach},
+    engine::Engine,
+};
 use roadstead_core::model::{
     desired::Desired,
     name::HostName,
@@ -127,8 +130,10 @@ impl Fleet {
     async fn connect(&self, host: &HostName, recipe: Recipe, desired: &Desired) -> Member {
         let hint = Arc::new(Notify::new());
         let stop = self.stop.child_token();
+        reach(Point::Connecting);
         let connection = match self.connector.connect(host, &recipe.0, desired).await {
             Ok(connection) => {
+                reach(Point::Connected);
                 let observer = Observer {
                     host: host.clone(),
                     connection: connection.clone(),

@@ -8,6 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::crash_point::{Point, reach};
 use roadstead_core::{
     manifest::{self, Admission, SourceTree},
     model::{
@@ -63,6 +64,7 @@ impl Ingest {
         if last.hash.as_deref() == Some(tree.hash.as_str()) && last.diagnostics.is_some() {
             return;
         }
+        reach(Point::ManifestsRead);
         let started = Instant::now();
         let in_force = Arc::clone(&self.in_force.borrow());
         let admission = (self.admit)(tree, &in_force);
@@ -76,6 +78,7 @@ impl Ingest {
             hash: tree.hash.clone(),
             diagnostics: admission.diagnostics,
         };
+        reach(Point::ManifestsAdmitted);
         let _ = self.inputs.send(input).await;
     }
 

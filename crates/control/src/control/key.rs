@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::crash_point::{Point, reach};
 use roadstead_core::model::ownership::FleetKey;
 
 /// Its name in the data folder.
@@ -85,6 +86,7 @@ fn make(path: &Path) -> Result<FleetKey, KeyError> {
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io)?;
     file.write_all(hex.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    reach(Point::KeyWritten);
     fs::rename(&temporary, path).map_err(io)?;
     Ok(FleetKey::new(bytes))
 }

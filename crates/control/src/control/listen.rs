@@ -15,7 +15,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::engine::{Engine, EngineEvent, EventAction};
+use crate::{
+    crash_point::{Point, reach},
+    engine::{Engine, EngineEvent, EventAction},
+};
 use roadstead_core::model::{
     name::{HostName, RuntimeId},
     observed::Death,
@@ -69,9 +72,11 @@ impl Listener {
 
     async fn hear(&self, deaths: &mut Deaths, event: &EngineEvent) {
         if let Some(death) = deaths.hear(&self.host, event, self.clock.now()) {
+            reach(Point::DeathHeard);
             let _ = self.inputs.send(Input::Died(death)).await;
         }
         if matters(&event.action) {
+            reach(Point::EventHeard);
             self.hint.notify_one();
         }
     }

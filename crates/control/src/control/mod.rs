@@ -37,7 +37,10 @@ use self::{
     seams::{Clock, Parts},
 };
 pub use self::{driver::DriverError, key::KeyError};
-use crate::store::{Store, StoreError};
+use crate::{
+    crash_point::{self, Point, reach},
+    store::{Store, StoreError},
+};
 
 /// How many inputs may wait.
 const INPUTS: usize = 1_024;
@@ -66,6 +69,9 @@ pub enum ControlError {
     /// The fleet's key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A crash point that does not exist.
+    #[error("{0}")]
+    CrashPoint(String),
     /// While it ran.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -96,6 +102,7 @@ impl Running {
 /// # Errors
 /// [`ControlError`]: the database is locked or broken, the key unreadable.
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, ControlError> {
+    crash_point::arm().map_err(ControlError::CrashPoint)?;
     let store = Arc::new(Store::open(&options.data).await?);
     let parts = Parts {
         ledger: Arc::clone(&store) as Arc<dyn seams::Ledger>,
@@ -137,10 +144,12 @@ pub struct Loops {
 /// [`ControlError::Store`]: what is durable cannot be read, or the first row not be written.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, ControlError> {
     let state = parts.ledger.load().await?;
+    reach(Point::StateLoaded);
     let clock = parts.clock.not_before(state.newest_time());
     let started_at = clock.now();
     let (core, changes) = Core::new(state, started_at.0, started_at, parts.take_over);
     parts.ledger.commit(&changes, None).await?;
+    reach(Point::EpochCommitted);
     tracing::info!(epoch = core.world().state.fleet.epoch, fleet = %parts.key.id(), tasks = core.world().state.tasks.len(), "controller starts");
 
     let (inputs, waiting_inputs) = mpsc::channel(INPUTS);

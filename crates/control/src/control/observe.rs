@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    crash_point::{Point, reach},
     engine::EngineError,
     host::{ExecRequest, TransportError},
 };
@@ -221,8 +222,10 @@ impl Observer {
                 identity.insert(seen).clone()
             }
         };
+        reach(Point::Identified);
         let verify = |labels: &BTreeMap<String, String>| self.key.owner_of(&self.host, labels);
         let containers = self.connection.engine.list(&verify).await?;
+        reach(Point::Listed);
         Ok(HostObservation {
             host: self.host.clone(),
             started_at,

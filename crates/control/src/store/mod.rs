@@ -20,6 +20,7 @@ use std::{path::Path, time::Duration};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::{sync::Mutex, time::timeout};
 
+use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
     decision::Decision,
     state::{Change, State},
@@ -49,6 +50,7 @@ impl Store {
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
         open::make_dir(dir)?;
         let lock = lock::Lock::take(dir)?;
+        reach(Point::Locked);
         let path = open::make_file(dir)?;
         let writer_options = open::writer_options(&path);
         let writer = open::checked_writer(&writer_options).await?;

@@ -14,6 +14,7 @@ use sqlx::{
 };
 
 use super::StoreError;
+use crate::crash_point::{Point, reach};
 
 /// Every migration, oldest first. Released ones are never edited; a new one gets a file and a row.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
@@ -77,7 +78,9 @@ pub(super) async fn checked_writer(options: &SqliteConnectOptions) -> Result<Sql
     if answer != "ok" {
         return Err(StoreError::corrupt(answer));
     }
+    reach(Point::DatabaseOpened);
     migrate(&mut connection).await?;
+    reach(Point::Migrated);
     Ok(connection)
 }
 

@@ -8,6 +8,7 @@ use super::{
     StoreError, desired,
     doc::{ms, to_json, unsigned},
 };
+use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
     decision::Decision,
     name::{HostName, RevisionId, ServiceName, TaskId},
@@ -43,6 +44,7 @@ pub(super) async fn all(
     }
     if let Some(decision) = decision {
         add_decision(connection, decision).await?;
+        reach(Point::DecisionWritten);
     }
     Ok(event_ids)
 }

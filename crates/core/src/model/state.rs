@@ -215,6 +215,8 @@ pub struct FleetRecord {
     pub brake_ended_at: Option<Timestamp>,
     /// Next deployment number.
     pub next_deployment: u64,
+    /// Every declared host was looked at, or was out of reach, since the database was made: what ran before it is adopted.
+    pub settled: bool,
 }
 
 /// The brake is on: too much of the fleet went silent at once.

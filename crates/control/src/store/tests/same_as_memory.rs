@@ -137,6 +137,7 @@ fn fleet() -> impl Strategy<Value = FleetRecord> {
                 hosts: vec!["a".into()],
             }),
             next_deployment: epoch,
+            settled: epoch % 2 == 0,
         },
     )
 }
