@@ -244,8 +244,10 @@ impl Update<'_> {
             let surplus = self.task.restarts.len().saturating_sub(MAX_RESTARTS_KEPT);
             self.task.restarts.drain(..surplus);
         }
-        // All that was asked for exists: the launch of unknown outcome has happened.
+        // All that was asked for exists: the launch of unknown outcome has happened. Of a task that is to end it may yet go
+        // on to start them.
         if !self.launching
+            && !is_ending
             && matches!(self.task.launch, Launch::Issued { .. })
             && self.task.containers.values().all(|row| row.runtime_id.is_some())
         {

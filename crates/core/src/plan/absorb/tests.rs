@@ -9,15 +9,17 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::observation::{Absorbed, in_full, shows_nothing_new};
 use crate::model::{
+    action::{Action, Verb},
     container::{ContainerState, ContainerView, HealthStatus},
     name::{HostName, RuntimeId, TaskId},
     observed::HostObservation,
     ownership::{Claim, Owner},
     state::{Change, State},
-    task::{Launch, Task},
+    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::World,
 };
+use crate::plan::plan;
 use crate::plan::tests::{any_nudge, any_service, at_rest, nudge, one_pair};
 
 /// What a host shows that runs what the state says.
@@ -196,4 +198,82 @@ fn a_part_of_a_task_that_is_being_launched_waits_for_the_rest() {
     world.state.tasks = Default::default();
     let absorbed = in_full(&world.state, &Arc::new(look), &[&task.id].into());
     assert!(!absorbed.changes.iter().any(|change| matches!(change, Change::Task(_))), "{:?}", absorbed.changes);
+}
+
+/// A fleet of one host with one task of two essential containers, and a look at it; `issued`: a launch order of unknown
+/// outcome, given in the moment before the look.
+fn pair(issued: bool) -> (World, TaskId, HostObservation) {
+    let mut world = at_rest(1, &[one_pair()]);
+    let id = world.state.tasks.keys().next().unwrap().clone();
+    let at = world.now.plus_ms(5_000);
+    let shown = look(&world, &"h0".into(), at);
+    let seen = look(&world, &"h0".into(), world.now.plus_ms(1));
+    absorb(&mut world.state, seen);
+    if issued {
+        let task = world.state.tasks.get_mut(&id).unwrap();
+        Arc::make_mut(task).launch = Launch::Issued { at: Timestamp(at.0 - 1) };
+    }
+    (world, id, shown)
+}
+
+fn of_container<'l>(look: &'l HostObservation, name: &str) -> &'l ContainerView {
+    look.containers.values().find(|view| view.owner.ours().unwrap().container.as_str() == name).unwrap()
+}
+
+#[test]
+fn what_was_seen_running_and_is_there_no_more_ends_its_task_whatever_is_under_way() {
+    for issued in [false, true] {
+        let (mut world, id, mut shown) = pair(issued);
+        let gone = of_container(&shown, "main").id.clone();
+        shown.containers.remove(&gone);
+        absorb(&mut world.state, shown);
+        let task = &world.state.tasks[&id];
+        assert_eq!(task.desired_status, DesiredStatus::Stopped, "issued: {issued}");
+        assert!(task.stopped_reason.as_ref().unwrap().contains("main was removed on the host"), "issued: {issued}");
+    }
+}
+
+#[test]
+fn with_a_launch_of_unknown_outcome_a_task_is_over_only_when_its_containers_are_gone() {
+    for (issued, expected) in [(false, LastStatus::Stopped), (true, LastStatus::Stopping)] {
+        let (mut world, id, mut shown) = pair(issued);
+        let task = Arc::make_mut(world.state.tasks.get_mut(&id).unwrap());
+        task.order_stop(world.now, StopCode::HostLost, "its host is lost");
+        // Long enough ago for every request to have arrived, and yet one may.
+        shown.started_at = shown.started_at.plus_ms(60_000);
+        for view in shown.containers.values_mut() {
+            view.state = ContainerState::Exited;
+        }
+        let mut again = shown.clone();
+        absorb(&mut world.state, shown);
+        assert_eq!(world.state.tasks[&id].last_status, expected, "issued: {issued}");
+        again.started_at = again.started_at.plus_ms(1);
+        absorb(&mut world.state, again.clone());
+        assert_eq!(world.state.tasks[&id].last_status, expected, "issued: {issued}");
+        again.containers.clear();
+        absorb(&mut world.state, again);
+        assert_eq!(world.state.tasks[&id].last_status, LastStatus::Stopped, "issued: {issued}");
+    }
+}
+
+#[test]
+fn a_container_that_is_there_twice_is_removed_and_the_one_that_is_known_stays() {
+    let (mut world, id, mut shown) = pair(false);
+    let known = of_container(&shown, "main").clone();
+    let second = RuntimeId::from("0".repeat(64));
+    let twice = ContainerView { id: second.clone(), state: ContainerState::Created, ..known.clone() };
+    let mut once = shown.clone();
+    shown.containers.insert(second.clone(), twice);
+    absorb(&mut world.state, shown);
+    let task = &world.state.tasks[&id];
+    assert_eq!(task.containers.get("main").unwrap().runtime_id.as_ref(), Some(&known.id));
+    assert_eq!(task.strays, [second.clone()]);
+    let orders = plan(&world).actions;
+    let [Action { verb: Verb::Stop { containers }, .. }] = orders.as_slice() else { panic!("{orders:?}") };
+    assert_eq!(containers.iter().map(|step| &step.runtime_id).collect::<Vec<_>>(), [&second]);
+    assert!(containers.iter().all(|step| step.remove));
+    once.started_at = once.started_at.plus_ms(1);
+    absorb(&mut world.state, once);
+    assert!(world.state.tasks[&id].strays.is_empty());
+    assert!(plan(&world).actions.is_empty());
 }
