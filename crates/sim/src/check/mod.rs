@@ -114,6 +114,8 @@ pub(crate) struct Checks {
     ever_healthy: BTreeSet<RuntimeId>,
     /// When the last plan that did anything was made.
     acted_at: Timestamp,
+    /// How long controllers stood still: an order goes on for as much longer.
+    pub(crate) stalled_ms: u64,
     /// Containers that people laid hands on, and when.
     pub(crate) struck: BTreeMap<(TaskId, ContainerName), Timestamp>,
     /// Tasks with an order whose effect was not seen yet.

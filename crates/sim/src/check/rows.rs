@@ -22,7 +22,9 @@ impl Ground {
             self.mark(change);
         }
         for change in changes {
-            if let Change::Task(task) = change {
+            if let Change::Task(task) = change
+                && let Some(task) = self.durable.tasks.get(&task.id)
+            {
                 let checked = s4_ports(&self.durable, task);
                 self.breaks(checked);
             }

@@ -123,6 +123,7 @@ impl Ground {
             Happening::Reinstall { host } => {
                 self.count("machine reinstalled");
                 let number = 500 + self.counts.get("machine reinstalled").copied().unwrap_or(0);
+                self.struck_all(host);
                 self.on(host, |host, clock| host.reinstall(number, clock));
             }
             Happening::Clone { host, of } => {
@@ -305,6 +306,13 @@ impl Ground {
     }
 
     /// Gives a cloned machine an identity of its own again, and has a person accept it.
+    /// All containers of a host are about to go with it.
+    fn struck_all(&mut self, host: &HostName) {
+        let ours = self.hosts.get(host).into_iter().flat_map(|host| host.ours.values());
+        let gone = ours.map(|claim| ((claim.task.clone(), claim.container.clone()), self.now));
+        self.checks.struck.extend(gone);
+    }
+
     pub(crate) fn un_clone(&mut self, name: &HostName) {
         let twin = self.hosts.get(name).map(|host| host.machine.identity.engine_id.clone());
         let has_twin = self
@@ -314,6 +322,7 @@ impl Ground {
         let number = self.counts.get("machine reinstalled").copied().unwrap_or(0) + 900;
         if has_twin {
             self.count("machine reinstalled");
+            self.struck_all(name);
             // Nobody installs a machine whose connections last.
             let now = self.now;
             self.on(name, |host, clock| {

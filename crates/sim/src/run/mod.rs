@@ -187,7 +187,10 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
                 ended_by_itself(fleet, &mut loops).await;
                 return fleet.ground(|_| Ending::Stopped { back_after_ms: 1_000 });
             }
-            Some(Ending::Stalled { for_ms }) => tokio::time::advance(Duration::from_millis(for_ms)).await,
+            Some(Ending::Stalled { for_ms }) => {
+                fleet.ground(|ground| ground.checks.stalled_ms += for_ms);
+                tokio::time::advance(Duration::from_millis(for_ms)).await;
+            }
             Some(ending) => return ending,
             None => {}
         }
