@@ -26,7 +26,8 @@ pub struct Volume {
     pub efs_volume_configuration: Option<EfsVolumeConfiguration>,
     /// Windows only: refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fsx_windows_file_server_volume_configuration: Option<NotActedOn>,
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub fsx_windows_file_server_volume_configuration: Option<serde_json::Value>,
     /// An EBS volume that the service names: refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub configured_at_launch: bool,
