@@ -117,7 +117,9 @@ impl Lab {
         list.lines()
             .map(|line| {
                 let mut words = line.split(' ');
-                let (id, name, state) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                let (id, names, state) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                // What links to it gives it more names, each with that one's own before it.
+                let name = names.split(',').find(|name| !name.contains('/')).unwrap();
                 (id.to_owned(), (name.to_owned(), state == "running"))
             })
             .collect()
