@@ -382,16 +382,21 @@ fn whoever_needs_another_comes_after_it() {
         let definition = json!({ "containerDefinitions": [app, { "name": "b", "image": "demo:1", "memory": 16 }] });
         assert_eq!(starts(definition), [pair("b", true), pair("a", true)], "{needs}");
     }
-    // What joins it waits as long as it does itself.
-    let definition = json!({
-        "pidMode": "task", "memory": 64,
-        "containerDefinitions": [
-            { "name": "app", "image": "demo:1", "dependsOn": [{ "containerName": "init", "condition": "SUCCESS" }] },
-            { "name": "init", "image": "demo:1", "essential": false },
-            { "name": "side", "image": "demo:1", "essential": false },
-        ],
-    });
-    assert_eq!(starts(definition), [pair("init", true), pair("app", false), pair("side", false)]);
+    // What is joined to another waits as long as that does itself.
+    for (task, side) in [(json!({ "pidMode": "task" }), json!({})), (json!({}), json!({ "links": ["app"] }))] {
+        let mut definition = json!({
+            "memory": 64,
+            "containerDefinitions": [
+                { "name": "app", "image": "demo:1", "dependsOn": [{ "containerName": "init", "condition": "SUCCESS" }] },
+                { "name": "init", "image": "demo:1", "essential": false },
+                { "name": "side", "image": "demo:1", "essential": false },
+            ],
+        });
+        definition.as_object_mut().unwrap().extend(task.as_object().unwrap().clone());
+        definition["containerDefinitions"][2].as_object_mut().unwrap().extend(side.as_object().unwrap().clone());
+        let started = [pair("init", true), pair("app", false), pair("side", false)];
+        assert_eq!(starts(definition), started, "{task} {side}");
+    }
 }
 
 /// A changed file is a new revision; a field that is not there does not change the hash that a revision had before there was it.
