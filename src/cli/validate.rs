@@ -69,6 +69,7 @@ pub(super) fn admit(paths: &[PathBuf]) -> Result<Admission, Failure> {
     for path in paths {
         let (found, diagnostics) = read(path)?;
         texts.extend(found.into_iter().map(|(name, text)| (join(path, &name), text)));
+        texts.extend(environment_files_beside(path));
         unread.extend(diagnostics);
     }
     let mut tree = SourceTree::from_texts(here, texts);
@@ -95,13 +96,33 @@ fn read(path: &Path) -> Result<(BTreeMap<String, String>, Vec<Diagnostic>), Fail
     let metadata = std::fs::metadata(path).map_err(|error| cannot(&error))?;
     if metadata.is_dir() {
         let tree = manifest::read_tree(path, &limits).map_err(Failure::not_tried)?;
-        return Ok((tree.files.into_iter().map(|(name, file)| (name, file.text)).collect(), tree.diagnostics));
+        let files = tree.files.into_iter().map(|(name, file)| (name, file.text));
+        // One that could not be read is missed by whoever names it.
+        let attachments = tree.attachments.into_iter().filter_map(|(name, text)| Some((name, text.ok()?)));
+        return Ok((files.chain(attachments).collect(), tree.diagnostics));
     }
     if !metadata.is_file() || metadata.len() > limits.file_bytes {
         return Err(cannot(&format!("not a regular file of at most {} bytes", limits.file_bytes)));
     }
     let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
     Ok((BTreeMap::from([(String::new(), text)]), Vec::new()))
+}
+
+/// What a single file may name of its own folder.
+fn environment_files_beside(path: &Path) -> BTreeMap<String, String> {
+    let folder = path.parent().filter(|_| path.is_file());
+    let entries = folder
+        .and_then(|folder| std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok());
+    let limit = Limits::default();
+    let named = entries.into_iter().flatten().take(limit.entries).filter_map(Result::ok).filter(|entry| {
+        entry.path().extension().is_some_and(|extension| extension == "env")
+            && entry.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= limit.file_bytes)
+    });
+    let text = |entry: std::fs::DirEntry| {
+        let name = folder?.join(entry.file_name()).display().to_string();
+        Some((name, std::fs::read_to_string(entry.path()).ok()?))
+    };
+    named.filter_map(text).collect()
 }
 
 fn join(path: &Path, name: &str) -> String {

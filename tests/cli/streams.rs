@@ -53,6 +53,7 @@ fn config() -> ContainerConfig {
         restart: false,
         health_check: None,
         stop_timeout_s: 1,
+        ..ContainerConfig::default()
     }
 }
 

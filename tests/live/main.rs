@@ -11,6 +11,7 @@ mod controllers;
 #[cfg(debug_assertions)]
 mod crash_points;
 mod engines;
+mod fields;
 mod links;
 mod logins;
 mod manifests;

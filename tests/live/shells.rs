@@ -3,14 +3,12 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::fs::symlink,
-    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
 };
 
-use crate::support::{Controller, Lab, MINUTE, run, until};
+use crate::support::{Controller, Lab, MINUTE, busybox, run, until};
 
 /// A program on a terminal of its own, and what it has printed there.
 struct Terminal {
@@ -75,26 +73,12 @@ impl Drop for Terminal {
     }
 }
 
-/// An image around the static busybox.
-fn busybox(folder: &Path) -> std::path::PathBuf {
-    let root = folder.join("root");
-    fs::create_dir_all(root.join("bin")).unwrap();
-    let program = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    fs::copy(program.expect("the package busybox-static"), root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "stty"] {
-        symlink("busybox", root.join("bin").join(name)).unwrap();
-    }
-    let archive = folder.join("busybox.tar");
-    run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg("bin"));
-    archive
-}
-
 #[test]
 #[ignore = "needs a lab"]
 fn a_shell_on_a_terminal_is_like_being_there() {
     let lab = Lab::up("shell");
     let folder = tempfile::tempdir().unwrap();
-    let archive = busybox(folder.path());
+    let archive = busybox(folder.path(), &["sh", "sleep", "stty"]);
     lab.hosts().into_iter().for_each(|host| lab.import(host, &archive, "busybox"));
     let service = "apiVersion: roadstead/v1\nkind: Service\nmetadata: { name: box }\nspec:\n  desiredCount: 1\n  minimumHealthySeconds: 1\n  taskDefinition:\n    containerDefinitions:\n      - { name: box, image: 'busybox:1', memory: 16, stopTimeout: 2, entryPoint: [/bin/sleep], command: ['1000000'] }\n";
     let controller = Controller::start(&lab, &[("box.yaml", service)]);

@@ -26,9 +26,14 @@ pub struct Lab {
 
 impl Lab {
     pub fn up(name: &str) -> Self {
+        Self::with(name, "3")
+    }
+
+    /// A lab of so many hosts; [`Self::hosts`] is of three.
+    pub fn with(name: &str, hosts: &str) -> Self {
         let lab = Self { name: format!("live-{name}"), folder: PathBuf::new() };
         lab.lab(&["down"]);
-        lab.lab(&["up"]);
+        lab.lab(&["up", "--hosts", hosts]);
         lab.lab(&["image"]);
         let exports = lab.lab(&["env"]);
         let folder =
@@ -112,7 +117,9 @@ impl Lab {
         list.lines()
             .map(|line| {
                 let mut words = line.split(' ');
-                let (id, name, state) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                let (id, names, state) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                // What links to it gives it more names, each with that one's own before it.
+                let name = names.split(',').find(|name| !name.contains('/')).unwrap();
                 (id.to_owned(), (name.to_owned(), state == "running"))
             })
             .collect()
@@ -156,6 +163,20 @@ pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// An image around the static busybox, with these of its names.
+pub fn busybox(folder: &Path, names: &[&str]) -> PathBuf {
+    let root = folder.join("root");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    let program = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    fs::copy(program.expect("the package busybox-static"), root.join("bin/busybox")).unwrap();
+    for name in names {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    let archive = folder.join("busybox.tar");
+    run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg("bin"));
+    archive
 }
 
 /// A process that ends when it is dropped.

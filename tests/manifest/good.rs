@@ -60,7 +60,8 @@ fn what_ecs_prints_is_a_manifest() {
     assert_eq!((definition.cpu, definition.memory), (Some(CpuUnits(512)), Some(Mebibytes(1024))));
     assert_eq!((container.memory, container.port_mappings[0].container_port), (Some(Mebibytes(512)), 8080));
     assert_eq!(container.environment.0["VERSION"], "1.10");
-    assert!(definition.volumes.is_some(), "kept as it is");
+    let log = container.log_configuration.as_ref().unwrap();
+    assert_eq!((log.log_driver.as_str(), log.options["awslogs-group"].as_str()), ("awslogs", "/ecs/ledger"));
 }
 
 #[test]

@@ -1,21 +1,24 @@
 //! [`ContainerConfig`] as the body of Docker's create request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding, ResourcesUlimits, RestartPolicy,
     RestartPolicyNameEnum,
 };
 
 use super::EngineError;
-use roadstead_core::model::container::{ContainerConfig, HealthCheckConfig};
+use roadstead_core::model::container::{
+    ContainerConfig, HealthCheckConfig, MountConfig, MountSource, NamespaceMode, VolumeConfig,
+};
 use roadstead_core::model::spec::task_definition::{NetworkMode, Protocol};
 
-/// Docker's default log driver keeps everything for ever; these keep 30 MB per container.
-const LOG_FILE_MAX_SIZE: &str = "10m";
-const LOG_FILES_MAX: &str = "3";
-
-pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError> {
+/// The body of `POST /containers/create`. What a container does not ask for is left out.
+///
+/// # Errors
+/// When its network is not decided yet.
+pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError> {
     let network_mode = match config.network_mode {
         NetworkMode::Bridge => "bridge",
         NetworkMode::Host => "host",
@@ -28,7 +31,11 @@ pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, Engi
             });
         }
     };
-    let restart_policy = if config.restart { RestartPolicyNameEnum::UNLESS_STOPPED } else { RestartPolicyNameEnum::NO };
+    let restart_policy = match (config.restart, config.restart_failed_only) {
+        (true, false) => RestartPolicyNameEnum::UNLESS_STOPPED,
+        (true, true) => RestartPolicyNameEnum::ON_FAILURE,
+        (false, _) => RestartPolicyNameEnum::NO,
+    };
     let host_config = HostConfig {
         network_mode: Some(network_mode.into()),
         port_bindings: Some(port_bindings(config)),
@@ -40,12 +47,30 @@ pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, Engi
         readonly_rootfs: Some(config.readonly_root_filesystem),
         privileged: Some(config.privileged),
         log_config: Some(HostConfigLogConfig {
-            typ: Some("json-file".into()),
-            config: Some(HashMap::from([
-                ("max-size".into(), LOG_FILE_MAX_SIZE.into()),
-                ("max-file".into(), LOG_FILES_MAX.into()),
-            ])),
+            typ: Some(config.log.driver.clone()),
+            config: Some(config.log.options.clone().into_iter().collect()),
         }),
+        binds: non_empty(&config.mounts.iter().filter_map(bind).collect::<Vec<_>>()),
+        mounts: non_empty(&config.mounts.iter().filter_map(volume_mount).collect::<Vec<_>>()),
+        volumes_from: non_empty(&config.volumes_from),
+        tmpfs: non_empty_map(&config.tmpfs),
+        shm_size: signed(config.shared_memory_bytes),
+        memory_swap: signed(config.memory_swap_bytes),
+        memory_swappiness: config.swappiness.map(i64::from),
+        ulimits: non_empty(&config.ulimits.iter().map(ulimit).collect::<Vec<_>>()),
+        sysctls: non_empty_map(&config.sysctls),
+        extra_hosts: non_empty(&config.extra_hosts),
+        dns: non_empty(&config.dns_servers),
+        dns_search: non_empty(&config.dns_search_domains),
+        links: non_empty(&config.links),
+        security_opt: non_empty(&config.security_options),
+        cap_add: non_empty(&config.capabilities_added),
+        cap_drop: non_empty(&config.capabilities_dropped),
+        devices: non_empty(&config.devices.iter().map(device).collect::<Vec<_>>()),
+        device_requests: (config.gpus > 0).then(|| vec![gpus(config.gpus)]),
+        init: config.init.then_some(true),
+        pid_mode: namespace(&config.pid_mode),
+        ipc_mode: namespace(&config.ipc_mode),
         ..HostConfig::default()
     };
     Ok(ContainerCreateBody {
@@ -57,6 +82,9 @@ pub(super) fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, Engi
         exposed_ports: Some(config.ports.iter().map(container_port).collect()),
         user: config.user.clone(),
         working_dir: config.working_directory.clone(),
+        hostname: config.hostname.clone(),
+        tty: config.terminal.then_some(true),
+        open_stdin: config.interactive.then_some(true),
         stop_timeout: Some(config.stop_timeout_s.into()),
         healthcheck: Some(health_check(config.health_check.as_ref())),
         host_config: Some(host_config),
@@ -96,9 +124,83 @@ fn health_check(check: Option<&HealthCheckConfig>) -> HealthConfig {
     }
 }
 
+/// A folder of the host: as a bind, since only that makes it when it is missing.
+fn bind(mount: &MountConfig) -> Option<String> {
+    match &mount.source {
+        MountSource::Host(path) => Some(format!("{path}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" })),
+        MountSource::Volume(_) => None,
+    }
+}
+
+fn volume_mount(mount: &MountConfig) -> Option<Mount> {
+    let volume = match &mount.source {
+        MountSource::Host(_) => return None,
+        MountSource::Volume(volume) => volume,
+    };
+    let driver = (!volume.driver.is_empty() || !volume.options.is_empty()).then(|| MountVolumeOptionsDriverConfig {
+        name: Some(if volume.driver.is_empty() { "local".to_owned() } else { volume.driver.clone() }),
+        options: non_empty_map(&volume.options),
+    });
+    Some(Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.name.clone()),
+        target: Some(mount.target.clone()),
+        read_only: mount.read_only.then_some(true),
+        volume_options: Some(MountVolumeOptions {
+            no_copy: volume.no_copy.then_some(true),
+            labels: non_empty_map(&volume.labels),
+            driver_config: driver,
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    })
+}
+
+/// The volumes that must be there before a container is made: Docker would make them.
+pub(super) fn needed_volumes(config: &ContainerConfig) -> impl Iterator<Item = &VolumeConfig> {
+    config.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Host(_) => None,
+        MountSource::Volume(volume) => volume.must_exist.then_some(volume),
+    })
+}
+
+fn ulimit(limit: &roadstead_core::model::container::Ulimit) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(limit.name.clone()), soft: Some(limit.soft), hard: Some(limit.hard) }
+}
+
+fn device(device: &roadstead_core::model::container::DeviceConfig) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.host_path.clone()),
+        path_in_container: Some(device.container_path.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
+    }
+}
+
+fn gpus(count: u32) -> DeviceRequest {
+    DeviceRequest {
+        count: Some(count.into()),
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        ..DeviceRequest::default()
+    }
+}
+
+fn namespace(mode: &NamespaceMode) -> Option<String> {
+    match mode {
+        NamespaceMode::Own => None,
+        NamespaceMode::Shareable => Some("shareable".to_owned()),
+        NamespaceMode::Host => Some("host".to_owned()),
+        NamespaceMode::Of(container) => Some(format!("container:{container}")),
+        NamespaceMode::None => Some("none".to_owned()),
+    }
+}
+
 /// An empty list would mean "none at all" to Docker, not "the image's".
-fn non_empty(words: &[String]) -> Option<Vec<String>> {
-    (!words.is_empty()).then(|| words.to_vec())
+fn non_empty<T: Clone>(items: &[T]) -> Option<Vec<T>> {
+    (!items.is_empty()).then(|| items.to_vec())
+}
+
+fn non_empty_map(map: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    (!map.is_empty()).then(|| map.clone().into_iter().collect())
 }
 
 fn signed(number: Option<u64>) -> Option<i64> {

@@ -107,7 +107,7 @@ impl DockerEngine {
         Terms { lane: Lane::Calls, deadline: self.limits.read, limit_bytes: self.limits.answer_bytes, changes: false }
     }
 
-    fn change(&self, deadline: Duration) -> Terms {
+    pub(super) fn change(&self, deadline: Duration) -> Terms {
         Terms { deadline, changes: true, ..self.question() }
     }
 
@@ -233,6 +233,9 @@ impl Engine for DockerEngine {
 
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError> {
         let body = create::body(config)?;
+        for volume in create::needed_volumes(config) {
+            self.volume_must_exist(&volume.name).await?;
+        }
         let call = self.call(format!("create {}", config.name), self.change(self.limits.create)).await?;
         let docker = call.docker()?;
         let options = CreateContainerOptionsBuilder::new().name(&config.name).build();
@@ -271,15 +274,18 @@ impl Engine for DockerEngine {
     }
 
     async fn remove(&self, id: &RuntimeId, force: bool) -> Result<(), EngineError> {
-        let call = self.call(format!("remove {id:.12}"), self.change(self.limits.remove)).await?;
         check_name(id.as_str())?;
+        let volumes = self.task_volumes_of(id).await?;
+        let call = self.call(format!("remove {id:.12}"), self.change(self.limits.remove)).await?;
         let docker = call.docker()?;
         let options = RemoveContainerOptionsBuilder::new().v(true).force(force).build();
         match self.run(&call, docker.remove_container(id.as_str(), Some(options))).await {
             Err(EngineError::NotFound { .. }) => Ok(()),
             Err(EngineError::Conflict { message }) if message.contains("already in progress") => Ok(()),
             other => other,
-        }
+        }?;
+        self.remove_volumes(&volumes).await;
+        Ok(())
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {

@@ -16,6 +16,7 @@ mod look;
 mod pull;
 mod version;
 mod view;
+mod volumes;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+pub use create::body as create_body;
 pub use docker::check_name;
 pub use docker::{DockerEngine, Limits};
 pub use error::EngineError;

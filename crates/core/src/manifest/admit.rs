@@ -15,7 +15,7 @@ use super::{
     document::{Document, Spec, family_of, read},
     fields::Fields,
     node::{Node, Span, at},
-    read::{SourceFile, SourceTree},
+    read::{Attachments, SourceFile, SourceTree},
     report::{FINDINGS_PER_FILE, Finding, Scope, about_file, bounded, place, quote},
     together::{Declared, Kept, Tables, settle},
 };
@@ -49,6 +49,7 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
     let mut clerk = Clerk {
         root: &tree.root,
         files: &tree.files,
+        attachments: &tree.attachments,
         check_expression,
         tables: Tables::default(),
         findings: BTreeMap::new(),
@@ -124,6 +125,7 @@ pub type Findings = BTreeMap<String, Vec<Finding>>;
 struct Clerk<'a> {
     root: &'a Path,
     files: &'a BTreeMap<String, SourceFile>,
+    attachments: &'a Attachments,
     check_expression: CheckExpression,
     tables: Tables,
     findings: Findings,
@@ -135,7 +137,10 @@ struct Clerk<'a> {
 
 impl Clerk<'_> {
     fn say(&mut self, file: &str, findings: impl IntoIterator<Item = Finding>) {
-        self.findings.entry(file.to_owned()).or_default().extend(findings);
+        let once = &mut self.once;
+        let news =
+            |finding: &Finding| finding.code != check::LOG_DRIVER_TAKEN_OVER || once.insert(finding.code.to_owned());
+        self.findings.entry(file.to_owned()).or_default().extend(findings.into_iter().filter(news));
     }
 
     /// The documents of a file, or, when it is broken, the names that it can be seen to declare.
@@ -150,7 +155,7 @@ impl Clerk<'_> {
             let outcome = read(root, json);
             broken |= outcome.findings.iter().any(Finding::is_error);
             self.say(&file.path, outcome.findings);
-            self.not_acted_on(&file.path, outcome.fields, outcome.document.as_ref());
+            self.not_acted_on(&file.path, outcome.fields);
             names.extend(outcome.header);
             documents.extend(outcome.document);
         }
@@ -165,43 +170,30 @@ impl Clerk<'_> {
         Err(names)
     }
 
-    fn not_acted_on(&mut self, file: &str, fields: Fields, document: Option<&Document>) {
-        for (name, mut spans) in fields.not_acted_on {
-            let mut findings = Vec::new();
-            if name == "logConfiguration" {
-                let taken_over = document.map(awslogs).unwrap_or_default();
-                spans.retain(|span| !taken_over.contains(span));
-                if let Some(span) = taken_over.first()
-                    && self.once.insert("awslogs".to_owned())
-                {
-                    findings.push(
-                        Finding::notice(
-                            "awslogs",
-                            *span,
-                            "there is no CloudWatch here: `awslogs` is taken as Docker's `json-file` with rotation",
-                        )
-                        .help("said once; `roadstead logs` reads them"),
-                    );
-                }
-            }
-            let once = matches!(name.as_str(), "taskRoleArn" | "executionRoleArn");
-            if let Some(first) = spans.first()
-                && (!once || self.once.insert(name.clone()))
-            {
-                let finding = Finding::warning(
-                    "not-acted-on",
-                    *first,
-                    format!("{} is known, kept, and not acted on by this version", quote(&name)),
-                );
-                findings.push(match spans.len() {
-                    _ if once => finding.help("said once: there are no roles here"),
-                    1 => finding,
-                    2 => finding.label("and in one more place of this manifest"),
-                    places => finding.label(format!("and in {} more places of this manifest", places - 1)),
-                });
-            }
-            self.say(file, findings);
+    fn not_acted_on(&mut self, file: &str, fields: Fields) {
+        for (name, spans) in fields.not_acted_on {
+            let said_once = matches!(name.as_str(), "taskRoleArn" | "executionRoleArn");
+            let Some(first) = spans.first().filter(|_| !said_once || self.once.insert(name.clone())) else { continue };
+            let mut finding = Finding::warning(
+                "not-acted-on",
+                *first,
+                format!("{} is known, kept, and not acted on by this version", quote(&name)),
+            )
+            .maybe_help(instead_of(&name).map(str::to_owned));
+            finding = match spans.len() {
+                _ if said_once => finding,
+                1 => finding,
+                2 => finding.label("and in one more place of this manifest"),
+                places => finding.label(format!("and in {} more places of this manifest", places - 1)),
+            };
+            self.say(file, [finding]);
         }
+    }
+
+    /// What a file may name.
+    fn beside<'f>(&'f self, file: &'f SourceFile) -> check::Beside<'f> {
+        let folder = file.path.rsplit_once('/').map_or(0, |(folder, _)| folder.len() + 1);
+        check::Beside { folder: file.path.get(..folder).unwrap_or_default(), attachments: self.attachments }
     }
 
     /// Checks an object by itself; mends what is relative.
@@ -211,7 +203,7 @@ impl Clerk<'_> {
             Spec::Cluster(spec) => check::cluster(spec, &mut scope),
             Spec::Host(spec) => check::host(spec, &mut scope, &folder_of(self.root, &file.path)),
             Spec::TaskDefinition(spec) => {
-                check::task_definition(spec, &mut scope, self.check_expression);
+                check::task_definition(spec, &mut scope, self.check_expression, self.beside(file));
                 let name = &document.metadata.name;
                 if let Some(family) = spec.family.as_ref().filter(|family| *family != name) {
                     scope
@@ -297,7 +289,7 @@ impl Clerk<'_> {
         service.task_definition = TaskDefinitionRef::Named(family.to_string());
         let node = node.get("taskDefinition").unwrap_or(node).clone();
         let mut scope = Scope::new(&node);
-        check::task_definition(&mut spec, &mut scope, self.check_expression);
+        check::task_definition(&mut spec, &mut scope, self.check_expression, self.beside(file));
         let mut good = !scope.failed();
         let findings = scope.findings;
         self.say(&file.path, findings);
@@ -350,18 +342,19 @@ fn folder_of(root: &Path, file: &str) -> PathBuf {
     root.join(file).parent().map_or_else(|| root.to_owned(), Path::to_owned)
 }
 
-/// The `logConfiguration` keys of containers that log by `awslogs`.
-fn awslogs(document: &Document) -> BTreeSet<Span> {
-    let task = match document.spec {
-        Spec::TaskDefinition(_) => Some(&document.node),
-        Spec::Service(_) => document.node.get("taskDefinition"),
-        Spec::Cluster(_) | Spec::Host(_) => None,
-    };
-    let containers = task.and_then(|task| task.get("containerDefinitions")?.items()).unwrap_or_default();
-    containers
-        .iter()
-        .filter_map(|container| container.entry("logConfiguration"))
-        .filter(|entry| entry.value.get("logDriver").and_then(Node::text) == Some("awslogs"))
-        .map(|entry| entry.key_span)
-        .collect()
+/// What to do in place of a field that is not acted on.
+fn instead_of(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "taskRoleArn" | "executionRoleArn" => "said once: there are no roles here",
+        "proxyConfiguration" => "there is no service mesh: containers reach each other directly",
+        "ephemeralStorage" => "containers share the host's disk: what they write is not limited",
+        "inferenceAccelerators" => "nobody but Amazon has them",
+        "firelensConfiguration" => {
+            "nothing is routed through this container: say `logDriver: fluentd` and its address instead"
+        }
+        "credentialSpecs" => "credential specs are for Windows",
+        "transitEncryption" | "transitEncryptionPort" => "NFS is spoken as it is: keep it inside a network you trust",
+        "authorizationConfig" => "there are no access points: `rootDirectory` names the folder",
+        _ => return None,
+    })
 }

@@ -47,11 +47,13 @@ impl Walk {
                 let others = schema.get("additionalProperties");
                 let closed = others == Some(&Schema::Bool(false));
                 entries.retain_mut(|entry| match fields.and_then(|fields| fields.get(&entry.key)) {
+                    // One that says nothing is as if it was not there: `describe-task-definition` prints them all.
                     Some(field) if is_not_acted_on(field) => {
-                        if !entry.value.says_nothing() {
+                        let says = !entry.value.says_nothing();
+                        if says {
                             self.out.not_acted_on.entry(entry.key.clone()).or_default().push(entry.key_span);
                         }
-                        true
+                        says
                     }
                     Some(field) => {
                         self.node(&mut entry.value, field);

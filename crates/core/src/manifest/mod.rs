@@ -20,6 +20,6 @@ mod suggest;
 mod together;
 
 pub use admit::{Admission, CheckExpression, admit};
-pub use read::{Limits, ReadError, SourceFile, SourceTree, read_tree};
+pub use read::{Attachments, Limits, ReadError, SourceFile, SourceTree, read_tree};
 pub use render::{render, summary};
 pub use schema::{NOT_ACTED_ON, schema};

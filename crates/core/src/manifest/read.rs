@@ -114,6 +114,9 @@ impl SourceFile {
     }
 }
 
+/// Texts that are no manifests, by path; in place of one that could not be had, why.
+pub type Attachments = BTreeMap<String, Result<String, String>>;
+
 /// A directory of manifests at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct SourceTree {
@@ -121,6 +124,8 @@ pub struct SourceTree {
     pub root: PathBuf,
     /// The files that could be read, by path.
     pub files: BTreeMap<String, SourceFile>,
+    /// Environment files (`*.env`), by path: their text, or why there is none. They matter to whoever names them.
+    pub attachments: Attachments,
     /// Files and folders (these end in `/`) that are there and could not be read: what they declared before stays.
     pub unread: BTreeSet<String>,
     /// Why, one at least for each of them.
@@ -137,22 +142,28 @@ impl SourceTree {
         root: impl Into<PathBuf>,
         texts: impl IntoIterator<Item = (P, T)>,
     ) -> Self {
-        let files = texts
-            .into_iter()
-            .map(|(path, text)| SourceFile::new(path, text))
-            .map(|file| (file.path.clone(), file))
-            .collect();
-        let mut tree = Self { root: root.into(), files, ..Self::default() };
+        let mut tree = Self { root: root.into(), ..Self::default() };
+        for (path, text) in texts {
+            tree.take(path.into(), text.into());
+        }
         tree.seal();
         tree
     }
 
+    fn take(&mut self, path: String, text: String) {
+        if is_attachment(&path) {
+            self.attachments.insert(path, Ok(text));
+        } else {
+            self.files.insert(path.clone(), SourceFile::new(path, text));
+        }
+    }
+
     /// Puts a text in the place of a file, as if it had been read so: for asking what would happen.
     pub fn put(&mut self, path: impl Into<String>, text: impl Into<String>) {
-        let file = SourceFile::new(path, text);
-        self.unread.remove(&file.path);
-        self.diagnostics.retain(|diagnostic| diagnostic.place.file != file.path);
-        self.files.insert(file.path.clone(), file);
+        let path = path.into();
+        self.unread.remove(&path);
+        self.diagnostics.retain(|diagnostic| diagnostic.place.file != path);
+        self.take(path, text.into());
         self.seal();
     }
 
@@ -160,6 +171,11 @@ impl SourceTree {
         let mut context = Context::new(&SHA256);
         for (path, file) in &self.files {
             context.update(format!("{}:{path}={}\n", path.len(), file.hash).as_bytes());
+        }
+        for (path, attachment) in &self.attachments {
+            let text = attachment.as_ref().unwrap_or_else(|why| why);
+            context.update(format!("{}:{path}+{}:", path.len(), text.len()).as_bytes());
+            context.update(text.as_bytes());
         }
         for path in &self.unread {
             context.update(format!("{}:{path}!\n", path.len()).as_bytes());
@@ -250,6 +266,8 @@ impl Walk {
                 self.link(path, &name, &absolute)?;
             } else if is_manifest(&name) {
                 self.file(path, &absolute)?;
+            } else if is_attachment(&name) {
+                self.attachment(path, &absolute)?;
             }
         }
         Ok(())
@@ -264,6 +282,12 @@ impl Walk {
                     "a symbolic link to a folder is not followed",
                     Some("move the folder here"),
                 );
+                Ok(())
+            }
+            Ok(target) if is_attachment(name) && target.starts_with(&self.tree.root) => self.attachment(path, &target),
+            Ok(_) | Err(_) if is_attachment(name) => {
+                let why = "is a symbolic link that leads nowhere, or out of the manifests' folder";
+                self.tree.attachments.insert(path, Err(why.to_owned()));
                 Ok(())
             }
             Ok(_) | Err(_) if !is_manifest(name) => Ok(()),
@@ -284,10 +308,36 @@ impl Walk {
         }
     }
 
-    fn file(&mut self, path: String, absolute: &Path) -> Result<(), ReadError> {
-        if self.tree.files.len() >= self.tree.limits.files {
-            return Err(self.too_large(self.tree.limits.files as u64, "manifest files"));
+    /// One more file of this many bytes.
+    fn count(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.tree.files.len() + self.tree.attachments.len() >= self.tree.limits.files {
+            return Err(self.too_large(self.tree.limits.files as u64, "files"));
         }
+        if self.bytes > self.tree.limits.total_bytes {
+            return Err(self.too_large(self.tree.limits.total_bytes, "bytes of manifests"));
+        }
+        Ok(())
+    }
+
+    /// What is wrong with it is told to whoever names it.
+    fn attachment(&mut self, path: String, absolute: &Path) -> Result<(), ReadError> {
+        let limit = self.tree.limits.file_bytes;
+        let text = match read_regular(absolute, limit) {
+            Ok(Contents::Bytes(bytes)) => {
+                self.count(bytes.len())?;
+                let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned());
+                text.map(|text| text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+            }
+            Ok(Contents::TooLarge) => Err(format!("is larger than {} KiB", limit / 1024)),
+            Ok(Contents::NotAFile) => Err("is not a file".to_owned()),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+        self.tree.attachments.insert(path, text);
+        Ok(())
+    }
+
+    fn file(&mut self, path: String, absolute: &Path) -> Result<(), ReadError> {
         let limit = self.tree.limits.file_bytes;
         let bytes = match read_regular(absolute, limit) {
             Ok(Contents::Bytes(bytes)) => bytes,
@@ -314,10 +364,7 @@ impl Walk {
                 return Ok(());
             }
         };
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        if self.bytes > self.tree.limits.total_bytes {
-            return Err(self.too_large(self.tree.limits.total_bytes, "bytes of manifests"));
-        }
+        self.count(bytes.len())?;
         match String::from_utf8(bytes) {
             Ok(text) => {
                 let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
@@ -383,6 +430,11 @@ fn list(folder: &Path, limit: usize) -> io::Result<Vec<String>> {
 /// Hidden files and what editors leave beside a file while it is open.
 fn ignored(name: &str) -> bool {
     name.starts_with(['.', '#', '~']) || name.ends_with('~')
+}
+
+/// Files that manifests may name.
+fn is_attachment(name: &str) -> bool {
+    name.ends_with(".env")
 }
 
 fn is_manifest(name: &str) -> bool {

@@ -22,7 +22,7 @@ const QUOTE_CHARS: usize = 80;
 pub struct Finding {
     pub(crate) span: Span,
     severity: Severity,
-    code: &'static str,
+    pub(crate) code: &'static str,
     message: String,
     label: String,
     also: Vec<(Span, String)>,
@@ -223,6 +223,12 @@ impl<'a> Scope<'a> {
     pub fn warning(&mut self, path: &[Step<'_>], code: &'static str, message: impl Into<String>) -> Said<'_> {
         let span = self.node.locate(path);
         self.say(Finding::warning(code, span, message))
+    }
+
+    /// Something worth knowing at a path.
+    pub fn notice(&mut self, path: &[Step<'_>], code: &'static str, message: impl Into<String>) -> Said<'_> {
+        let span = self.node.locate(path);
+        self.say(Finding::notice(code, span, message))
     }
 
     fn say(&mut self, finding: Finding) -> Said<'_> {

@@ -409,9 +409,28 @@ impl Judge<'_> {
             }
         }
         for service in self.tables.services.good.values() {
-            warnings.extend(self.too_few_hosts(service).map(|finding| (service.manifest.file.clone(), finding)));
+            let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
+            warnings.extend(found.map(|finding| (service.manifest.file.clone(), finding)));
         }
         warnings
+    }
+
+    /// An EFS file system that the service's cluster does not say the place of.
+    fn unmapped(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
+        let spec = &service.manifest.spec;
+        let definition = self.desired.task_definitions.get(&family_named(spec))?;
+        let mapped = self.desired.cluster(&spec.cluster).file_systems;
+        let ids = definition.spec.volumes.iter().filter_map(|volume| volume.efs_volume_configuration.as_ref());
+        let id = ids.map(|efs| &efs.file_system_id).find(|id| id.starts_with("fs-") && !mapped.contains_key(*id))?;
+        let cluster = quote(spec.cluster.as_str());
+        Some(
+            Finding::warning(
+                "file-system",
+                service.node.locate(at!["taskDefinition"]),
+                format!("cluster {cluster} does not say where {} is: hosts look it up as a name", quote(id)),
+            )
+            .help(format!("`fileSystems: {{ {id}: nas.example.com:/export }}` in the cluster's spec")),
+        )
     }
 
     fn too_few_hosts(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    name::RuntimeId,
+    name::{RuntimeId, TaskId},
     ownership::Owner,
-    spec::task_definition::{NetworkMode, Protocol},
+    spec::task_definition::{DEFAULT_LOG_DRIVER, NetworkMode, Protocol},
     time::Timestamp,
 };
 
 /// Everything needed to create one container; no choice is left to whoever executes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct ContainerConfig {
     /// The container's name on its host: the lock (creating it twice is a 409).
     pub name: String,
@@ -51,8 +51,172 @@ pub struct ContainerConfig {
     pub restart: bool,
     /// The container's own check; none switches the image's check off.
     pub health_check: Option<HealthCheckConfig>,
+    /// Of these restarts only those after a failure: Docker's `on-failure`.
+    pub restart_failed_only: bool,
     /// From SIGTERM to SIGKILL, in seconds.
     pub stop_timeout_s: u32,
+    /// Where its output goes.
+    pub log: LogConfig,
+    /// File systems of the host, of the engine and of the network.
+    pub mounts: Vec<MountConfig>,
+    /// Containers whose mounts it has, too: `name`, or `name:ro`.
+    pub volumes_from: Vec<String>,
+    /// File systems in memory: options by path.
+    pub tmpfs: BTreeMap<String, String>,
+    /// Bytes of /dev/shm.
+    pub shared_memory_bytes: Option<u64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap_bytes: Option<u64>,
+    /// 0–100.
+    pub swappiness: Option<u32>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Kernel settings by name.
+    pub sysctls: BTreeMap<String, String>,
+    /// Its name inside.
+    pub hostname: Option<String>,
+    /// Lines for /etc/hosts: `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// Name servers.
+    pub dns_servers: Vec<String>,
+    /// Domains that short names are looked up in.
+    pub dns_search_domains: Vec<String>,
+    /// Containers that are found by a name: `container:name`.
+    pub links: Vec<String>,
+    /// As Docker takes them: `no-new-privileges`, `apparmor=profile`.
+    pub security_options: Vec<String>,
+    /// Rights beyond Docker's own set.
+    pub capabilities_added: Vec<String>,
+    /// Rights that are taken from it.
+    pub capabilities_dropped: Vec<String>,
+    /// Devices of the host.
+    pub devices: Vec<DeviceConfig>,
+    /// Graphics processors.
+    pub gpus: u32,
+    /// A first process that buries the dead.
+    pub init: bool,
+    /// A terminal.
+    pub terminal: bool,
+    /// Standard input stays open.
+    pub interactive: bool,
+    /// Whose processes it sees.
+    pub pid_mode: NamespaceMode,
+    /// Whose shared memory it sees.
+    pub ipc_mode: NamespaceMode,
+}
+
+/// Where a container's output goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogConfig {
+    /// Docker's driver.
+    pub driver: String,
+    /// The driver's own.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Docker's `json-file` keeps everything for ever; these options keep 30 MB per container.
+pub const LOG_ROTATION: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        let options = LOG_ROTATION.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { driver: DEFAULT_LOG_DRIVER.to_owned(), options }
+    }
+}
+
+/// A file system in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountConfig {
+    /// What.
+    pub source: MountSource,
+    /// Where.
+    pub target: String,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// What can be mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountSource {
+    /// A path of the host; a folder is made when it is missing.
+    Host(String),
+    /// A volume of the engine.
+    Volume(VolumeConfig),
+}
+
+/// A volume of the engine; made when it is missing, unless that is not wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeConfig {
+    /// Its name on the host.
+    pub name: String,
+    /// Who keeps it; the engine's own driver when empty.
+    pub driver: String,
+    /// The driver's own.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// It must be there already.
+    pub must_exist: bool,
+    /// An empty one is not filled with what the image has at that place.
+    pub no_copy: bool,
+}
+
+/// What the names of volumes begin with that live as long as a task: its id follows, and a hyphen.
+const TASK_VOLUME: &str = "rs-task-";
+
+/// The name of a volume that lives as long as its task.
+pub fn task_volume(task: &TaskId, volume: &str) -> String {
+    format!("{TASK_VOLUME}{task}-{volume}")
+}
+
+/// Whether a volume lives as long as this task.
+pub fn is_task_volume(name: &str, task: &TaskId) -> bool {
+    name.strip_prefix(TASK_VOLUME).and_then(|rest| rest.strip_prefix(task.as_str())?.strip_prefix('-')).is_some()
+}
+
+/// A limit of processes; -1 is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ulimit {
+    /// As setrlimit(2) has it, in lower case.
+    pub name: String,
+    /// What it begins with.
+    pub soft: i64,
+    /// What it may raise that to.
+    pub hard: i64,
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceConfig {
+    /// On the host.
+    pub host_path: String,
+    /// Inside.
+    pub container_path: String,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// Whose namespace a container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NamespaceMode {
+    /// Its own.
+    #[default]
+    Own,
+    /// Its own, that others may join.
+    Shareable,
+    /// The host's.
+    Host,
+    /// That of another container, by name.
+    Of(String),
+    /// None.
+    None,
 }
 
 /// A health check as Docker takes it.

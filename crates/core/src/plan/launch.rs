@@ -1,16 +1,19 @@
 //! From a revision and a place to containers, fully decided.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod config;
+mod mounts;
+mod sandbox;
+
+use std::collections::BTreeSet;
 
 use crate::model::{
     action::LaunchStep,
-    container::{ContainerConfig, ContainerState, HealthCheckConfig, HealthStatus, PortBinding},
+    container::{ContainerState, HealthStatus, PortBinding},
     name::{ContainerName, RevisionId, ServiceName, TaskId},
-    ownership::Claim,
     small_map::SmallMap,
     spec::{
-        TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode},
+        ClusterSpec, TaskDefinitionSpec,
+        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode, Protocol},
     },
     state::Revision,
     task::{Task, TaskContainer},
@@ -18,7 +21,6 @@ use crate::model::{
 
 /// ECS's default `stopTimeout`.
 pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
-const BYTES_PER_MIB: u64 = 1024 * 1024;
 
 /// CPU units and MiB that a task of this definition reserves on its host.
 ///
@@ -41,18 +43,38 @@ pub(super) fn reservation(spec: &TaskDefinitionSpec) -> (u32, u32) {
     (cpu, memory)
 }
 
+/// A port to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PublishedPort<'a> {
+    /// The container's name in the task.
+    pub(super) container: &'a str,
+    /// Inside.
+    pub(super) container_port: u16,
+    /// On the host, when it is not to be picked.
+    pub(super) host_port: Option<u16>,
+    /// tcp or udp.
+    pub(super) protocol: Protocol,
+}
+
 /// The ports to publish, in the order of the definition: what placement is asked for.
-pub(super) fn published_ports(
-    spec: &TaskDefinitionSpec,
-) -> Vec<(&ContainerDefinition, &crate::model::spec::task_definition::PortMapping)> {
+pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<PublishedPort<'_>> {
     match spec.network_mode {
-        NetworkMode::Bridge | NetworkMode::Awsvpc => spec
-            .container_definitions
-            .iter()
-            .flat_map(|container| container.port_mappings.iter().map(move |mapping| (container, mapping)))
-            .collect(),
-        NetworkMode::Host | NetworkMode::None => Vec::new(),
+        NetworkMode::Bridge | NetworkMode::Awsvpc => {}
+        NetworkMode::Host | NetworkMode::None => return Vec::new(),
     }
+    let mut ports = Vec::new();
+    for definition in spec.container_definitions.iter().filter(|definition| !definition.disable_networking) {
+        for mapping in &definition.port_mappings {
+            let host_port = mapping.host_port.filter(|_| mapping.container_port_range.is_none());
+            ports.extend(mapping.container_ports().into_iter().flatten().map(|container_port| PublishedPort {
+                container: &definition.name,
+                container_port,
+                host_port,
+                protocol: mapping.protocol,
+            }));
+        }
+    }
+    ports
 }
 
 /// A container's name on its host: revision and task are in it (S6), and it is the lock against creating it twice.
@@ -90,8 +112,8 @@ pub(super) fn task_containers(
             (ContainerName::from(definition.name.as_str()), row)
         })
         .collect();
-    for ((definition, _), binding) in published_ports(spec).into_iter().zip(ports) {
-        if let Some(row) = rows.get_mut(definition.name.as_str()) {
+    for (port, binding) in published_ports(spec).into_iter().zip(ports) {
+        if let Some(row) = rows.get_mut(port.container) {
             row.ports.push(binding.clone());
         }
     }
@@ -99,8 +121,9 @@ pub(super) fn task_containers(
 }
 
 /// What a launch would do now for a task whose containers stand as they do; empty when nothing can be done.
-pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec<LaunchStep> {
+pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>, cluster: &ClusterSpec) -> Vec<LaunchStep> {
     let Some(spec) = revision.spec.as_deref() else { return Vec::new() };
+    let context = config::Context { task, spec, hash: &revision.hash, zone, cluster };
     let mut starting: BTreeSet<&str> = BTreeSet::new();
     let mut steps = Vec::new();
     for definition in in_dependency_order(spec) {
@@ -108,7 +131,7 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec
         let exists = row.state.is_some();
         let startable = matches!(row.state, None | Some(ContainerState::Created));
         let start = startable
-            && definition.depends_on.iter().all(|dependency| {
+            && sandbox::dependencies(spec, definition).iter().all(|dependency| {
                 // In this very launch the other one is started first.
                 let starts_now = dependency.condition == DependencyCondition::Start
                     && starting.contains(dependency.container_name.as_str());
@@ -120,7 +143,7 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>) -> Vec
         if start || !exists {
             steps.push(LaunchStep {
                 container: definition.name.as_str().into(),
-                config: config(task, row, spec, definition, &revision.hash, zone),
+                config: config::config(&context, row, definition),
                 runtime_id: row.runtime_id.clone(),
                 start,
             });
@@ -147,7 +170,8 @@ pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<
     let mut unmet = Vec::new();
     for definition in &spec.container_definitions {
         if task.containers.get(definition.name.as_str()).is_some_and(|row| row.state == Some(ContainerState::Created)) {
-            for dependency in definition.depends_on.iter().filter(|dependency| !is_met(task, dependency)) {
+            let dependencies = sandbox::dependencies(spec, definition);
+            for dependency in dependencies.iter().filter(|dependency| !is_met(task, dependency)) {
                 let word = match dependency.condition {
                     DependencyCondition::Start => "to start",
                     DependencyCondition::Complete => "to end",
@@ -190,12 +214,9 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     let mut left: Vec<&ContainerDefinition> = spec.container_definitions.iter().collect();
     let mut ordered: Vec<&ContainerDefinition> = Vec::new();
     loop {
-        let ready = left.iter().position(|definition| {
-            definition
-                .depends_on
-                .iter()
-                .all(|dependency| left.iter().all(|other| other.name != dependency.container_name))
-        });
+        let ready = left
+            .iter()
+            .position(|definition| definition.comes_after().all(|name| left.iter().all(|other| other.name != name)));
         match ready {
             Some(index) => ordered.push(left.remove(index)),
             None => break,
@@ -205,71 +226,17 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     ordered
 }
 
-fn config(
-    task: &Task,
-    row: &TaskContainer,
-    spec: &TaskDefinitionSpec,
-    definition: &ContainerDefinition,
-    hash: &str,
-    zone: Option<&str>,
-) -> ContainerConfig {
-    let claim = Claim::of(task, &definition.name.as_str().into(), row, hash);
-    let mut labels = definition.docker_labels.clone();
-    labels.extend(claim.to_labels());
-    let mut environment: BTreeMap<String, String> = [
-        ("ROADSTEAD_CLUSTER", task.cluster.as_str()),
-        ("ROADSTEAD_SERVICE", task.service.as_str()),
-        ("ROADSTEAD_TASK_ID", task.id.as_str()),
-        ("ROADSTEAD_TASK_DEFINITION", task.revision.to_string().as_str()),
-        ("ROADSTEAD_CONTAINER", definition.name.as_str()),
-        ("ROADSTEAD_HOST", task.host.as_str()),
-        ("ROADSTEAD_AVAILABILITY_ZONE", zone.unwrap_or_default()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
-    environment.extend(definition.environment.0.clone());
-    ContainerConfig {
-        name: row.created_name.clone(),
-        image: definition.image.clone(),
-        entry_point: definition.entry_point.clone(),
-        command: definition.command.clone(),
-        environment,
-        labels,
-        ports: row.ports.clone(),
-        network_mode: match spec.network_mode {
-            // Admission warns: until tasks have addresses of their own, it runs as bridge.
-            NetworkMode::Bridge | NetworkMode::Awsvpc => NetworkMode::Bridge,
-            NetworkMode::Host => NetworkMode::Host,
-            NetworkMode::None => NetworkMode::None,
-        },
-        cpu_shares: definition.cpu.0,
-        nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
-        memory_bytes: definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB),
-        memory_reservation_bytes: definition.memory_reservation.map(|memory| u64::from(memory.0) * BYTES_PER_MIB),
-        user: definition.user.clone(),
-        working_directory: definition.working_directory.clone(),
-        readonly_root_filesystem: definition.readonly_root_filesystem,
-        privileged: definition.privileged,
-        restart: restarts(spec, definition),
-        health_check: definition.health_check.as_ref().map(|check| HealthCheckConfig {
-            command: check.command.clone(),
-            interval_ms: check.interval.as_ms(),
-            timeout_ms: check.timeout.as_ms(),
-            retries: check.retries,
-            start_period_ms: check.start_period.as_ms(),
-        }),
-        stop_timeout_s: stop_timeout_s(definition),
-    }
-}
-
 /// Whether the engine restarts it: services' containers by default, but not those that others wait for to end.
 pub(super) fn restarts(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
-    let must_end = spec.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
+    definition.restart_policy.as_ref().map_or(!must_end(spec, definition), |policy| policy.enabled)
+}
+
+/// Whether others wait for it to end.
+fn must_end(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
+    spec.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
         dependency.container_name == definition.name
             && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
-    });
-    definition.restart_policy.as_ref().map_or(!must_end, |policy| policy.enabled)
+    })
 }
 
 /// From SIGTERM to SIGKILL.

@@ -110,7 +110,8 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
         return;
     };
     let zone = draft.tasks.host(no).and_then(|host| draft.hosts[host].zone());
-    let containers = launch::steps(task, revision, zone);
+    let cluster = draft.world.state.desired.cluster(&task.cluster);
+    let containers = launch::steps(task, revision, zone, &cluster);
     if containers.is_empty() {
         let spec = Arc::clone(spec);
         wait_for_dependencies(draft, no, &spec);

@@ -32,10 +32,10 @@ impl Wants {
     fn of(service: &Subjected<'_>) -> Self {
         let definition = &*service.definition;
         let (cpu, memory) = launch::reservation(definition);
-        let ports = launch::published_ports(definition).into_iter().map(|(_, mapping)| PortRequest {
-            container_port: mapping.container_port,
-            host_port: mapping.host_port,
-            protocol: mapping.protocol,
+        let ports = launch::published_ports(definition).into_iter().map(|port| PortRequest {
+            container_port: port.container_port,
+            host_port: port.host_port,
+            protocol: port.protocol,
         });
         Self {
             cpu,

@@ -327,7 +327,8 @@ impl Machine {
         container.finished_at = Some(now);
         container.health = HealthStatus::Unknown;
         container.restart_at = None;
-        if container.config.restart && !container.stopped_by_hand {
+        let restarts = container.config.restart && (exit_code != 0 || !container.config.restart_failed_only);
+        if restarts && !container.stopped_by_hand {
             let ran_ms = container.started_at.map_or(0, |started| now.since_ms(started));
             container.pause_ms = match container.pause_ms {
                 1.. if ran_ms < RAN_WELL_MS => (container.pause_ms * 2).min(RESTART_PAUSE_MAX_MS),

@@ -413,6 +413,7 @@ impl Suite<'_> {
             restart: false,
             health_check: None,
             stop_timeout_s: 10,
+            ..ContainerConfig::default()
         }
     }
 

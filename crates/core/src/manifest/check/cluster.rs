@@ -1,9 +1,14 @@
 //! Cluster by itself.
 
 use crate::{
-    manifest::{node::at, report::Scope},
+    manifest::{
+        node::at,
+        report::{Scope, quote},
+    },
     model::spec::ClusterSpec,
 };
+
+use super::{logging, volumes};
 
 /// Checks a cluster.
 pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
@@ -24,5 +29,20 @@ pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
             at!["hostLoss", "suspectAfter"]
         };
         scope.error(path, "host-loss", message).help("`lostAfter` must be longer than `suspectAfter`");
+    }
+    if let Some(log) = &spec.logging {
+        logging::cluster(log, at!["logging"], scope);
+    }
+    for (name, place) in &spec.file_systems {
+        let (server, folder) = place.split_once(":/").unwrap_or((place, ""));
+        if !volumes::is_server(server) || folder.contains(|c: char| c == ',' || c.is_control()) {
+            scope
+                .error(
+                    at!["fileSystems", name.as_str()],
+                    "file-system",
+                    format!("{} is no NFS server and folder", quote(place)),
+                )
+                .help("such as `nas.example.com` or `nas.example.com:/export`");
+        }
     }
 }

@@ -1,8 +1,6 @@
 //! One container of a task definition.
 
-use std::collections::BTreeSet;
-
-use super::{image, in_range, join};
+use super::{environment, image, in_range, join, linux, logging, network};
 use crate::{
     manifest::{
         document::is_family,
@@ -35,7 +33,24 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
     }
     image::check(&container.image, &at("image"), scope);
     memory(container, base, task, scope);
-    environment(base, scope);
+    environment::written(base, scope);
+    if let Some(log) = &container.log_configuration {
+        logging::container(log, &at("logConfiguration"), scope);
+    }
+    if let Some(policy) = &container.restart_policy
+        && let Some(number) = policy.ignored_exit_codes.iter().position(|code| *code != 0)
+    {
+        let path = join(base, &[Step::Key("restartPolicy"), Step::Key("ignoredExitCodes"), Step::Index(number)]);
+        scope
+            .warning(
+                &path,
+                "not-acted-on",
+                "Docker restarts it after this exit, too: the only code it leaves alone is 0",
+            )
+            .label("not acted on");
+    }
+    linux::check(container, index, task, scope);
+    network::check(container, index, task, scope);
     if let Some(check) = &container.health_check {
         health_check(check, &at("healthCheck"), scope);
     }
@@ -90,24 +105,6 @@ fn memory(container: &ContainerDefinition, base: &[Step<'_>], task: &TaskDefinit
                 format!("reserves {} MiB and may use {} MiB only", reservation.0, limit.0),
             )
             .label("more than `memory`");
-    }
-}
-
-fn environment(base: &[Step<'_>], scope: &mut Scope<'_>) {
-    let path = join(base, &[Step::Key("environment")]);
-    let Some(node) = scope.node.find(&path) else { return };
-    let listed = node.items().unwrap_or_default().iter().filter_map(|pair| pair.get("name"));
-    let listed = listed.filter_map(|name| Some((name.text()?, name.word())));
-    let mapped = node.entries().unwrap_or_default().iter().map(|entry| (entry.key.as_str(), entry.key_span));
-    let mut seen = BTreeSet::new();
-    for (name, span) in listed.chain(mapped) {
-        if name.is_empty() || name.contains(|c: char| c == '=' || c.is_whitespace() || c.is_control()) {
-            let message = format!("{} cannot be the name of an environment variable", quote(name));
-            scope.error(&path, "environment", message).label("no `=`, no blanks, not empty").at(span);
-        } else if !seen.insert(name) {
-            let message = format!("the environment variable {} is given twice", quote(name));
-            scope.error(&path, "environment", message).label("again here").at(span);
-        }
     }
 }
 

@@ -67,9 +67,14 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
         && let Some(index) = spec.container_definitions.iter().position(|container| container.name == *first)
     {
         let round: Vec<&str> = cycle.iter().copied().chain([*first]).collect();
+        let field = match spec.container_definitions.get(index) {
+            Some(container) if !container.depends_on.is_empty() => "dependsOn",
+            Some(container) if !container.links.is_empty() => "links",
+            Some(_) | None => "volumesFrom",
+        };
         scope
             .error(
-                at!["containerDefinitions", index, "dependsOn"],
+                at!["containerDefinitions", index, field],
                 "depends-on",
                 "containers wait for each other in a circle: none would ever start",
             )
@@ -85,14 +90,14 @@ fn cycle<'a>(spec: &'a TaskDefinitionSpec, by_name: &BTreeMap<&str, &'a Containe
         // Each frame: a container and how many of its dependencies were looked at.
         let mut path: Vec<(&ContainerDefinition, usize)> = vec![(start, 0)];
         while let Some((container, next)) = path.last_mut() {
-            let dependency = container.depends_on.get(*next);
+            let container: &'a ContainerDefinition = container;
+            let name = container.comes_after().nth(*next);
             *next += 1;
-            let Some(dependency) = dependency else {
+            let Some(name) = name else {
                 done.push(&container.name);
                 path.pop();
                 continue;
             };
-            let name = dependency.container_name.as_str();
             if name == container.name || done.contains(&name) {
                 continue;
             }

@@ -3,16 +3,23 @@
 mod cluster;
 mod container;
 mod depends;
+mod environment;
 mod fargate;
 mod host;
 mod image;
+mod linux;
+mod logging;
+mod network;
 mod ports;
 mod service;
 mod task;
+mod volumes;
 
 pub use cluster::cluster;
+pub use environment::Beside;
 pub use fargate::unfit as unfit_for_fargate;
 pub use host::{host, names_a_host};
+pub use logging::TAKEN_OVER as LOG_DRIVER_TAKEN_OVER;
 pub use service::service;
 pub use task::{host_ports, task_definition};
 

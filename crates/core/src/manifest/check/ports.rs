@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     manifest::{
-        node::{Span, at},
-        report::Scope,
+        node::{Span, Step, at},
+        report::{Scope, quote},
     },
     model::spec::{
         TaskDefinitionSpec,
-        task_definition::{NetworkMode, Protocol},
+        task_definition::{NetworkMode, PortMapping, Protocol},
     },
 };
 
@@ -21,8 +21,14 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
         for (number, mapping) in container.port_mappings.iter().enumerate() {
             let container_port = at!["containerDefinitions", index, "portMappings", number, "containerPort"];
             let host_port = at!["containerDefinitions", index, "portMappings", number, "hostPort"];
+            if let Some(range) = &mapping.container_port_range {
+                let path = at!["containerDefinitions", index, "portMappings", number, "containerPortRange"];
+                range_of_ports(range, mapping, spec.network_mode, path, scope);
+                continue;
+            }
             if mapping.container_port == 0 {
-                scope.error(container_port, "out-of-range", "0 is not a port").label("from 1 to 65535");
+                let said = scope.error(container_port, "out-of-range", "0 is not a port");
+                said.label("`containerPort` is from 1 to 65535");
                 continue;
             }
             let fixed = mapping.host_port.filter(|port| *port != 0);
@@ -71,5 +77,32 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
                 }
             }
         }
+    }
+}
+
+/// Ports of one range (ECS).
+const MAX_RANGE: usize = 100;
+
+fn range_of_ports(range: &str, mapping: &PortMapping, mode: NetworkMode, path: &[Step<'_>], scope: &mut Scope<'_>) {
+    let error = |scope: &mut Scope<'_>, message: String, label: &str| {
+        scope.error(path, "ports", message).label(label);
+    };
+    match mapping.container_ports() {
+        None => error(scope, format!("{} is not a range of ports", quote(range)), "such as 8000-8010"),
+        Some(ports) if ports.len() > MAX_RANGE => {
+            error(scope, format!("{} ports, {MAX_RANGE} are the most", ports.len()), "each takes a port of the host");
+        }
+        Some(_) if mapping.container_port != 0 => {
+            error(scope, "a mapping has a port or a range of them".to_owned(), "leave `containerPort` out");
+        }
+        Some(_) if mapping.host_port.is_some_and(|port| port != 0) => {
+            error(scope, "the ports of the host are picked for a range".to_owned(), "leave `hostPort` out");
+        }
+        Some(_) => match mode {
+            NetworkMode::Bridge | NetworkMode::Awsvpc => {}
+            NetworkMode::Host | NetworkMode::None => {
+                error(scope, "a range is published on a bridge only".to_owned(), "not in this `networkMode`");
+            }
+        },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CheckExpression, constraints, container, depends, fargate, one_of, ports};
+use super::{Beside, CheckExpression, constraints, container, depends, environment, fargate, one_of, ports, volumes};
 use crate::{
     manifest::{
         document::{FAMILY_RULE, is_family},
@@ -18,8 +18,13 @@ use crate::{
 /// Containers of a task, at most (ECS).
 const MAX_CONTAINERS: usize = 10;
 
-/// Checks a task definition, and takes the host ports off one whose tasks will own an address each.
-pub fn task_definition(spec: &mut TaskDefinitionSpec, scope: &mut Scope<'_>, check_expression: CheckExpression) {
+/// Checks a task definition, takes its environment files in, and takes the host ports off one whose tasks will own an address each.
+pub fn task_definition(
+    spec: &mut TaskDefinitionSpec,
+    scope: &mut Scope<'_>,
+    check_expression: CheckExpression,
+    beside: Beside<'_>,
+) {
     if let Some(family) = spec.family.as_deref().filter(|family| !is_family(family)) {
         scope.error(at!["family"], "bad-name", format!("{} is not a family", quote(family))).help(FAMILY_RULE);
     }
@@ -40,7 +45,11 @@ pub fn task_definition(spec: &mut TaskDefinitionSpec, scope: &mut Scope<'_>, che
         return;
     }
     containers(spec, scope);
+    for (index, container) in spec.container_definitions.iter_mut().enumerate() {
+        environment::files(&mut container.environment_files, index, beside, scope);
+    }
     sums(spec, scope);
+    volumes::check(spec, scope);
     depends::check(spec, scope);
     ports::check(spec, scope);
     if spec.requires_compatibilities.iter().any(|compatibility| compatibility == "FARGATE") {

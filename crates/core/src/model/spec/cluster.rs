@@ -1,9 +1,11 @@
 //! Kind `Cluster`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NotActedOn;
+use super::{NotActedOn, task_definition::LogConfiguration};
 use crate::model::quantity::Seconds;
 
 /// The name of the cluster that is meant where none is named; it exists without a manifest.
@@ -21,9 +23,12 @@ pub struct ClusterSpec {
     /// The namespace in which services are found by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_discovery: Option<NotActedOn>,
-    /// Where `awslogs` goes.
+    /// Where the output of containers goes that say nothing of it, or name a driver that is not here (`awslogs`, `awsfirelens`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub logging: Option<NotActedOn>,
+    pub logging: Option<LogConfiguration>,
+    /// What an EFS `fileSystemId` means here: `fs-0123: nas.example.com`, or `nas.example.com:/export`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub file_systems: BTreeMap<String, String>,
 }
 
 /// How long a host may be silent.

@@ -2,12 +2,27 @@
 //!
 //! Rules: "Task definition parameters", ECS developer guide.
 
+mod environment;
+mod linux;
+mod logging;
+mod volume;
+
 use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
+
+pub use environment::{Environment, EnvironmentFile, EnvironmentFileType};
+pub use linux::{
+    Device, DevicePermission, HostEntry, IpcMode, KernelCapabilities, LinuxParameters, PidMode, ResourceRequirement,
+    ResourceType, SystemControl, Tmpfs, Ulimit, UlimitName,
+};
+pub use logging::{DEFAULT_LOG_DRIVER, DOCKER_LOG_DRIVERS, ELSEWHERE_LOG_DRIVERS, LogConfiguration};
+pub use volume::{
+    DockerVolumeConfiguration, EfsVolumeConfiguration, HostVolume, MountPoint, Volume, VolumeFrom, VolumeScope,
 };
 
 use super::{NotActedOn, service::PlacementConstraint};
@@ -40,15 +55,15 @@ pub struct TaskDefinitionSpec {
     /// Which hosts fit by architecture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_platform: Option<RuntimePlatform>,
-    /// See [`NotActedOn`].
+    /// File systems that its containers may mount.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Whose processes its containers see; each its own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volumes: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    pub pid_mode: Option<PidMode>,
+    /// Whose shared memory its containers see; each its own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid_mode: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipc_mode: Option<NotActedOn>,
+    pub ipc_mode: Option<IpcMode>,
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral_storage: Option<NotActedOn>,
@@ -134,72 +149,99 @@ pub struct ContainerDefinition {
     /// All rights on the host.
     #[serde(default)]
     pub privileged: bool,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub environment_files: Option<NotActedOn>,
+    /// Variables from files next to the manifests; `environment` wins over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_files: Vec<EnvironmentFile>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    /// Where its output goes; Docker's `json-file` with rotation when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_configuration: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    pub log_configuration: Option<LogConfiguration>,
+    /// Volumes of the task in this container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<MountPoint>,
+    /// All mounts of another container of the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<VolumeFrom>,
+    /// Limits of its processes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Its name inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mount_points: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    pub hostname: Option<String>,
+    /// Lines for its /etc/hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<HostEntry>,
+    /// Name servers in place of the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_servers: Vec<String>,
+    /// Domains that short names are looked up in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_search_domains: Vec<String>,
+    /// `no-new-privileges`, or a profile of SELinux, AppArmor or seccomp.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker_security_options: Vec<String>,
+    /// Capabilities, devices, memory and what else is Linux's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volumes_from: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ulimits: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub extra_hosts: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_servers: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_search_domains: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub docker_security_options: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub linux_parameters: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pseudo_terminal: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interactive: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system_controls: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource_requirements: Option<NotActedOn>,
+    pub linux_parameters: Option<LinuxParameters>,
+    /// Give it a terminal.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pseudo_terminal: bool,
+    /// Keep its standard input open.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub interactive: bool,
+    /// Kernel settings of its namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub system_controls: Vec<SystemControl>,
+    /// GPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resource_requirements: Vec<ResourceRequirement>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository_credentials: Option<NotActedOn>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firelens_configuration: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disable_networking: Option<NotActedOn>,
+    /// `container` or `container:alias`: found by that name (bridge only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// No network at all, whatever its task has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub disable_networking: bool,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_specs: Option<NotActedOn>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_consistency: Option<NotActedOn>,
+}
+
+impl ContainerDefinition {
+    /// The containers of the task that must exist before it can be made.
+    pub fn comes_after(&self) -> impl Iterator<Item = &str> {
+        let waits_for = self.depends_on.iter().map(|dependency| dependency.container_name.as_str());
+        waits_for.chain(self.linked().map(|(name, _)| name)).chain(self.mounts_of())
+    }
+
+    /// Of its links the container and the name that it is found by.
+    pub fn linked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.links.iter().map(|link| link.split_once(':').unwrap_or((link, link)))
+    }
+
+    fn mounts_of(&self) -> impl Iterator<Item = &str> {
+        self.volumes_from.iter().map(|from| from.source_container.as_str())
+    }
+}
+
+impl PortMapping {
+    /// The container's ports: one, or all of its range; `None` when the range is none.
+    pub fn container_ports(&self) -> Option<std::ops::RangeInclusive<u16>> {
+        let Some(range) = &self.container_port_range else { return Some(self.container_port..=self.container_port) };
+        let (first, last) = range.split_once('-')?;
+        let (first, last) = (first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?);
+        (first > 0 && first <= last).then_some(first..=last)
+    }
 }
 
 /// ECS's network modes.
@@ -217,152 +259,12 @@ pub enum NetworkMode {
     Awsvpc,
 }
 
-/// Environment variables by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Environment(pub BTreeMap<String, String>);
-
-impl Environment {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// A name and its value, ECS's `KeyValuePair`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct KeyValuePair {
-    /// The name.
-    name: String,
-    /// The value.
-    #[serde(default)]
-    value: Scalar,
-}
-
-/// Text; numbers and booleans are taken as they are written.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(transparent)]
-struct Scalar(String);
-
-impl JsonSchema for Scalar {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Scalar".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
-    }
-}
-
-/// Asks for text, so that a format that knows how a number was written (`1.10`) hands it over so.
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AsText;
-
-        impl Visitor<'_> for AsText {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
-                Ok(Scalar(truth.to_string()))
-            }
-        }
-
-        deserializer.deserialize_str(AsText)
-    }
-}
-
-/// The two forms, for the schema.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum EnvironmentForm {
-    List(Vec<KeyValuePair>),
-    Map(BTreeMap<String, Scalar>),
-}
-
-impl<'de> Deserialize<'de> for Environment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListOrMap;
-
-        impl<'de> Visitor<'de> for ListOrMap {
-            type Value = Environment;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of `name` and `value`, or a mapping")
-            }
-
-            fn visit_unit<E>(self) -> Result<Environment, E> {
-                Ok(Environment::default())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Environment, A::Error> {
-                let mut variables = BTreeMap::new();
-                while let Some(KeyValuePair { name, value }) = list.next_element()? {
-                    variables.insert(name, value.0);
-                }
-                Ok(Environment(variables))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
-                let mut variables = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
-                    variables.insert(name, value.0);
-                }
-                Ok(Environment(variables))
-            }
-        }
-
-        deserializer.deserialize_any(ListOrMap)
-    }
-}
-
-impl Serialize for Environment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            self.0.iter().map(|(name, value)| KeyValuePair { name: name.clone(), value: Scalar(value.clone()) }),
-        )
-    }
-}
-
-impl JsonSchema for Environment {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Environment".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        EnvironmentForm::json_schema(generator)
-    }
-}
-
 /// A port of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PortMapping {
-    /// Inside the container.
+    /// Inside the container; 0 where a range stands in its place.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 65535))]
     pub container_port: u16,
     /// On the host; absent or 0: the planner picks one.
@@ -377,9 +279,9 @@ pub struct PortMapping {
     /// Kept for Service Connect users; changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
-    /// See [`NotActedOn`].
+    /// `8000-8010`, in place of `containerPort`: each on a port of the host that is picked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container_port_range: Option<NotActedOn>,
+    pub container_port_range: Option<String>,
 }
 
 /// Transport protocols.
@@ -477,9 +379,9 @@ fn text_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
 pub struct RestartPolicy {
     /// true: Docker's `unless-stopped`; the default for services.
     pub enabled: bool,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ignored_exit_codes: Option<NotActedOn>,
+    /// Exits that are no reason to restart it. Docker can leave 0 alone, and no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_exit_codes: Vec<i64>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_attempt_period: Option<NotActedOn>,
@@ -499,6 +401,10 @@ pub struct RuntimePlatform {
 
 fn yes() -> bool {
     true
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 fn interval() -> Seconds {

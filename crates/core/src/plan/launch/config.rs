@@ -1,0 +1,204 @@
+//! A container of a task as its engine is to make it.
+
+use std::collections::BTreeMap;
+
+use super::{container_name, mounts::mounts, restarts, sandbox::namespaces, stop_timeout_s};
+use crate::model::{
+    container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, Ulimit},
+    ownership::Claim,
+    spec::{
+        ClusterSpec, TaskDefinitionSpec,
+        task_definition::{
+            ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode,
+            ResourceType, Tmpfs,
+        },
+    },
+    task::{Task, TaskContainer},
+};
+
+const BYTES_PER_MIB: u64 = 1024 * 1024;
+
+/// What all containers of a launch have in common.
+pub(super) struct Context<'a> {
+    /// The task.
+    pub(super) task: &'a Task,
+    /// Its definition.
+    pub(super) spec: &'a TaskDefinitionSpec,
+    /// The hash of that.
+    pub(super) hash: &'a str,
+    /// Its host's zone.
+    pub(super) zone: Option<&'a str>,
+    /// Its cluster.
+    pub(super) cluster: &'a ClusterSpec,
+}
+
+/// The container of a row.
+pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &ContainerDefinition) -> ContainerConfig {
+    let (task, spec) = (context.task, context.spec);
+    let claim = Claim::of(task, &definition.name.as_str().into(), row, context.hash);
+    let mut labels = definition.docker_labels.clone();
+    labels.extend(claim.to_labels());
+    let created = |name: &str| container_name(&task.service, &task.revision, &task.id, name);
+    let (pid_mode, ipc_mode) = namespaces(spec, definition, created);
+    let linux = definition.linux_parameters.clone().unwrap_or_default();
+    let capabilities = linux.capabilities.unwrap_or_default();
+    let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
+    ContainerConfig {
+        name: row.created_name.clone(),
+        image: definition.image.clone(),
+        entry_point: definition.entry_point.clone(),
+        command: definition.command.clone(),
+        environment: environment(context, definition),
+        labels,
+        ports: row.ports.clone(),
+        network_mode: match spec.network_mode {
+            _ if definition.disable_networking => NetworkMode::None,
+            // Admission warns: until tasks have addresses of their own, it runs as bridge.
+            NetworkMode::Bridge | NetworkMode::Awsvpc => NetworkMode::Bridge,
+            NetworkMode::Host => NetworkMode::Host,
+            NetworkMode::None => NetworkMode::None,
+        },
+        cpu_shares: definition.cpu.0,
+        nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
+        memory_bytes,
+        memory_reservation_bytes: definition.memory_reservation.map(|memory| u64::from(memory.0) * BYTES_PER_MIB),
+        user: definition.user.clone(),
+        working_directory: definition.working_directory.clone(),
+        readonly_root_filesystem: definition.readonly_root_filesystem,
+        privileged: definition.privileged,
+        restart: restarts(spec, definition),
+        restart_failed_only: definition
+            .restart_policy
+            .as_ref()
+            .is_some_and(|policy| policy.ignored_exit_codes.contains(&0)),
+        health_check: definition.health_check.as_ref().map(|check| HealthCheckConfig {
+            command: check.command.clone(),
+            interval_ms: check.interval.as_ms(),
+            timeout_ms: check.timeout.as_ms(),
+            retries: check.retries,
+            start_period_ms: check.start_period.as_ms(),
+        }),
+        stop_timeout_s: stop_timeout_s(definition),
+        log: log(definition.log_configuration.as_ref(), context.cluster),
+        mounts: mounts(context, definition),
+        volumes_from: definition
+            .volumes_from
+            .iter()
+            .map(|from| created(&from.source_container) + if from.read_only { ":ro" } else { "" })
+            .collect(),
+        tmpfs: linux.tmpfs.iter().map(|tmpfs| (tmpfs.container_path.clone(), tmpfs_options(tmpfs))).collect(),
+        shared_memory_bytes: linux
+            .shared_memory_size
+            .filter(|size| size.0 > 0)
+            .map(|size| u64::from(size.0) * BYTES_PER_MIB),
+        memory_swap_bytes: memory_bytes
+            .zip(linux.max_swap)
+            .map(|(memory, swap)| memory.saturating_add(u64::from(swap.0) * BYTES_PER_MIB)),
+        swappiness: linux.swappiness.filter(|_| linux.max_swap.is_some()),
+        ulimits: definition
+            .ulimits
+            .iter()
+            .map(|limit| Ulimit {
+                name: limit.name.as_str().to_owned(),
+                soft: limit.soft_limit,
+                hard: limit.hard_limit,
+            })
+            .collect(),
+        sysctls: definition
+            .system_controls
+            .iter()
+            .map(|control| (control.namespace.clone(), control.value.clone()))
+            .collect(),
+        hostname: definition.hostname.clone(),
+        extra_hosts: definition
+            .extra_hosts
+            .iter()
+            .map(|entry| format!("{}:{}", entry.hostname, entry.ip_address))
+            .collect(),
+        dns_servers: definition.dns_servers.clone(),
+        dns_search_domains: definition.dns_search_domains.clone(),
+        links: definition.linked().map(|(name, alias)| format!("{}:{alias}", created(name))).collect(),
+        security_options: definition.docker_security_options.iter().map(|option| security_option(option)).collect(),
+        capabilities_added: capabilities.add,
+        capabilities_dropped: capabilities.drop,
+        devices: linux.devices.iter().map(device).collect(),
+        gpus: definition
+            .resource_requirements
+            .iter()
+            .filter(|requirement| requirement.kind == ResourceType::Gpu)
+            .filter_map(|requirement| requirement.value.trim().parse::<u32>().ok())
+            .fold(0, u32::saturating_add),
+        init: linux.init_process_enabled,
+        terminal: definition.pseudo_terminal,
+        interactive: definition.interactive,
+        pid_mode,
+        ipc_mode,
+    }
+}
+
+/// Ours, then files (the first that has a name wins, as in ECS), then what is written out: later ones win.
+fn environment(context: &Context<'_>, definition: &ContainerDefinition) -> BTreeMap<String, String> {
+    let task = context.task;
+    let mut environment: BTreeMap<String, String> = [
+        ("ROADSTEAD_CLUSTER", task.cluster.as_str()),
+        ("ROADSTEAD_SERVICE", task.service.as_str()),
+        ("ROADSTEAD_TASK_ID", task.id.as_str()),
+        ("ROADSTEAD_TASK_DEFINITION", task.revision.to_string().as_str()),
+        ("ROADSTEAD_CONTAINER", definition.name.as_str()),
+        ("ROADSTEAD_HOST", task.host.as_str()),
+        ("ROADSTEAD_AVAILABILITY_ZONE", context.zone.unwrap_or_default()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    for file in definition.environment_files.iter().rev() {
+        environment.extend(file.variables.clone());
+    }
+    environment.extend(definition.environment.0.clone());
+    environment
+}
+
+/// Docker's own drivers as they are; what needs what is not here goes where the cluster says.
+fn log(wanted: Option<&LogConfiguration>, cluster: &ClusterSpec) -> LogConfig {
+    let Some(chosen) = wanted.filter(|wanted| wanted.is_dockers()).or(cluster.logging.as_ref()) else {
+        return LogConfig::default();
+    };
+    let mut options = chosen.options.clone();
+    if chosen.log_driver == DEFAULT_LOG_DRIVER {
+        for (name, value) in LOG_ROTATION {
+            options.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+    LogConfig { driver: chosen.log_driver.clone(), options }
+}
+
+fn tmpfs_options(tmpfs: &Tmpfs) -> String {
+    let size = format!("size={}m", tmpfs.size.0);
+    std::iter::once(size.as_str()).chain(tmpfs.mount_options.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
+}
+
+fn device(device: &Device) -> DeviceConfig {
+    let all = [DevicePermission::Read, DevicePermission::Write, DevicePermission::Mknod];
+    let permissions = all
+        .into_iter()
+        .filter(|permission| device.permissions.is_empty() || device.permissions.contains(permission))
+        .map(|permission| match permission {
+            DevicePermission::Read => 'r',
+            DevicePermission::Write => 'w',
+            DevicePermission::Mknod => 'm',
+        })
+        .collect();
+    DeviceConfig {
+        host_path: device.host_path.clone(),
+        container_path: device.container_path.clone().unwrap_or_else(|| device.host_path.clone()),
+        permissions,
+    }
+}
+
+/// ECS writes `apparmor:profile`, Docker takes `apparmor=profile`.
+fn security_option(option: &str) -> String {
+    match option.split_once(':') {
+        Some((name, value)) if !name.contains('=') => format!("{name}={value}"),
+        Some(_) | None => option.to_owned(),
+    }
+}

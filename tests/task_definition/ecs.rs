@@ -1,0 +1,67 @@
+//! Task definitions in the shapes that people have them in ECS, pasted as they are: `tests/fixtures/ecs/` → what is said, and what
+//! is launched.
+
+use std::fs;
+
+use roadstead_core::manifest::render;
+
+use crate::{HOST, admitted, launched, root};
+
+/// What is said of a file, and what is then launched.
+fn told(name: &str, text: &str, environment: &str) -> String {
+    let alone = admitted(&[(name, text), ("app.env", environment)]);
+    let mut told = format!("### {name}\n\n{}", render(&alone.diagnostics, false));
+    let Some(family) = alone.desired.task_definitions.keys().next() else {
+        return told + "\n→ refused\n\n";
+    };
+    let host = HOST.replace("{ name: box }", "{ name: box, labels: { role: edge, gpu: 'true' } }");
+    let service = format!(
+        "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: it }}\nspec: {{ taskDefinition: {family}, desiredCount: 1 }}\n"
+    );
+    let files = [("host.yaml", host.as_str()), (name, text), ("app.env", environment), ("service.yaml", &service)];
+    let steps = launched(&admitted(&files).desired);
+    assert!(!steps.is_empty(), "{name}: nothing is launched");
+    for step in steps {
+        let config = &step.config;
+        let ports = config.ports.iter().filter(|port| !(32768..=60999).contains(&port.host_port));
+        let mut line = format!("→ {} {}", if step.start { "start" } else { "create" }, step.container);
+        ports.for_each(|port| line.push_str(&format!(" {}→{}", port.host_port, port.container_port)));
+        line.push_str(&format!(" log={}", config.log.driver));
+        told.push_str(&format!("\n{line}"));
+    }
+    told + "\n\n"
+}
+
+#[test]
+fn what_people_have_in_ecs_runs_or_says_why_not() {
+    let folder = root("tests/fixtures/ecs");
+    let environment = fs::read_to_string(folder.join("app.env")).unwrap();
+    let mut names: Vec<String> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.retain(|name| !name.ends_with(".env"));
+    let all: String =
+        names.iter().map(|name| told(name, &fs::read_to_string(folder.join(name)).unwrap(), &environment)).collect();
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, { insta::assert_snapshot!("ecs", all) });
+}
+
+/// JSON and YAML, wrapped and bare: the same definition is the same revision.
+#[test]
+fn every_form_of_a_definition_is_the_same_definition() {
+    let text = fs::read_to_string(root("tests/fixtures/ecs/web-and-sidecar.json")).unwrap();
+    let described: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let bare = described["taskDefinition"].to_string();
+    let manifest = serde_json::json!({
+        "apiVersion": "roadstead/v1", "kind": "TaskDefinition", "metadata": { "name": "shop-web" }, "spec": described,
+    });
+    let yaml = serde_yaml::to_string(&manifest).unwrap();
+    let hash = |name: &str, text: &str| {
+        let admission = admitted(&[(name, text)]);
+        assert!(!admission.has_errors(), "{name}: {}", render(&admission.diagnostics, false));
+        admission.desired.task_definitions["shop-web"].spec.hash().to_owned()
+    };
+    let first = hash("a.json", &text);
+    for (name, text) in [("a.json", bare.as_str()), ("a.json", &manifest.to_string()), ("a.yaml", &yaml)] {
+        assert_eq!(hash(name, text), first, "{text}");
+    }
+}
