@@ -4,7 +4,7 @@ use crate::model::{
     container::PortBinding,
     name::{HostName, TaskId},
     spec::service::PlacementConstraint,
-    state::{EventLevel, EventSubject},
+    state::{EventLevel, EventSubject, ServiceRecord},
     task::{LastStatus, NewTask, Task},
     world::{HostStatus, Subject},
 };
@@ -100,25 +100,28 @@ pub(super) fn start(
     })?;
     let id = draft.new_task_id();
     let (cpu, memory) = launch::reservation(&service.definition);
-    let task = Task::new(NewTask {
+    let revision = service.starts.as_ref().unwrap_or(&service.target);
+    let mut task = Task::new(NewTask {
         id: id.clone(),
         cluster: service.spec.cluster.clone(),
         service: service.name.clone(),
         slot,
-        revision: service.target.clone(),
+        revision: revision.clone(),
         host: placement.host.clone(),
         launch_type: service.spec.launch_type,
         cpu,
         memory,
-        containers: launch::task_containers(service.name, &service.target, &id, &service.definition, &placement.ports),
+        containers: launch::task_containers(service.name, revision, &id, &service.definition, &placement.ports),
         epoch: draft.world.state.fleet.epoch,
         created_at: draft.now(),
     });
+    let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
+    task.deployment = primary.map_or(0, |primary| primary.id);
     draft.event(
         EventSubject::Service(service.name.clone()),
         EventLevel::Normal,
         "TaskPlaced",
-        format!("task {id} of {} goes to {}: {reason}", service.target, placement.host),
+        format!("task {id} of {revision} goes to {}: {reason}", placement.host),
     );
     draft.doing("place", Subject::Task(id), Some(&placement.host), reason);
     draft.add_task(task, service.no);
