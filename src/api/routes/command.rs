@@ -37,11 +37,13 @@ const FIELDS: &[(&str, &str)] = &[
 
 impl PartialSchema for Order {
     fn schema() -> RefOr<Schema> {
-        let text =
-            |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description)).build();
+        let field = |name: &str, description: &str| {
+            let kind = if name == "minutes" { Type::Integer } else { Type::String };
+            ObjectBuilder::new().schema_type(kind).description(Some(description)).build()
+        };
         let object = FIELDS
             .iter()
-            .fold(ObjectBuilder::new(), |object, (name, description)| object.property(*name, text(description)));
+            .fold(ObjectBuilder::new(), |object, (name, description)| object.property(*name, field(name, description)));
         object.required("order").build().into()
     }
 }

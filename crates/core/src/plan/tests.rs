@@ -16,7 +16,7 @@ use crate::model::{
         ServiceSpec,
         service::{PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
     },
-    state::{Change, Deployment, DeploymentStatus, HostRecord, Revision, RolloutState, Schedulability},
+    state::{Again, Change, Deployment, DeploymentStatus, HostRecord, Pin, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
     time::Timestamp,
 };
@@ -132,6 +132,15 @@ pub(super) enum Nudge {
     OlderDeployment,
     NoRecord,
     Failing,
+    Paused,
+    FailedTasks(u32),
+    Failed,
+    Rollback,
+    Restarting,
+    Again(Again),
+    Pinned(&'static str),
+    Protected,
+    Singleton,
 }
 
 pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
@@ -158,6 +167,15 @@ pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
         Just(Nudge::OlderDeployment),
         Just(Nudge::NoRecord),
         Just(Nudge::Failing),
+        Just(Nudge::Paused),
+        (2_u32..4).prop_map(Nudge::FailedTasks),
+        Just(Nudge::Failed),
+        Just(Nudge::Rollback),
+        Just(Nudge::Restarting),
+        select(vec![Again::Restart, Again::Retry]).prop_map(Nudge::Again),
+        select(vec!["s0:1", "s0:7", "s1:1"]).prop_map(Nudge::Pinned),
+        Just(Nudge::Protected),
+        Just(Nudge::Singleton),
     ]
 }
 
@@ -269,6 +287,44 @@ pub(super) fn nudge(world: &mut World, nudge: Nudge, which: Index) {
             if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
                 record.consecutive_failures = 3;
                 record.not_before = Some(now.plus_ms(4_000));
+            }
+        }
+        Nudge::Paused => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.paused_at = Some(now);
+        }),
+        Nudge::FailedTasks(count) => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.outcome = None;
+            primary.failed_tasks = count;
+        }),
+        Nudge::Failed => change_primary(world, service, |primary| primary.rollout_state = RolloutState::Failed),
+        Nudge::Rollback => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::Failed;
+            primary.rollback_of = Some(1);
+        }),
+        Nudge::Restarting => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.restart = true;
+            primary.id += 1;
+        }),
+        Nudge::Again(again) => {
+            if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
+                record.again = Some(again);
+            }
+        }
+        Nudge::Pinned(instead_of) => {
+            if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
+                let revision = RevisionId { family: record.name.as_str().into(), number: 1 };
+                let instead_of = instead_of.parse().unwrap();
+                record.pin = Some(Pin { instead_of, revision, reason: "a person said so".to_owned() });
+            }
+        }
+        Nudge::Protected => change_task(world, task, |task| task.protected_until = Some(now.plus_ms(60_000))),
+        Nudge::Singleton => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
+                manifest.spec.singleton = true;
             }
         }
     }
