@@ -16,6 +16,7 @@ mod launch;
 mod orders;
 mod place;
 pub mod placement;
+mod rebalance;
 mod replica;
 pub mod revision;
 mod rollout;

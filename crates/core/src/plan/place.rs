@@ -16,6 +16,7 @@ use super::{
         self, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
     },
+    rebalance,
     service::Subjected,
 };
 
@@ -141,7 +142,8 @@ pub(super) fn choose_scale_in(
             ScaleInCandidate {
                 id: &task.id,
                 host: &task.host,
-                ready: service.healthy(draft, *no),
+                // While tasks move, zones count for more: the new one is not ready yet.
+                ready: service.healthy(draft, *no) || rebalance::applies(service.spec),
                 created_at: task.created_at,
                 cpu: task.cpu,
                 memory: task.memory,

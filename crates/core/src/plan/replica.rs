@@ -16,7 +16,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, TaskNo},
-    health, place,
+    health, place, rebalance,
     service::{self, Subjected},
     throttle,
 };
@@ -146,6 +146,10 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     stop_replaced(draft, service, bounds, desired, &keepers, &replaced, blocked);
     scale_in(draft, service, bounds, desired, &keepers);
+    if replaced.is_empty() && !draft.braked() {
+        let slot = free_slots(draft, service).next().unwrap_or(u32::MAX);
+        rebalance::move_one(draft, service, bounds, slot, &keepers);
+    }
 }
 
 fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> Option<Replace> {

@@ -20,7 +20,7 @@ use super::{
     draft::{Counts, Draft, Host, Service, ServiceNo, TaskNo},
     health,
     place::Wants,
-    replica, revision, rollout, throttle,
+    rebalance, replica, revision, rollout, throttle,
 };
 
 /// A service with all that reconciling it needs.
@@ -107,6 +107,7 @@ pub(super) fn is_steady(service: &Service<'_>, counts: Counts) -> bool {
     spec.scheduling_strategy == SchedulingStrategy::Replica
         && counts.live == spec.desired_count as usize
         && counts.kept == counts.live
+        && !rebalance::applies(spec)
         && is_settled(service)
 }
 

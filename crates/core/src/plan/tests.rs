@@ -14,7 +14,7 @@ use crate::model::{
     observed::{EngineIdentity, HostContact},
     spec::{
         ServiceSpec,
-        service::{PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
+        service::{AvailabilityZoneRebalancing, PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
     },
     state::{Again, Change, Deployment, DeploymentStatus, HostRecord, Pin, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
@@ -141,6 +141,7 @@ pub(super) enum Nudge {
     Pinned(&'static str),
     Protected,
     Singleton,
+    Rebalancing,
 }
 
 pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
@@ -176,6 +177,7 @@ pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
         select(vec!["s0:1", "s0:7", "s1:1"]).prop_map(Nudge::Pinned),
         Just(Nudge::Protected),
         Just(Nudge::Singleton),
+        Just(Nudge::Rebalancing),
     ]
 }
 
@@ -325,6 +327,12 @@ pub(super) fn nudge(world: &mut World, nudge: Nudge, which: Index) {
             let desired = Arc::make_mut(&mut world.state.desired);
             if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
                 manifest.spec.singleton = true;
+            }
+        }
+        Nudge::Rebalancing => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
+                manifest.spec.availability_zone_rebalancing = AvailabilityZoneRebalancing::Enabled;
             }
         }
     }

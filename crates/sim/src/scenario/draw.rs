@@ -12,8 +12,8 @@ use roadstead_core::model::{
         HostSpec, ServiceSpec, TaskDefinitionSpec,
         host::{Reserved, SshSpec},
         service::{
-            DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss, PlacementStrategy,
-            PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
+            AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss,
+            PlacementStrategy, PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
         },
         task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping},
     },
@@ -415,6 +415,10 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
         },
         health_check_grace_period_seconds: Seconds(0),
         minimum_healthy_seconds: Seconds(3),
+        availability_zone_rebalancing: match rng.chance(200) {
+            true => AvailabilityZoneRebalancing::Enabled,
+            false => AvailabilityZoneRebalancing::Disabled,
+        },
         on_host_loss: if rng.chance(150) { OnHostLoss::Wait } else { OnHostLoss::Replace },
         ..bare(name)
     }

@@ -69,9 +69,9 @@ pub struct ServiceSpec {
     /// Never two of its task: it stops before it is started anew, and waits for its lost host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub singleton: bool,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub availability_zone_rebalancing: Option<NotActedOn>,
+    /// Whether tasks are moved, one at a time, when zones have become uneven.
+    #[serde(default, skip_serializing_if = "AvailabilityZoneRebalancing::is_default")]
+    pub availability_zone_rebalancing: AvailabilityZoneRebalancing,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_execute_command: Option<NotActedOn>,
@@ -155,6 +155,23 @@ pub enum OnHostLoss {
     Replace,
     /// Wait until the host is back or a person removes it.
     Wait,
+}
+
+/// ECS's `availabilityZoneRebalancing`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AvailabilityZoneRebalancing {
+    /// They are.
+    Enabled,
+    /// They stay where they are.
+    #[default]
+    Disabled,
+}
+
+impl AvailabilityZoneRebalancing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One placement constraint (ECS: distinctInstance, memberOf).
