@@ -396,7 +396,10 @@ fn old_revisions_go_but_for_those_in_use() {
     other.spec.task_definition = TaskDefinitionRef::Named("s0:5".to_owned());
     other.spec.desired_count = 0;
     desired.services.insert("s1".into(), other);
+    // 9 is what s0 may go back to.
+    let record = world.state.services.get_mut("s0").unwrap();
+    record.note_completed(&RevisionId { family: family.clone(), number: 9 });
     plan(&world).changes.iter().for_each(|change| world.state.apply(change));
     let left: Vec<u32> = world.state.revisions[&family].keys().copied().collect();
-    assert_eq!(left, [1, 5].into_iter().chain(21..=40).collect::<Vec<u32>>());
+    assert_eq!(left, [1, 5, 9].into_iter().chain(21..=40).collect::<Vec<u32>>());
 }

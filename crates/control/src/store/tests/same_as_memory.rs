@@ -91,12 +91,12 @@ fn service() -> impl Strategy<Value = ServiceRecord> {
             not_before,
             failures: failures.into_iter().map(|(at, host)| (at, HostName::from(host))).collect(),
             completed: vec![RevisionId { family: name.into(), number: 3 }],
-            pin: (consecutive_failures % 2 == 0).then(|| Pin {
+            pin: consecutive_failures.is_multiple_of(2).then(|| Pin {
                 instead_of: RevisionId { family: name.into(), number: 4 },
                 revision: RevisionId { family: name.into(), number: 3 },
                 reason: name.to_owned(),
             }),
-            again: (consecutive_failures % 3 == 0).then_some(Again::Restart),
+            again: consecutive_failures.is_multiple_of(3).then_some(Again::Restart),
         },
     )
 }
@@ -111,8 +111,8 @@ fn deployment(id: u64) -> Deployment {
         outcome: id.is_multiple_of(2).then_some(Outcome::RolledBack),
         failed_tasks: 3,
         rollback_of: id.checked_sub(1),
-        restart: id % 2 == 0,
-        paused_at: (id % 3 == 0).then_some(Timestamp(7)),
+        restart: id.is_multiple_of(2),
+        paused_at: id.is_multiple_of(3).then_some(Timestamp(7)),
         created_at: Timestamp(1),
         updated_at: Timestamp(2),
     }
