@@ -5,12 +5,16 @@ mod story;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use roadstead_control::control::{core::Input, handle::Command};
+use roadstead_control::control::{
+    core::{Core, Input},
+    handle::Command,
+};
 use roadstead_core::model::{
     action::{Action, ActionResult, Verb, VerbName},
     container::{ContainerState, HealthStatus},
     name::RuntimeId,
     observed::Death,
+    state::State,
     task::{DesiredStatus, LastStatus, StopCode},
     time::Timestamp,
 };
