@@ -17,6 +17,8 @@ mod logs;
 mod name;
 mod plan;
 mod printer;
+mod protect;
+mod rollout;
 mod rows;
 mod schema;
 mod status;
@@ -132,8 +134,13 @@ enum Command {
     /// Add, check and take care of hosts
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// How a service's deployment goes; let it stand still, go back, or begin anew
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Stop a task; its service starts another
     Stop(stop::Options),
+    /// Keep a task through scale-in and deployments for a while
+    Protect(protect::Options),
     /// Carry out a change of the manifests that the controller holds back
     Confirm(confirm::Options),
     /// The brake: nothing is replaced while most of the fleet is silent
@@ -203,7 +210,9 @@ fn execute(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Logs(options) => wait(logs::run(context, options)),
         Command::Exec(options) => wait(exec::run(context, options)),
         Command::Host(command) => wait(host::run(context, command)),
+        Command::Rollout(command) => wait(rollout::run(context, command)),
         Command::Stop(options) => wait(stop::run(context, options)),
+        Command::Protect(options) => wait(protect::run(context, options)),
         Command::Confirm(options) => wait(confirm::run(context, options)),
         Command::Brake(command) => wait(brake::run(context, command)),
         Command::Status(options) => wait(status::run(context, options)),

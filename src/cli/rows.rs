@@ -286,7 +286,10 @@ impl Row for DeploymentView {
             Cell::toned(word(&self.rollout_state), rollout_tone(self.rollout_state)),
             outcome.unwrap_or_default(),
             format!("{}/{}", self.running_count, self.desired_count).into(),
-            self.failed_tasks.to_string().into(),
+            match self.failure_threshold {
+                Some(threshold) => format!("{}/{threshold}", self.failed_tasks).into(),
+                None => self.failed_tasks.to_string().into(),
+            },
             since(now, self.created_at).into(),
             self.rollout_state_reason.as_str().into(),
         ]

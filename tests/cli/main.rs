@@ -2,6 +2,7 @@
 
 mod offline;
 mod online;
+mod rollouts;
 mod streams;
 
 // The hand-made fleet is written for use inside the library.

@@ -33,7 +33,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(BTreeMap::new()).await
     }
 

@@ -23,10 +23,13 @@ pub(super) struct Order(Command);
 const FIELDS: &[(&str, &str)] = &[
     (
         "order",
-        "setSchedulability {host, to}, stopTask {task, reason}, confirm {token}, releaseBrake, repin {host}, rescan",
+        "setSchedulability {host, to}, stopTask {task, reason}, rollout {service, verb, to}, protectTask {task, minutes}, confirm {token}, releaseBrake, repin {host}, rescan",
     ),
     ("host", "A host's name"),
-    ("to", "ACTIVE, CORDONED, DRAINING"),
+    ("to", "Of a host: ACTIVE, CORDONED, DRAINING; of an undo: family:revision, may be absent"),
+    ("service", "A service's name"),
+    ("verb", "pause, continue, abort, undo, restart"),
+    ("minutes", "A number from 1 to 2880; absent: it is protected no longer"),
     ("task", "A task's id, or the beginning of it"),
     ("reason", "Why, in words; may be absent"),
     ("token", "What `status` shows as held"),
@@ -34,11 +37,13 @@ const FIELDS: &[(&str, &str)] = &[
 
 impl PartialSchema for Order {
     fn schema() -> RefOr<Schema> {
-        let text =
-            |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description)).build();
+        let field = |name: &str, description: &str| {
+            let kind = if name == "minutes" { Type::Integer } else { Type::String };
+            ObjectBuilder::new().schema_type(kind).description(Some(description)).build()
+        };
         let object = FIELDS
             .iter()
-            .fold(ObjectBuilder::new(), |object, (name, description)| object.property(*name, text(description)));
+            .fold(ObjectBuilder::new(), |object, (name, description)| object.property(*name, field(name, description)));
         object.required("order").build().into()
     }
 }
@@ -64,9 +69,15 @@ pub(super) async fn command(
             let task = find_task(&snapshot.world.state, task.as_str())?.id.clone();
             Command::StopTask { task, reason }
         }
+        Command::ProtectTask { task, minutes } => {
+            let snapshot = api.handle.snapshot();
+            let task = find_task(&snapshot.world.state, task.as_str())?.id.clone();
+            Command::ProtectTask { task, minutes }
+        }
         Command::SetSchedulability { .. }
         | Command::Confirm { .. }
         | Command::ReleaseBrake
+        | Command::Rollout { .. }
         | Command::Repin { .. }
         | Command::Rescan => command,
     };
@@ -78,13 +89,16 @@ pub(super) async fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roadstead_core::model::state::Schedulability;
+    use roadstead_core::{model::state::Schedulability, plan::absorb::RolloutVerb};
 
     #[test]
     fn every_order_is_described() {
         let orders = [
             Command::SetSchedulability { host: "a".into(), to: Schedulability::Cordoned },
             Command::StopTask { task: "1".into(), reason: Some(String::new()) },
+            Command::Rollout { service: "web".into(), verb: RolloutVerb::Undo { to: "web:1".parse().ok() } },
+            Command::Rollout { service: "web".into(), verb: RolloutVerb::Pause },
+            Command::ProtectTask { task: "1".into(), minutes: Some(1) },
             Command::Confirm { token: String::new() },
             Command::ReleaseBrake,
             Command::Repin { host: "a".into() },

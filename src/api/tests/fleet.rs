@@ -98,6 +98,9 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
             rollout_state_reason: String::new(),
             outcome,
             failed_tasks: 1,
+            rollback_of: None,
+            restart: false,
+            paused_at: None,
             created_at: at,
             updated_at: at,
         };
@@ -236,6 +239,8 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         stopped_reason: None,
         restarts: Vec::new(),
         strays: Vec::new(),
+        deployment: 7,
+        protected_until: None,
     }
 }
 

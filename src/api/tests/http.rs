@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::{NOW, fleet::Fleet};
 use crate::api::{ListenTarget, Token, bind, router};
 use roadstead_control::control::handle::{Command, CommandError};
+use roadstead_core::plan::absorb::RolloutVerb;
 
 async fn ask(fleet: &Fleet, token: Option<&str>, request: Request<Body>) -> (StatusCode, Value) {
     let token = token.map(|token| Token::new(token).unwrap());
@@ -134,11 +135,33 @@ async fn orders_reach_the_controller_and_its_words_come_back() {
     assert_eq!((status, answer), (StatusCode::OK, json!({ "message": "done" })));
     let (status, answer) = post(&fleet, "/v1/commands", &json!({ "order": "confirm", "token": "x" })).await;
     assert_eq!((status, answer["error"]["message"].as_str()), (StatusCode::CONFLICT, Some("nothing is held")));
-    let (status, _) = post(&fleet, "/v1/commands", &json!({ "order": "stopTask", "task": "ffff" })).await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
+    for unknown in ["stopTask", "protectTask"] {
+        let (status, _) = post(&fleet, "/v1/commands", &json!({ "order": unknown, "task": "ffff" })).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+    }
+    for order in [
+        json!({ "order": "rollout", "service": "web", "verb": "undo", "to": "web:3" }),
+        json!({ "order": "rollout", "service": "web", "verb": "pause" }),
+        json!({ "order": "protectTask", "task": "bbbb", "minutes": 5 }),
+    ] {
+        assert_eq!(post(&fleet, "/v1/commands", &order).await.0, StatusCode::OK, "{order}");
+    }
+    let (status, _) =
+        post(&fleet, "/v1/commands", &json!({ "order": "rollout", "service": "web", "verb": "go" })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
     drop(fleet);
     let stop = Command::StopTask { task: "bbbb000000000003".into(), reason: Some("old".to_owned()) };
-    assert_eq!(controller.await.unwrap(), [stop, Command::Confirm { token: "x".to_owned() }]);
+    let rollout = |verb| Command::Rollout { service: "web".into(), verb };
+    assert_eq!(
+        controller.await.unwrap(),
+        [
+            stop,
+            Command::Confirm { token: "x".to_owned() },
+            rollout(RolloutVerb::Undo { to: Some("web:3".parse().unwrap()) }),
+            rollout(RolloutVerb::Pause),
+            Command::ProtectTask { task: "bbbb000000000003".into(), minutes: Some(5) },
+        ]
+    );
 }
 
 #[tokio::test]

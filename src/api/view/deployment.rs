@@ -4,10 +4,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use roadstead_control::control::handle::Snapshot;
-use roadstead_core::model::{
-    name::ServiceName,
-    state::{Deployment, DeploymentStatus, Outcome, RolloutState, State},
-    time::Timestamp,
+use roadstead_core::{
+    model::{
+        name::ServiceName,
+        state::{Deployment, DeploymentStatus, Outcome, RolloutState, ServiceRecord, State},
+        time::Timestamp,
+        world::World,
+    },
+    plan::breaker,
 };
 
 use super::service::{Counts, desired_count};
@@ -41,8 +45,14 @@ pub struct DeploymentView {
     pub running_count: u32,
     /// Tasks of it that are on their way.
     pub pending_count: u32,
-    /// Tasks of it that failed before they were healthy.
+    /// Tasks of it that failed before they were healthy, as the circuit breaker counts them.
     pub failed_tasks: u32,
+    /// So many of them end it; none when nobody counts.
+    pub failure_threshold: Option<u32>,
+    /// The deployment from which it takes the service back.
+    pub rollback_of: Option<String>,
+    /// A person lets it stand still.
+    pub paused: bool,
     /// Start.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -53,14 +63,15 @@ pub struct DeploymentView {
 
 /// All that are remembered, by service, newest first.
 pub fn list(snapshot: &Snapshot, service: Option<&str>) -> Vec<DeploymentView> {
-    let state = &snapshot.world.state;
-    let records = state.services.values().filter(|record| service.is_none_or(|name| name == record.name.as_str()));
-    records.flat_map(|record| of_service(state, &record.name)).collect()
+    let world = &snapshot.world;
+    let records =
+        world.state.services.values().filter(|record| service.is_none_or(|name| name == record.name.as_str()));
+    records.flat_map(|record| of_service(world, &record.name)).collect()
 }
 
 /// Those of one service, newest first.
-pub(super) fn of_service(state: &State, service: &ServiceName) -> Vec<DeploymentView> {
-    let Some(record) = state.services.get(service) else { return Vec::new() };
+pub(super) fn of_service(world: &World, service: &ServiceName) -> Vec<DeploymentView> {
+    let Some(record) = world.state.services.get(service) else { return Vec::new() };
     record
         .deployments
         .iter()
@@ -69,9 +80,21 @@ pub(super) fn of_service(state: &State, service: &ServiceName) -> Vec<Deployment
             // A rollback deploys an older revision again: its tasks belong to the newest deployment of it.
             let newest =
                 record.deployments.iter().position(|other| other.revision == deployment.revision) == Some(index);
-            view(state, service, deployment, newest)
+            let shown = view(&world.state, service, deployment, newest);
+            DeploymentView { rollout_state_reason: reason(world, record, index), ..shown }
         })
         .collect()
+}
+
+/// Why it stands as it does, with the failures of the one that is under way.
+fn reason(world: &World, record: &ServiceRecord, index: usize) -> String {
+    let told = record.deployments.get(index).map(|deployment| deployment.rollout_state_reason.clone());
+    let threshold = breaker::threshold_of(&world.state, &record.name);
+    let failures = (index == 0).then(|| breaker::count_in_words(record, threshold, world.now)).flatten();
+    let paused = record.deployments.get(index).is_some_and(|deployment| deployment.paused_at.is_some());
+    let paused = paused.then(|| "a person paused it".to_owned());
+    let parts: Vec<String> = told.into_iter().chain(failures).chain(paused).filter(|part| !part.is_empty()).collect();
+    parts.join("; ")
 }
 
 fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: bool) -> DeploymentView {
@@ -95,6 +118,9 @@ fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: b
         running_count: counts.running,
         pending_count: counts.pending,
         failed_tasks: deployment.failed_tasks,
+        failure_threshold: breaker::threshold_of(state, service),
+        rollback_of: deployment.rollback_of.map(|id| id.to_string()),
+        paused: deployment.paused_at.is_some(),
         created_at: deployment.created_at,
         updated_at: deployment.updated_at,
     }

@@ -83,7 +83,7 @@ pub struct ServiceEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Steady, Waiting.
+    /// Steady, Waiting, Pinned.
     #[serde(rename = "type")]
     pub kind: ConditionType,
     /// Whether it holds.
@@ -104,6 +104,8 @@ pub enum ConditionType {
     Steady,
     /// Something is wanted and cannot be done now.
     Waiting,
+    /// It runs another revision than the manifests ask for: that one failed, or a person said so.
+    Pinned,
 }
 
 /// Tasks by how far they are.
@@ -164,7 +166,7 @@ pub fn view(snapshot: &Snapshot, name: &ServiceName, events: &[Event]) -> Option
     }
     let any_task = state.tasks.values().find(|task| task.service == *name);
     let counts = Counts::of(state, name, None);
-    let deployments: Vec<DeploymentView> = deployment::of_service(state, name)
+    let deployments: Vec<DeploymentView> = deployment::of_service(&snapshot.world, name)
         .into_iter()
         .filter(|deployment| deployment.status != DeploymentStatus::Inactive)
         .collect();
@@ -225,7 +227,15 @@ fn conditions(snapshot: &Snapshot, name: &ServiceName, view: &ServiceView) -> Ve
         wakes_when: Some(waiting.wakes_when.clone()),
         wakes_at: waiting.wakes_at,
     });
-    std::iter::once(steady).chain(waiting).collect()
+    let pin = snapshot.world.state.services.get(name).and_then(|record| record.pin.as_ref());
+    let pinned = pin.map(|pin| Condition {
+        kind: ConditionType::Pinned,
+        status: true,
+        message: format!("it runs {} instead of {}: {}", pin.revision, pin.instead_of, pin.reason),
+        wakes_when: Some(format!("the manifests change, or you say `roadstead rollout continue {name}`")),
+        wakes_at: None,
+    });
+    std::iter::once(steady).chain(waiting).chain(pinned).collect()
 }
 
 /// What waits of a service: itself, and its tasks.

@@ -57,6 +57,9 @@ pub struct TaskView {
     pub stop_code: Option<StopCode>,
     /// Why it stops, in words.
     pub stopped_reason: Option<String>,
+    /// Until then neither scale-in nor a deployment stops it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub protected_until: Option<Timestamp>,
     /// By name.
     pub containers: Vec<ContainerView>,
 }
@@ -166,6 +169,7 @@ pub fn view(state: &State, task: &Task) -> TaskView {
         stopped_at: task.stopped_at,
         stop_code: task.stop_code,
         stopped_reason: task.stopped_reason.clone(),
+        protected_until: task.protected_until,
         containers: task
             .containers
             .iter()

@@ -212,6 +212,8 @@ impl Core {
         let (words, mut changes) = match command {
             Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
             Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
+            Command::Rollout { service, verb } => absorb::rollout(&self.world.state, &service, &verb, now)?,
+            Command::ProtectTask { task, minutes } => absorb::protect(&self.world.state, &task, minutes, now)?,
             Command::Confirm { token } => self.confirm(&token)?,
             Command::ReleaseBrake => self.release_brake()?,
             Command::Repin { host } => self.repin(&host)?,

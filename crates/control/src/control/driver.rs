@@ -126,14 +126,17 @@ impl Driver {
                 commits += 1;
             }
             alarm = plan.wake_at;
-            if let Some((reply, answer)) = reply {
+            if reply.is_some() {
                 reach(Point::CommandCommitted);
-                let _ = reply.send(answer);
             }
             log_events(&changes);
             self.dispatch_all(plan.actions);
             self.follow_manifests().await;
             self.publish();
+            // What was ordered can be seen by whoever ordered it.
+            if let Some((reply, answer)) = reply {
+                let _ = reply.send(answer);
+            }
             if commits >= PRUNE_EVERY {
                 commits = 0;
                 if let Err(error) = self.ledger.prune().await {

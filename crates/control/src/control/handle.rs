@@ -6,14 +6,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{engine::Engine, store::Store};
-use roadstead_core::model::{
-    diagnostic::Diagnostic,
-    name::{HostName, TaskId},
-    report::Report,
-    spec::Kind,
-    state::Schedulability,
-    time::Timestamp,
-    world::{Plan, World},
+use roadstead_core::{
+    model::{
+        diagnostic::Diagnostic,
+        name::{HostName, ServiceName, TaskId},
+        report::Report,
+        spec::Kind,
+        state::Schedulability,
+        time::Timestamp,
+        world::{Plan, World},
+    },
+    plan::absorb::{Refusal, RolloutVerb},
 };
 
 /// The controller at one moment, published after every decision.
@@ -51,6 +54,21 @@ pub enum Command {
         /// Why, in the person's words.
         reason: Option<String>,
     },
+    /// Pause, continue, abort, undo or restart a service's rollout.
+    Rollout {
+        /// Which service's.
+        service: ServiceName,
+        /// What.
+        #[serde(flatten)]
+        verb: RolloutVerb,
+    },
+    /// Protect a task from scale-in and deployments.
+    ProtectTask {
+        /// Which.
+        task: TaskId,
+        /// For so long; absent: no longer.
+        minutes: Option<u32>,
+    },
     /// Carry out a held change of the manifests.
     Confirm {
         /// The token that the controller printed.
@@ -79,6 +97,15 @@ pub enum CommandError {
     /// The controller is stopping, or overloaded.
     #[error("the controller does not take orders just now: {0}")]
     Unavailable(String),
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown(words) => Self::NotFound(words),
+            Refusal::Refused(words) => Self::Refused(words),
+        }
+    }
 }
 
 /// An order on its way, with where the answer goes: a sentence for the person.

@@ -96,6 +96,18 @@ pub enum Outcome {
     Superseded,
 }
 
+impl Outcome {
+    /// The word for it, everywhere.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::RolledBack => "ROLLED_BACK",
+            Self::Superseded => "SUPERSEDED",
+        }
+    }
+}
+
 /// One deployment of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -112,12 +124,55 @@ pub struct Deployment {
     pub rollout_state_reason: String,
     /// What ended it.
     pub outcome: Option<Outcome>,
-    /// Tasks of it that failed before they were healthy.
+    /// Tasks of it that failed before they were healthy, as the circuit breaker counts them.
     pub failed_tasks: u32,
+    /// It takes the service back from this deployment, and is itself never rolled back (S17).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_of: Option<u64>,
+    /// It replaces tasks of its own revision, too: a person said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
+    /// Since when a person lets it stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at: Option<Timestamp>,
     /// Start.
     pub created_at: Timestamp,
     /// Last change.
     pub updated_at: Timestamp,
+}
+
+impl Deployment {
+    /// Whether nothing of it is started or stopped: a person paused it, or it failed and nothing takes it back.
+    pub fn stands_still(&self) -> bool {
+        match self.rollout_state {
+            RolloutState::InProgress => self.paused_at.is_some(),
+            RolloutState::Completed => false,
+            // A failed rollback goes on: there is no better revision to run.
+            RolloutState::Failed => self.rollback_of.is_none(),
+        }
+    }
+}
+
+/// Another revision than the one that the manifests ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// What the manifests ask for; once they ask for something else, the pin is over.
+    pub instead_of: RevisionId,
+    /// What the service runs.
+    pub revision: RevisionId,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A deployment that a person asked for, of what the service runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Again {
+    /// Every task is replaced.
+    Restart,
+    /// What failed is tried once more.
+    Retry,
 }
 
 /// What is remembered of a service.
@@ -134,10 +189,42 @@ pub struct ServiceRecord {
     pub not_before: Option<Timestamp>,
     /// Failures by host in the last minutes: (when, host), newest last, at most [`MAX_FAILURES_KEPT`].
     pub failures: Vec<(Timestamp, HostName)>,
+    /// Revisions whose deployment completed, the last first, each once, at most [`MAX_COMPLETED_KEPT`].
+    #[serde(default)]
+    pub completed: Vec<RevisionId>,
+    /// Set while it runs another revision than its manifest asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// A deployment that a person asked for and that has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+impl ServiceRecord {
+    /// The newest deployment.
+    pub fn primary(&self) -> Option<&Deployment> {
+        self.deployments.first()
+    }
+
+    /// Revisions whose deployment completed, the last first.
+    pub fn completed(&self) -> impl Iterator<Item = &RevisionId> {
+        // A record of before this was kept tells by its deployments.
+        let told = self.deployments.iter().filter(|deployment| deployment.rollout_state == RolloutState::Completed);
+        let told = told.map(|deployment| &deployment.revision);
+        self.completed.iter().chain(told.filter(|_| self.completed.is_empty()))
+    }
+
+    /// Remembers that a deployment of this revision completed.
+    pub fn note_completed(&mut self, revision: &RevisionId) {
+        let before: Vec<RevisionId> = self.completed().filter(|known| *known != revision).cloned().collect();
+        self.completed = std::iter::once(revision.clone()).chain(before).take(MAX_COMPLETED_KEPT).collect();
+    }
 }
 
 /// How many deployments a service keeps.
 pub const MAX_DEPLOYMENTS_KEPT: usize = 10;
+/// How many completed revisions a service remembers, and can go back to.
+pub const MAX_COMPLETED_KEPT: usize = 10;
 /// How many failures a service keeps.
 pub const MAX_FAILURES_KEPT: usize = 32;
 

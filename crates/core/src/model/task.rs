@@ -165,6 +165,12 @@ pub struct Task {
     /// it. They are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strays: Vec<RuntimeId>,
+    /// The deployment that started it; 0 when that is not known.
+    #[serde(default)]
+    pub deployment: u64,
+    /// Until then neither scale-in nor a deployment stops it: a person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected_until: Option<Timestamp>,
 }
 
 /// What is given of a task when it is decided, or found.
@@ -227,6 +233,8 @@ impl Task {
             stopped_reason: None,
             restarts: Vec::new(),
             strays: Vec::new(),
+            deployment: 0,
+            protected_until: None,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::model::{
 use super::{
     draft::{Draft, HostNo, TaskNo},
     place,
-    replica::{bounds, crash_loop_words, crash_loops, is_unhealthy, unhealthy_words},
+    replica::{bounds, crash_loop_words, crash_loops, is_protected, is_unhealthy, unhealthy_words},
     service::{self, Subjected},
     throttle,
 };
@@ -88,7 +88,7 @@ fn start_missing(draft: &mut Draft<'_>, service: &Subjected<'_>, eligible: &Elig
     }
     let missing: Vec<HostNo> =
         (0..free.len()).filter(|host| free[*host] && draft.hosts[*host].status == HostStatus::Active).collect();
-    if missing.is_empty() {
+    if missing.is_empty() || service.starts.is_none() {
         return;
     }
     if let Some(at) = service.throttled_until(draft) {
@@ -139,9 +139,12 @@ fn reason_to_end(
     if status == HostStatus::Cordoned {
         return None;
     }
-    let revision = &draft.task(no).revision;
-    if *revision != service.target {
-        return Some((StopCode::ServiceSchedulerInitiated, format!("{} replaces {revision}", service.target)));
+    if service.replaces(draft.task(no)) {
+        let words = service.replacement_words(draft.task(no));
+        if is_protected(draft, no, &words) {
+            return None;
+        }
+        return Some((StopCode::ServiceSchedulerInitiated, words));
     }
     if unhealthy {
         throttle::count_sick_start(draft, no);

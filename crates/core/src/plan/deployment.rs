@@ -3,50 +3,49 @@
 use crate::model::{
     spec::service::SchedulingStrategy,
     state::{
-        Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState,
+        Again, Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState,
         ServiceRecord,
     },
     time::Timestamp,
     world::HostStatus,
 };
 
-use super::{draft::Draft, service::Subjected, throttle};
+use super::{draft::Draft, rollout, service::Subjected, throttle};
 
-/// Opens a deployment when the service wants another revision than its PRIMARY's.
+/// Opens a deployment when the service wants another revision than its PRIMARY's, or a person wants it anew.
 pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
-    let primary = draft.services[service.no].record().and_then(|record| record.deployments.first());
-    if primary.is_some_and(|primary| primary.revision == service.target) {
+    let record = draft.services[service.no].record();
+    let is_under_way = record.and_then(ServiceRecord::primary).is_some_and(|it| it.revision == service.target);
+    if is_under_way && record.is_none_or(|record| record.again.is_none()) {
         return;
     }
     let now = draft.now();
     draft.change_fleet(|fleet| fleet.next_deployment += 1);
     let id = draft.fleet().next_deployment;
     draft.services[service.no].change(|record| open(record, service, id, now));
-    draft.event(
-        EventSubject::Service(service.name.clone()),
-        EventLevel::Normal,
-        "DeploymentStarted",
-        format!("{} is being deployed", service.target),
-    );
+    let begun = draft.services[service.no].record().and_then(ServiceRecord::primary);
+    let message = begun.map(|begun| format!("deployment {id}: {}", begun.rollout_state_reason)).unwrap_or_default();
+    draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentStarted", message);
 }
 
 fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Timestamp) {
-    for older in record.deployments.iter_mut().filter(|older| older.status == DeploymentStatus::Primary) {
-        older.status = DeploymentStatus::Active;
-        older.updated_at = now;
-        if older.outcome.is_none() {
-            older.outcome = Some(Outcome::Superseded);
-            older.rollout_state_reason = format!("{} took over", service.target);
-        }
-    }
+    let target = &service.target;
+    let rollback_of = rollout::hand_over(record, target, now);
+    let again = record.again.take();
+    let pinned = record.pin.as_ref().map(|pin| format!(": {}", pin.reason)).unwrap_or_default();
+    let restart = again == Some(Again::Restart);
+    let words = if restart { "is started anew" } else { "is being deployed" };
     let primary = Deployment {
         id,
-        revision: service.target.clone(),
+        revision: target.clone(),
         status: DeploymentStatus::Primary,
         rollout_state: RolloutState::InProgress,
-        rollout_state_reason: format!("{} is being deployed", service.target),
+        rollout_state_reason: format!("{target} {words}{pinned}"),
         outcome: None,
         failed_tasks: 0,
+        rollback_of,
+        restart,
+        paused_at: None,
         created_at: now,
         updated_at: now,
     };
@@ -67,7 +66,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let (mut live, mut others, mut current) = (0, 0, 0);
     for (no, task) in tasks() {
         live += 1;
-        if task.revision != service.target {
+        if service.is_outdated(task) {
             others += 1;
         } else if service.healthy(draft, no) {
             current += 1;
@@ -86,32 +85,51 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     let deployments = draft.services[service.no].record().map_or(&[][..], |record| &record.deployments);
     let mut retired = Vec::new();
-    let mut completed = None;
+    let mut completed = false;
     for (index, deployment) in deployments.iter().enumerate() {
         match deployment.status {
-            DeploymentStatus::Primary if is_completed(deployment) => completed = Some(index),
+            DeploymentStatus::Primary => completed |= is_completed(deployment),
             DeploymentStatus::Active if !has_tasks(deployment) => retired.push(index),
-            DeploymentStatus::Primary | DeploymentStatus::Active | DeploymentStatus::Inactive => {}
+            DeploymentStatus::Active | DeploymentStatus::Inactive => {}
         }
     }
-    if completed.is_none() && retired.is_empty() {
+    if !completed && retired.is_empty() {
         return;
     }
     draft.services[service.no].change(|record| {
-        for (index, deployment) in record.deployments.iter_mut().enumerate() {
-            if completed == Some(index) {
-                deployment.rollout_state = RolloutState::Completed;
-                deployment.rollout_state_reason = format!("{current} healthy tasks");
-                deployment.outcome = Some(Outcome::Succeeded);
-                deployment.updated_at = now;
-            } else if retired.contains(&index) {
-                deployment.status = DeploymentStatus::Inactive;
-                deployment.updated_at = now;
-            }
+        for index in retired {
+            record.deployments[index].status = DeploymentStatus::Inactive;
+            record.deployments[index].updated_at = now;
+        }
+        if completed {
+            record.deployments[0].rollout_state = RolloutState::Completed;
+            record.deployments[0].paused_at = None;
+            record.note_completed(&service.target);
+            rollout::end(record, 0, Outcome::Succeeded, format!("{current} healthy tasks"), now);
         }
     });
-    if completed.is_some() {
-        let message = format!("{} is deployed: {current} healthy tasks", service.target);
-        draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentCompleted", message);
+}
+
+/// Says of every deployment that ended in this draft how it did: once, in the word that its record has.
+pub(super) fn announce_outcomes(draft: &mut Draft<'_>) {
+    let mut events = Vec::new();
+    for service in draft.services.iter().filter(|service| !service.is_untouched()) {
+        let had_ended = |id: u64| {
+            let known = service.known().map_or(&[][..], |record| &record.deployments);
+            known.iter().any(|known| known.id == id && known.outcome.is_some())
+        };
+        for ended in service.record().map_or(&[][..], |record| &record.deployments) {
+            let Some(outcome) = ended.outcome.filter(|_| !had_ended(ended.id)) else { continue };
+            let level = match outcome {
+                Outcome::Succeeded | Outcome::Superseded => EventLevel::Normal,
+                Outcome::Failed | Outcome::RolledBack => EventLevel::Warning,
+            };
+            let (id, reason) = (ended.id, &ended.rollout_state_reason);
+            let message = format!("deployment {id} of {} {}: {reason}", ended.revision, outcome.word());
+            events.push((service.name.clone(), level, message));
+        }
+    }
+    for (service, level, message) in events {
+        draft.event(EventSubject::Service(service), level, "DeploymentEnded", message);
     }
 }

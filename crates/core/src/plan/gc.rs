@@ -64,7 +64,7 @@ pub(super) fn forget(draft: &mut Draft<'_>) {
     forget_records(draft);
 }
 
-/// Of each family the newest stay, and what a task runs, a deployment tells of, or a service asks for.
+/// Of each family the newest stay, and what a task runs, a deployment tells of, a service asks for, or may go back to.
 fn forget_revisions(draft: &mut Draft<'_>) {
     let families = || draft.world.state.revisions.iter().filter(|(_, numbers)| numbers.len() > KEEP_REVISIONS);
     if families().next().is_none() {
@@ -72,10 +72,13 @@ fn forget_revisions(draft: &mut Draft<'_>) {
     }
     let records = draft.world.state.services.values().chain(draft.services.iter().filter_map(Service::record));
     let deployed = records.flat_map(|record| &record.deployments);
-    let wanted = draft.services.iter().filter_map(|service| service.target.as_ref()?.as_ref().ok());
+    let records = draft.world.state.services.values().chain(draft.services.iter().filter_map(Service::record));
+    let ways_back = records.flat_map(|record| record.completed().chain(record.pin.iter().map(|pin| &pin.revision)));
+    let wanted = draft.services.iter().flat_map(|service| [&service.wanted, &service.target]);
+    let wanted = wanted.filter_map(|revision| revision.as_ref()?.as_ref().ok());
     let run = draft.tasks.iter().map(|task| &task.revision);
     let needed: BTreeSet<&RevisionId> =
-        run.chain(deployed.map(|deployment| &deployment.revision)).chain(wanted).collect();
+        run.chain(deployed.map(|deployment| &deployment.revision)).chain(wanted).chain(ways_back).collect();
     let old = families().flat_map(|(_, numbers)| numbers.values().rev().skip(KEEP_REVISIONS));
     let forgotten: Vec<RevisionId> =
         old.map(|revision| &revision.id).filter(|id| !needed.contains(*id)).cloned().collect();

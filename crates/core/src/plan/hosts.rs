@@ -249,7 +249,7 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
         }
     }
     let replaceable = |spec: &ServiceSpec| {
-        spec.on_host_loss == OnHostLoss::Replace && spec.scheduling_strategy == SchedulingStrategy::Replica
+        spec.host_loss() == OnHostLoss::Replace && spec.scheduling_strategy == SchedulingStrategy::Replica
     };
     for no in draft.tasks.numbers() {
         let on_lost = draft.tasks.host(no).is_some_and(|host| lost[host]);

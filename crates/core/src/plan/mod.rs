@@ -4,6 +4,7 @@
 //! byte for byte. What was seen and answered becomes changes in [`absorb`]; what follows from them is decided in [`plan`].
 
 pub mod absorb;
+pub mod breaker;
 mod daemon;
 mod deployment;
 mod draft;
@@ -15,8 +16,10 @@ mod launch;
 mod orders;
 mod place;
 pub mod placement;
+mod rebalance;
 mod replica;
 pub mod revision;
+mod rollout;
 mod service;
 mod throttle;
 
@@ -47,6 +50,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     service::reconcile(&mut draft);
     orders::issue(&mut draft);
     gc::forget(&mut draft);
+    deployment::announce_outcomes(&mut draft);
     draft.finish()
 }
 

@@ -4,7 +4,7 @@ use crate::model::{
     container::PortBinding,
     name::{HostName, TaskId},
     spec::service::PlacementConstraint,
-    state::{EventLevel, EventSubject},
+    state::{EventLevel, EventSubject, ServiceRecord},
     task::{LastStatus, NewTask, Task},
     world::{HostStatus, Subject},
 };
@@ -16,6 +16,7 @@ use super::{
         self, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
     },
+    rebalance,
     service::Subjected,
 };
 
@@ -100,25 +101,28 @@ pub(super) fn start(
     })?;
     let id = draft.new_task_id();
     let (cpu, memory) = launch::reservation(&service.definition);
-    let task = Task::new(NewTask {
+    let revision = service.starts.as_ref().unwrap_or(&service.target);
+    let mut task = Task::new(NewTask {
         id: id.clone(),
         cluster: service.spec.cluster.clone(),
         service: service.name.clone(),
         slot,
-        revision: service.target.clone(),
+        revision: revision.clone(),
         host: placement.host.clone(),
         launch_type: service.spec.launch_type,
         cpu,
         memory,
-        containers: launch::task_containers(service.name, &service.target, &id, &service.definition, &placement.ports),
+        containers: launch::task_containers(service.name, revision, &id, &service.definition, &placement.ports),
         epoch: draft.world.state.fleet.epoch,
         created_at: draft.now(),
     });
+    let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
+    task.deployment = primary.map_or(0, |primary| primary.id);
     draft.event(
         EventSubject::Service(service.name.clone()),
         EventLevel::Normal,
         "TaskPlaced",
-        format!("task {id} of {} goes to {}: {reason}", service.target, placement.host),
+        format!("task {id} of {revision} goes to {}: {reason}", placement.host),
     );
     draft.doing("place", Subject::Task(id), Some(&placement.host), reason);
     draft.add_task(task, service.no);
@@ -138,7 +142,8 @@ pub(super) fn choose_scale_in(
             ScaleInCandidate {
                 id: &task.id,
                 host: &task.host,
-                ready: service.healthy(draft, *no),
+                // While tasks move, zones count for more: the new one is not ready yet.
+                ready: service.healthy(draft, *no) || rebalance::applies(service.spec),
                 created_at: task.created_at,
                 cpu: task.cpu,
                 memory: task.memory,

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
+    name::RevisionId,
     spec::service::DeploymentConfiguration,
     task::{LastStatus, StopCode, Task},
+    time::Timestamp,
     world::{HostStatus, Subject},
 };
 
 use super::{
     draft::{Draft, TaskNo},
-    health, place,
+    health, place, rebalance,
     service::{self, Subjected},
     throttle,
 };
@@ -63,7 +65,7 @@ impl Replace {
 
     fn words(self, service: &Subjected<'_>, task: &Task) -> String {
         match self {
-            Self::Outdated => format!("{} replaces {}", service.target, task.revision),
+            Self::Outdated => service.replacement_words(task),
             Self::Draining => format!("host {} is being drained", task.host),
             Self::Unhealthy => unhealthy_words(task),
             Self::CrashLoop => crash_loop_words(task),
@@ -107,7 +109,11 @@ pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, no: T
 
 pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let desired = service.spec.desired_count as usize;
-    let bounds = bounds(desired, &service.spec.deployment_configuration, 100, 200);
+    let bounds = match service.spec.singleton {
+        // It stops before it is started anew.
+        true => Bounds { floor: 0, ceiling: desired },
+        false => bounds(desired, &service.spec.deployment_configuration, 100, 200),
+    };
 
     let mut keepers: Vec<TaskNo> = Vec::new();
     let mut replaced: Vec<(TaskNo, Replace)> = Vec::new();
@@ -140,6 +146,10 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     stop_replaced(draft, service, bounds, desired, &keepers, &replaced, blocked);
     scale_in(draft, service, bounds, desired, &keepers);
+    if replaced.is_empty() && !draft.braked() {
+        let slot = free_slots(draft, service).next().unwrap_or(u32::MAX);
+        rebalance::move_one(draft, service, bounds, slot, &keepers);
+    }
 }
 
 fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> Option<Replace> {
@@ -147,7 +157,7 @@ fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo)
     let task = draft.task(no);
     if crash_loops(draft, task) {
         Some(Replace::CrashLoop)
-    } else if task.revision != service.target || task.cluster != service.spec.cluster {
+    } else if service.replaces(task) || task.cluster != service.spec.cluster {
         Some(Replace::Outdated)
     } else if draft.host_status(no) == Some(HostStatus::Draining) {
         Some(Replace::Draining)
@@ -166,9 +176,8 @@ fn start_missing(
     missing: usize,
     replaced: usize,
 ) -> (usize, bool) {
-    if missing == 0 {
-        return (0, false);
-    }
+    // Without a revision to start the rollout's standstill says why.
+    let Some(starts) = service.starts.as_ref().filter(|_| missing > 0) else { return (0, false) };
     let subject = || Subject::Service(service.name.clone());
     let room = bounds.ceiling.saturating_sub(service.counted_live(draft));
     let allowed = missing.min(room);
@@ -194,7 +203,7 @@ fn start_missing(
     let failed_before = service.failures(draft) > 0;
     // After failures one task at a time tries whether it is better now.
     let allowed = if failed_before { 1 } else { allowed };
-    if failed_before && is_trying(draft, service) {
+    if failed_before && is_trying(draft, service, starts) {
         let reason = format!("{missing} tasks are missing; after a failure one at a time is tried, and one just is");
         draft.waiting(subject(), reason, "the started one is healthy or fails", None);
         return (0, false);
@@ -229,12 +238,12 @@ fn start_missing(
     (allowed, false)
 }
 
-/// Whether a task of the target is on its way and was never healthy yet.
-fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
+/// Whether a task of what is started is on its way and was never healthy yet.
+fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>, starts: &RevisionId) -> bool {
     service.placed_now(draft) > 0
         || service
             .wanted(draft)
-            .any(|(no, task)| task.revision == service.target && task.healthy_at.is_none() && draft.is_heard(no))
+            .any(|(no, task)| task.revision == *starts && task.healthy_at.is_none() && draft.is_heard(no))
 }
 
 /// Why what is missing cannot be started.
@@ -295,6 +304,10 @@ fn stop_replaced(
     // A sick task may hold the very room, or the port, that its replacement needs; one at a time.
     let mut makes_room = blocked == Blocked::NoRoom;
     for (no, why) in replaced.iter().copied() {
+        let words = why.words(service, draft.task(no));
+        if why == Replace::Outdated && is_protected(draft, no, &words) {
+            continue;
+        }
         let task = draft.task(no);
         let never_ran = task.last_status < LastStatus::Running;
         let place_filled = places_filled > 0 || ceiling_blocks;
@@ -303,7 +316,6 @@ fn stop_replaced(
         } else {
             never_ran || place_filled || std::mem::take(&mut makes_room)
         };
-        let words = why.words(service, task);
         if !may_go {
             let subject = Subject::Task(task.id.clone());
             let reason = format!("{words}: it stays until a healthy task takes its place (floor {})", bounds.floor);
@@ -318,15 +330,34 @@ fn stop_replaced(
     }
 }
 
+fn protected_until(draft: &Draft<'_>, no: TaskNo) -> Option<Timestamp> {
+    draft.task(no).protected_until.filter(|until| *until > draft.now())
+}
+
+/// Whether a person protected a task from scale-in and deployments; then it waits, and says so.
+pub(super) fn is_protected(draft: &mut Draft<'_>, no: TaskNo, words: &str) -> bool {
+    let Some(until) = protected_until(draft, no) else { return false };
+    let subject = Subject::Task(draft.task(no).id.clone());
+    let reason = format!("{words}: it stays, since a person protected it");
+    draft.waiting(subject, reason, format!("{until}, or `roadstead protect --off`"), Some(until));
+    true
+}
+
 /// Stops what is beyond the desired count, by ECS's rule of choice.
 fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desired: usize, keepers: &[TaskNo]) {
     let surplus = keepers.len().saturating_sub(desired);
-    if surplus == 0 {
+    let mixed = keepers.iter().any(|no| service.is_outdated(draft.task(*no)));
+    if surplus == 0 || (service.standstill.is_some() && mixed) {
         return;
     }
     let healthy_all = keepers.iter().filter(|no| service.healthy(draft, **no)).count();
     let mut budget = Budget { healthy: healthy_all, floor: bounds.floor };
-    for no in place::choose_scale_in(draft, service, keepers, surplus) {
+    let (free, protected): (Vec<TaskNo>, Vec<TaskNo>) =
+        keepers.iter().partition(|no| protected_until(draft, **no).is_none());
+    for no in protected.into_iter().take(surplus.saturating_sub(free.len())) {
+        is_protected(draft, no, "there are more tasks than wanted");
+    }
+    for no in place::choose_scale_in(draft, service, &free, surplus) {
         if service.serves(draft, no) && !budget.spend(service.healthy(draft, no)) {
             let subject = Subject::Task(draft.task(no).id.clone());
             let reason = format!("it is one too many, but the floor is {}", bounds.floor);

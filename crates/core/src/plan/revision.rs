@@ -9,7 +9,7 @@ use crate::model::{
     world::Subject,
 };
 
-use super::draft::Draft;
+use super::{draft::Draft, rollout};
 
 /// Gives new content a number, content to revisions known only by their hash, and every service its target.
 pub(super) fn number(draft: &mut Draft<'_>) {
@@ -36,7 +36,12 @@ pub(super) fn number(draft: &mut Draft<'_>) {
         }
     }
     for no in 0..draft.services.len() {
-        draft.services[no].target = Some(wanted(draft, &draft.services[no].manifest.spec));
+        let service = &draft.services[no];
+        let wanted = wanted(draft, &service.manifest.spec);
+        let target = wanted.as_ref().map(|wanted| rollout::target(draft, service.record(), wanted));
+        let target = target.map_err(String::clone);
+        let service = &mut draft.services[no];
+        (service.wanted, service.target) = (Some(wanted), Some(target));
     }
 }
 
@@ -60,6 +65,16 @@ fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
     let declared = draft.world.state.desired.task_definitions.get_key_value(name.as_str());
     let (family, manifest) = declared.ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
     draft.newest_with_hash(family, manifest.spec.hash()).ok_or_else(|| format!("{name} has no revision yet"))
+}
+
+/// The same between two plans; `None` when nothing has that content yet.
+pub(super) fn wanted_of(state: &State, spec: &ServiceSpec) -> Option<RevisionId> {
+    let TaskDefinitionRef::Named(name) = &spec.task_definition else { return None };
+    if name.contains(':') {
+        return name.parse().ok();
+    }
+    let (family, manifest) = state.desired.task_definitions.get_key_value(name.as_str())?;
+    find_by_hash(state, family, manifest.spec.hash())
 }
 
 /// The revision of a family with this content, whatever its number; the newest of them.

@@ -16,11 +16,11 @@ use crate::model::{
 };
 
 use super::{
-    daemon, deployment,
+    breaker, daemon, deployment,
     draft::{Counts, Draft, Host, Service, ServiceNo, TaskNo},
     health,
     place::Wants,
-    replica, revision,
+    rebalance, replica, revision, rollout, throttle,
 };
 
 /// A service with all that reconciling it needs.
@@ -30,8 +30,14 @@ pub(super) struct Subjected<'a> {
     pub(super) spec: &'a ServiceSpec,
     /// What its tasks shall run.
     pub(super) target: RevisionId,
-    /// The target's content.
+    /// What new tasks run: the target; while the rollout stands still, the last completed revision, if there is one.
+    pub(super) starts: Option<RevisionId>,
+    /// The content of what new tasks run.
     pub(super) definition: std::sync::Arc<TaskDefinitionSpec>,
+    /// Set while the rollout stands still, and why.
+    pub(super) standstill: Option<String>,
+    /// Tasks that older deployments than this one started are to be replaced, of whatever revision.
+    restarted_by: Option<u64>,
     /// Its live tasks.
     pub(super) live: &'a [TaskNo],
     /// What placement is asked for a task of it, once that is needed.
@@ -101,25 +107,32 @@ pub(super) fn is_steady(service: &Service<'_>, counts: Counts) -> bool {
     spec.scheduling_strategy == SchedulingStrategy::Replica
         && counts.live == spec.desired_count as usize
         && counts.kept == counts.live
+        && !rebalance::applies(spec)
         && is_settled(service)
 }
 
 /// Whether its PRIMARY deployment is what it wants, and none is under way.
 pub(super) fn is_settled(service: &Service<'_>) -> bool {
     let is_over = |deployment: &Deployment| match deployment.status {
-        DeploymentStatus::Primary => deployment.rollout_state != RolloutState::InProgress,
+        DeploymentStatus::Primary => deployment.rollout_state != RolloutState::InProgress && !deployment.stands_still(),
         DeploymentStatus::Active => false,
         DeploymentStatus::Inactive => true,
     };
-    let wanted = service.target.as_ref().and_then(|target| target.as_ref().ok());
+    fn known(revision: &Option<Result<RevisionId, String>>) -> Option<&RevisionId> {
+        revision.as_ref()?.as_ref().ok()
+    }
+    let (wanted, target) = (known(&service.wanted), known(&service.target));
     service.is_untouched()
         && service.record().is_some_and(|record| {
-            record.deployments.first().is_some_and(|primary| Some(&primary.revision) == wanted)
+            record.primary().is_some_and(|primary| Some(&primary.revision) == target)
+                && record.again.is_none()
+                && record.pin.as_ref().is_none_or(|pin| Some(&pin.instead_of) == wanted)
                 && record.deployments.iter().all(is_over)
         })
 }
 
 fn one(draft: &mut Draft<'_>, no: ServiceNo, live: &[TaskNo]) {
+    rollout::judge(draft, no);
     let service = match Subjected::new(draft, no, live) {
         Ok(service) => service,
         Err(None) => return,
@@ -130,13 +143,24 @@ fn one(draft: &mut Draft<'_>, no: ServiceNo, live: &[TaskNo]) {
     };
     match service.spec.scheduling_strategy {
         SchedulingStrategy::Daemon if draft.shortcuts && daemon::is_steady(draft, &service) => {}
-        SchedulingStrategy::Daemon => whole(draft, &service, daemon::reconcile),
-        SchedulingStrategy::Replica => whole(draft, &service, replica::reconcile),
+        SchedulingStrategy::Daemon => whole(draft, service, daemon::reconcile),
+        SchedulingStrategy::Replica => whole(draft, service, replica::reconcile),
     }
 }
 
-fn whole<'w>(draft: &mut Draft<'w>, service: &Subjected<'_>, reconcile: impl FnOnce(&mut Draft<'w>, &Subjected<'_>)) {
-    deployment::begin(draft, service);
+fn whole<'w, 's>(
+    draft: &mut Draft<'w>,
+    mut service: Subjected<'s>,
+    reconcile: impl FnOnce(&mut Draft<'w>, &Subjected<'s>),
+) {
+    deployment::begin(draft, &service);
+    service.stand(draft);
+    let service = &service;
+    if let Some(why) = &service.standstill {
+        let subject = Subject::Service(service.name.clone());
+        let wakes_when = format!("you say `roadstead rollout continue {}`, or the manifests change", service.name);
+        draft.waiting(subject, why, wakes_when, None);
+    }
     note_first_health(draft, service);
     reconcile(draft, service);
     deployment::conclude(draft, service);
@@ -153,7 +177,10 @@ fn note_first_health(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         match health::healthy(task, service.spec.minimum_healthy_seconds.as_ms(), now) {
             Ok(()) => {
                 draft.tasks.change(*no, |task| task.healthy_at = Some(now));
-                draft.services[service.no].change(super::throttle::reset);
+                draft.change_service_of(*no, |task, record| {
+                    throttle::reset(record);
+                    breaker::note_healthy(record, service.spec, task);
+                });
             }
             Err(Some(at)) => draft.wake_at(at),
             Err(None) => {}
@@ -169,7 +196,60 @@ impl<'a> Subjected<'a> {
         let target = target.clone().ok_or(None)?.map_err(Some)?;
         let definition = draft.revision(&target).and_then(|revision| revision.spec.clone()).ok_or(None)?;
         let spec = &manifest.spec;
-        Ok(Self { no, name, spec, target, definition, live, wants: OnceCell::new(), placed_before: *placed })
+        Ok(Self {
+            no,
+            name,
+            spec,
+            starts: Some(target.clone()),
+            target,
+            definition,
+            standstill: None,
+            restarted_by: None,
+            live,
+            wants: OnceCell::new(),
+            placed_before: *placed,
+        })
+    }
+
+    /// Looks at how its PRIMARY deployment stands.
+    fn stand(&mut self, draft: &Draft<'_>) {
+        let Some(record) = draft.services[self.no].record() else { return };
+        let Some(primary) = record.primary() else { return };
+        self.restarted_by =
+            (primary.restart && primary.rollout_state == RolloutState::InProgress).then_some(primary.id);
+        if !primary.stands_still() {
+            return;
+        }
+        self.standstill = Some(match primary.paused_at {
+            Some(_) => format!("the rollout of {} stands still: a person paused it", primary.revision),
+            None => format!("the rollout of {} failed: {}", primary.revision, primary.rollout_state_reason),
+        });
+        // What dies meanwhile is replaced by what is known to be good.
+        let content = |id: &RevisionId| Some((id.clone(), draft.revision(id)?.spec.clone()?));
+        let known_good = record.completed().next().and_then(content);
+        self.wants = OnceCell::new();
+        self.starts = known_good.map(|(id, definition)| {
+            self.definition = definition;
+            id
+        });
+    }
+
+    /// Whether a task is not what this deployment wants, but for the rollout standing still.
+    pub(super) fn is_outdated(&self, task: &Task) -> bool {
+        task.revision != self.target || self.restarted_by.is_some_and(|deployment| task.deployment < deployment)
+    }
+
+    /// Why it replaces a task, in words.
+    pub(super) fn replacement_words(&self, task: &Task) -> String {
+        match task.revision == self.target {
+            true => format!("{} is started anew", self.target),
+            false => format!("{} replaces {}", self.target, task.revision),
+        }
+    }
+
+    /// Whether this deployment is to replace a task now.
+    pub(super) fn replaces(&self, task: &Task) -> bool {
+        self.standstill.is_none() && self.is_outdated(task)
     }
 
     /// Its live tasks that are wanted.
@@ -196,7 +276,12 @@ impl<'a> Subjected<'a> {
     /// Live tasks that count against the ceiling, those placed in this draft included: not those on hosts that cannot be
     /// asked (ghosts, S2).
     pub(super) fn counted_live(&self, draft: &Draft<'_>) -> usize {
-        self.known_live(draft).count() + self.placed_now(draft)
+        let known = match self.spec.singleton {
+            // Never two, not even one that nobody can see (S19).
+            true => self.live.iter().filter(|no| draft.task(**no).is_live()).count(),
+            false => self.known_live(draft).count(),
+        };
+        known + self.placed_now(draft)
     }
 
     /// How many tasks of it were placed since `live` was taken.

@@ -14,9 +14,9 @@ use crate::model::{
     observed::{EngineIdentity, HostContact},
     spec::{
         ServiceSpec,
-        service::{PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
+        service::{AvailabilityZoneRebalancing, PlacementConstraint, PlacementConstraintType, TaskDefinitionRef},
     },
-    state::{Change, Deployment, DeploymentStatus, HostRecord, Revision, RolloutState, Schedulability},
+    state::{Again, Change, Deployment, DeploymentStatus, HostRecord, Pin, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
     time::Timestamp,
 };
@@ -132,6 +132,16 @@ pub(super) enum Nudge {
     OlderDeployment,
     NoRecord,
     Failing,
+    Paused,
+    FailedTasks(u32),
+    Failed,
+    Rollback,
+    Restarting,
+    Again(Again),
+    Pinned(&'static str),
+    Protected,
+    Singleton,
+    Rebalancing,
 }
 
 pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
@@ -158,6 +168,16 @@ pub(super) fn any_nudge() -> impl Strategy<Value = Nudge> {
         Just(Nudge::OlderDeployment),
         Just(Nudge::NoRecord),
         Just(Nudge::Failing),
+        Just(Nudge::Paused),
+        (2_u32..4).prop_map(Nudge::FailedTasks),
+        Just(Nudge::Failed),
+        Just(Nudge::Rollback),
+        Just(Nudge::Restarting),
+        select(vec![Again::Restart, Again::Retry]).prop_map(Nudge::Again),
+        select(vec!["s0:1", "s0:7", "s1:1"]).prop_map(Nudge::Pinned),
+        Just(Nudge::Protected),
+        Just(Nudge::Singleton),
+        Just(Nudge::Rebalancing),
     ]
 }
 
@@ -271,6 +291,50 @@ pub(super) fn nudge(world: &mut World, nudge: Nudge, which: Index) {
                 record.not_before = Some(now.plus_ms(4_000));
             }
         }
+        Nudge::Paused => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.paused_at = Some(now);
+        }),
+        Nudge::FailedTasks(count) => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.outcome = None;
+            primary.failed_tasks = count;
+        }),
+        Nudge::Failed => change_primary(world, service, |primary| primary.rollout_state = RolloutState::Failed),
+        Nudge::Rollback => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::Failed;
+            primary.rollback_of = Some(1);
+        }),
+        Nudge::Restarting => change_primary(world, service, |primary| {
+            primary.rollout_state = RolloutState::InProgress;
+            primary.restart = true;
+            primary.id += 1;
+        }),
+        Nudge::Again(again) => {
+            if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
+                record.again = Some(again);
+            }
+        }
+        Nudge::Pinned(instead_of) => {
+            if let Some(record) = service.and_then(|service| world.state.services.get_mut(&service)) {
+                let revision = RevisionId { family: record.name.as_str().into(), number: 1 };
+                let instead_of = instead_of.parse().unwrap();
+                record.pin = Some(Pin { instead_of, revision, reason: "a person said so".to_owned() });
+            }
+        }
+        Nudge::Protected => change_task(world, task, |task| task.protected_until = Some(now.plus_ms(60_000))),
+        Nudge::Singleton => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
+                manifest.spec.singleton = true;
+            }
+        }
+        Nudge::Rebalancing => {
+            let desired = Arc::make_mut(&mut world.state.desired);
+            if let Some(manifest) = service.and_then(|service| desired.services.get_mut(&service)) {
+                manifest.spec.availability_zone_rebalancing = AvailabilityZoneRebalancing::Enabled;
+            }
+        }
     }
 }
 
@@ -332,7 +396,10 @@ fn old_revisions_go_but_for_those_in_use() {
     other.spec.task_definition = TaskDefinitionRef::Named("s0:5".to_owned());
     other.spec.desired_count = 0;
     desired.services.insert("s1".into(), other);
+    // 9 is what s0 may go back to.
+    let record = world.state.services.get_mut("s0").unwrap();
+    record.note_completed(&RevisionId { family: family.clone(), number: 9 });
     plan(&world).changes.iter().for_each(|change| world.state.apply(change));
     let left: Vec<u32> = world.state.revisions[&family].keys().copied().collect();
-    assert_eq!(left, [1, 5].into_iter().chain(21..=40).collect::<Vec<u32>>());
+    assert_eq!(left, [1, 5, 9].into_iter().chain(21..=40).collect::<Vec<u32>>());
 }

@@ -3,12 +3,15 @@
 //! Rule: "Service throttle logic", ECS developer guide.
 
 use crate::model::{
-    state::{Deployment, MAX_FAILURES_KEPT, ServiceRecord},
+    state::{MAX_FAILURES_KEPT, ServiceRecord},
     task::Task,
     time::Timestamp,
 };
 
-use super::draft::{Draft, TaskNo};
+use super::{
+    breaker,
+    draft::{Draft, TaskNo},
+};
 
 /// The longest pause between two starts.
 const MAX_DELAY_MS: u64 = 15 * 60_000;
@@ -38,15 +41,7 @@ pub(super) fn count_failure(record: &mut ServiceRecord, task: &Task, now: Timest
     record.failures.push((now, task.host.clone()));
     let surplus = record.failures.len().saturating_sub(MAX_FAILURES_KEPT);
     record.failures.drain(..surplus);
-    count_failed_task(record, task);
-}
-
-/// Counts a task that failed to start of the deployment that it belongs to.
-pub(super) fn count_failed_task(record: &mut ServiceRecord, task: &Task) {
-    let under_way = |deployment: &&mut Deployment| deployment.revision == task.revision && deployment.outcome.is_none();
-    if let Some(deployment) = record.deployments.iter_mut().find(under_way) {
-        deployment.failed_tasks = deployment.failed_tasks.saturating_add(1);
-    }
+    breaker::count(record, task);
 }
 
 /// The record of a task's service once the task's start failed; `None` when it is not known.
@@ -61,6 +56,12 @@ pub(super) fn after_failure(known: Option<&ServiceRecord>, task: &Task, now: Tim
 pub(super) fn count_start_failure(draft: &mut Draft<'_>, no: TaskNo) {
     let now = draft.now();
     draft.change_service_of(no, |task, record| count_failure(record, task, now));
+    let Some(service) = draft.tasks.service(no).map(|service| &draft.services[service]) else { return };
+    let threshold = breaker::threshold(&service.manifest.spec, draft.hosts.len());
+    let event = service.record().and_then(|record| breaker::event(record, threshold, now));
+    if let Some(event) = event {
+        draft.event(event.subject, event.level, &event.reason, event.message);
+    }
 }
 
 /// The same for a task that is given up as unhealthy, if it was never healthy.

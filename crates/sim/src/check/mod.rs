@@ -54,6 +54,8 @@ pub enum Predicate {
     S14,
     /// One rollout at a time.
     S16,
+    /// A rollback happens at most once, and is never rolled back; an outcome stands.
+    S17,
     /// Tasks only go forward and never move.
     S18,
     /// Never two of what may be there once.

@@ -253,7 +253,7 @@ fn s19_never_two(
     claim: &Claim,
 ) -> Result<(), Broken> {
     let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
-    if manifest.spec.on_host_loss != OnHostLoss::Wait {
+    if manifest.spec.host_loss() != OnHostLoss::Wait {
         return Ok(());
     }
     for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {

@@ -12,7 +12,7 @@ use roadstead_core::{
         container::ContainerState,
         name::{HostName, ServiceName, TaskId},
         spec::service::{OnHostLoss, SchedulingStrategy},
-        state::{RolloutState, State},
+        state::State,
         task::{DesiredStatus, LastStatus, Task},
         time::Timestamp,
     },
@@ -57,8 +57,9 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
                 return broken(stability, format!("{name}: task {id} is not healthy"));
             }
         }
-        if newest.is_some_and(|deployment| deployment.rollout_state == RolloutState::InProgress) {
-            return broken(Predicate::L7, format!("{name}: its rollout does not end"));
+        let deployments = state.services.get(name).map_or(&[][..], |record| &record.deployments);
+        if let Some(open) = deployments.iter().find(|deployment| deployment.outcome.is_none()) {
+            return broken(Predicate::L7, format!("{name}: deployment {} of {} does not end", open.id, open.revision));
         }
     }
     Ok(())
@@ -119,7 +120,7 @@ fn may_wait(
     let stuck = is_replica && wanted > 0 && floor >= wanted && ceiling <= wanted;
     let crowded = has_fixed_port(&state.desired, service.as_str())
         && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
-    let waits_for_host = manifest.spec.on_host_loss == OnHostLoss::Wait
+    let waits_for_host = manifest.spec.host_loss() == OnHostLoss::Wait
         && state.tasks.values().any(|task| {
             task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)
         });

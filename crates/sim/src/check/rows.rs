@@ -1,13 +1,13 @@
 //! What is committed, against what was and against what is really there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Checks, Predicate, broken};
 use crate::fleet::{FakeHost, Ground};
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RevisionId},
-    state::{Change, DeploymentStatus, FleetRecord, RolloutState, ServiceRecord, State},
+    state::{Change, Deployment, DeploymentStatus, FleetRecord, RolloutState, ServiceRecord, State},
     task::{DesiredStatus, LastStatus, Task},
     time::Timestamp,
 };
@@ -47,7 +47,10 @@ impl Ground {
             }
             Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet),
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
-            Change::Service(service) => s16_one_rollout(service),
+            Change::Service(service) => {
+                s16_one_rollout(service)?;
+                s17_rollbacks(durable.services.get(&service.name), service)
+            }
             Change::Desired(desired) => self.s13_blast_radius(desired),
             Change::RevisionRemoved(_)
             | Change::Host(_)
@@ -191,6 +194,30 @@ fn s16_one_rollout(service: &ServiceRecord) -> Result<(), Broken> {
             Predicate::S16,
             format!("{} has {primaries} PRIMARY deployments and {under_way} under way", service.name),
         );
+    }
+    Ok(())
+}
+
+fn s17_rollbacks(was: Option<&ServiceRecord>, service: &ServiceRecord) -> Result<(), Broken> {
+    let mut taken_back = BTreeSet::new();
+    for deployment in &service.deployments {
+        let (id, name) = (deployment.id, &service.name);
+        if let Some(origin) = deployment.rollback_of {
+            let is_rollback = |other: &&Deployment| other.id == origin && other.rollback_of.is_some();
+            if service.deployments.iter().any(|other| is_rollback(&other)) {
+                return broken(Predicate::S17, format!("deployment {id} of {name} rolls a rollback back"));
+            }
+            if !taken_back.insert(origin) {
+                return broken(Predicate::S17, format!("deployment {origin} of {name} is rolled back twice"));
+            }
+        }
+        let before = was.and_then(|was| was.deployments.iter().find(|other| other.id == id));
+        if let Some(outcome) = before.and_then(|before| before.outcome)
+            && deployment.outcome != Some(outcome)
+        {
+            let now = deployment.outcome;
+            return broken(Predicate::S17, format!("deployment {id} of {name} was {outcome:?} and is now {now:?}"));
+        }
     }
     Ok(())
 }

@@ -162,6 +162,18 @@ impl Ground {
                     self.orders.push(Command::StopTask { task, reason: None });
                 }
             }
+            Happening::Rollout { service, verb } => {
+                self.count("word about a rollout");
+                self.orders.push(Command::Rollout { service: service.clone(), verb: verb.clone() });
+            }
+            Happening::Protect { nth } => {
+                let tasks: Vec<&TaskId> = self.durable.tasks.keys().collect();
+                if let Some(task) = tasks.get((*nth as usize) % tasks.len().max(1)) {
+                    let task = TaskId::clone(task);
+                    self.count("task protected");
+                    self.orders.push(Command::ProtectTask { task, minutes: Some(1) });
+                }
+            }
             Happening::Confirm => self.confirm(),
             Happening::Repin { host } => {
                 self.checks.repinned(host);

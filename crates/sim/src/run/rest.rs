@@ -8,7 +8,13 @@ use crate::{
     fleet::{Due, Ending, Ground},
 };
 use roadstead_control::control::handle::Command;
-use roadstead_core::model::{state::Schedulability, time::Timestamp};
+use roadstead_core::{
+    model::{
+        state::{Deployment, RolloutState, Schedulability, ServiceRecord},
+        time::Timestamp,
+    },
+    plan::absorb::RolloutVerb,
+};
 
 /// Between two looks.
 const LOOK_EVERY_MS: u64 = 1_000;
@@ -33,6 +39,13 @@ impl Ground {
         let again =
             unsaid.map(|host| Command::SetSchedulability { host: host.name.clone(), to: Schedulability::Active });
         self.orders.extend(again);
+        // A person has what failed or was taken back tried again, now that all is well.
+        let names: Vec<_> = self.durable.services.iter().filter(|(_, record)| waits_for_a_word(record)).collect();
+        let orders: Vec<_> = names
+            .into_iter()
+            .map(|(name, _)| Command::Rollout { service: name.clone(), verb: RolloutVerb::Continue })
+            .collect();
+        self.orders.extend(orders);
         let reachable = |ground: &Self, host: &_| ground.hosts.get(host).is_some_and(|host| host.there && host.back);
         for host in self.checks.untrusted().into_iter().filter(|host| reachable(self, host)).collect::<Vec<_>>() {
             // A person looks into it, and says that all is well.
@@ -70,6 +83,12 @@ impl Ground {
         }
         self.push(self.now.plus_ms(LOOK_EVERY_MS), Due::Look);
     }
+}
+
+/// Whether a service runs something else than its manifest asks for until a person says so.
+fn waits_for_a_word(record: &ServiceRecord) -> bool {
+    let is_over = record.primary().is_some_and(|primary| primary.rollout_state != RolloutState::InProgress);
+    (record.pin.is_some() && is_over) || record.primary().is_some_and(Deployment::stands_still)
 }
 
 /// What the fleet came to.

@@ -12,13 +12,14 @@ use roadstead_core::model::{
         HostSpec, ServiceSpec, TaskDefinitionSpec,
         host::{Reserved, SshSpec},
         service::{
-            DeploymentConfiguration, LaunchType, OnHostLoss, PlacementStrategy, PlacementStrategyType,
-            SchedulingStrategy, TaskDefinitionRef,
+            AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss,
+            PlacementStrategy, PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
         },
         task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping},
     },
     state::Schedulability,
 };
+use roadstead_core::plan::absorb::RolloutVerb;
 
 /// The host port of services that want a fixed one.
 pub(crate) const FIXED_PORT: u16 = 8_080;
@@ -116,6 +117,7 @@ struct Chances {
     change: u64,
     manifests: u64,
     operator: u64,
+    rollout: u64,
 }
 
 impl Chances {
@@ -137,6 +139,7 @@ impl Chances {
             change: chance(40),
             manifests: chance(10),
             operator: chance(20),
+            rollout: chance(40),
         }
     }
 
@@ -252,6 +255,22 @@ impl Chances {
                 _ => Schedulability::Draining,
             };
             then(0, Happening::Operator { host: host(), to });
+        }
+        if rng.chance(self.rollout) {
+            let services: Vec<&ServiceName> = now.services.keys().collect();
+            let verbs = [
+                RolloutVerb::Pause,
+                RolloutVerb::Continue,
+                RolloutVerb::Abort,
+                RolloutVerb::Undo { to: None },
+                RolloutVerb::Restart,
+            ];
+            match (rng.pick(&services), rng.pick(&verbs)) {
+                (Some(service), Some(verb)) if rng.chance(800) => {
+                    then(0, Happening::Rollout { service: (*service).clone(), verb: verb.clone() });
+                }
+                _ => then(0, Happening::Protect { nth: rng.next() % 64 }),
+            }
         }
         if rng.chance(20) {
             then(0, Happening::Confirm);
@@ -386,10 +405,20 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
         deployment_configuration: DeploymentConfiguration {
             minimum_healthy_percent,
             maximum_percent,
+            deployment_circuit_breaker: DeploymentCircuitBreaker {
+                enable: !rng.chance(150),
+                rollback: !rng.chance(200),
+                reset_on_healthy_task: !rng.chance(300),
+                ..Default::default()
+            },
             ..Default::default()
         },
         health_check_grace_period_seconds: Seconds(0),
         minimum_healthy_seconds: Seconds(3),
+        availability_zone_rebalancing: match rng.chance(200) {
+            true => AvailabilityZoneRebalancing::Enabled,
+            false => AvailabilityZoneRebalancing::Disabled,
+        },
         on_host_loss: if rng.chance(150) { OnHostLoss::Wait } else { OnHostLoss::Replace },
         ..bare(name)
     }

@@ -13,8 +13,14 @@ pub use change::{Change, Sickness};
 pub(crate) use draw::{FIXED_PORT, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 
-use roadstead_core::model::{
-    desired::Desired, name::HostName, spec::service::SchedulingStrategy, state::Schedulability,
+use roadstead_core::{
+    model::{
+        desired::Desired,
+        name::{HostName, ServiceName},
+        spec::service::SchedulingStrategy,
+        state::Schedulability,
+    },
+    plan::absorb::RolloutVerb,
 };
 
 /// One run.
@@ -229,6 +235,15 @@ pub enum Happening {
     },
     /// A person stops a task.
     StopTask {
+        nth: u64,
+    },
+    /// A person's word about a service's rollout.
+    Rollout {
+        service: ServiceName,
+        verb: RolloutVerb,
+    },
+    /// A person protects a task for a minute.
+    Protect {
         nth: u64,
     },
     /// A person confirms what is held, if anything.

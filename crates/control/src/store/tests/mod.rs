@@ -1,5 +1,6 @@
 //! Against real files, a real lock and real damage.
 
+mod before;
 mod damage;
 mod history;
 mod lock;

@@ -9,12 +9,12 @@ use super::{dir, open, sample};
 use crate::store::{Store, StoreError};
 use roadstead_core::model::{
     desired::{Desired, Manifest},
-    name::HostName,
+    name::{HostName, RevisionId},
     observed::EngineIdentity,
     spec::{ClusterSpec, NotActedOn},
     state::{
-        Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord, Outcome,
-        RolloutState, Schedulability, ServiceRecord, State,
+        Again, Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord, Outcome,
+        Pin, RolloutState, Schedulability, ServiceRecord, State,
     },
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
@@ -90,6 +90,13 @@ fn service() -> impl Strategy<Value = ServiceRecord> {
             consecutive_failures,
             not_before,
             failures: failures.into_iter().map(|(at, host)| (at, HostName::from(host))).collect(),
+            completed: vec![RevisionId { family: name.into(), number: 3 }],
+            pin: consecutive_failures.is_multiple_of(2).then(|| Pin {
+                instead_of: RevisionId { family: name.into(), number: 4 },
+                revision: RevisionId { family: name.into(), number: 3 },
+                reason: name.to_owned(),
+            }),
+            again: consecutive_failures.is_multiple_of(3).then_some(Again::Restart),
         },
     )
 }
@@ -103,6 +110,9 @@ fn deployment(id: u64) -> Deployment {
         rollout_state_reason: "under way".to_owned(),
         outcome: id.is_multiple_of(2).then_some(Outcome::RolledBack),
         failed_tasks: 3,
+        rollback_of: id.checked_sub(1),
+        restart: id.is_multiple_of(2),
+        paused_at: id.is_multiple_of(3).then_some(Timestamp(7)),
         created_at: Timestamp(1),
         updated_at: Timestamp(2),
     }

@@ -46,6 +46,8 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
         stopped_reason: None,
         restarts: vec![Timestamp(1), Timestamp(2)],
         strays: Vec::new(),
+        deployment: 7,
+        protected_until: Some(Timestamp(8)),
     }
 }
 

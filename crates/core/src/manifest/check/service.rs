@@ -9,7 +9,7 @@ use crate::{
     },
     model::spec::{
         ServiceSpec,
-        service::{LaunchType, PlacementStrategy, PlacementStrategyType, SchedulingStrategy},
+        service::{LaunchType, PlacementStrategy, PlacementStrategyType, SchedulingStrategy, ThresholdType},
     },
 };
 
@@ -32,7 +32,12 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     for (index, strategy) in spec.placement_strategy.iter().enumerate() {
         placement_strategy(strategy, at!["placementStrategy", index], scope);
     }
+    circuit_breaker(spec, scope);
+    if spec.singleton {
+        singleton(spec, scope);
+    }
     match spec.scheduling_strategy {
+        SchedulingStrategy::Replica if spec.singleton => {}
         SchedulingStrategy::Replica => replica(spec, scope),
         SchedulingStrategy::Daemon => daemon(spec, scope),
     }
@@ -87,6 +92,44 @@ fn percentages(spec: &ServiceSpec, scope: &mut Scope<'_>) -> bool {
         in_range(scope, at!["deploymentConfiguration", "maximumPercent"], percent, 100..=10_000, " %");
     }
     !scope.failed()
+}
+
+/// More failures than this no deployment has.
+const MAX_THRESHOLD: u32 = 10_000;
+
+fn circuit_breaker(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    let threshold = spec.deployment_configuration.deployment_circuit_breaker.threshold_configuration;
+    let at = ["deploymentConfiguration", "deploymentCircuitBreaker", "thresholdConfiguration", "value"];
+    let unit = match threshold.kind {
+        ThresholdType::BoundedPercent | ThresholdType::UnboundedPercent => " %",
+        ThresholdType::Count => "",
+    };
+    in_range(scope, &at.map(Step::Key), threshold.value, 1..=MAX_THRESHOLD, unit);
+}
+
+/// It stops before it starts anew and waits for its host, whatever else is said.
+fn singleton(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    if spec.desired_count > 1 {
+        scope
+            .error(at!["desiredCount"], "singleton", format!("a singleton has one task, not {}", spec.desired_count))
+            .help("leave `singleton` out, or make `desiredCount` 1");
+    }
+    if spec.scheduling_strategy == SchedulingStrategy::Daemon {
+        scope
+            .error(at!["singleton"], "singleton", "a DAEMON runs a task on every matching host")
+            .help("leave one of `singleton` and `schedulingStrategy: DAEMON` out");
+    }
+    let bounds = &spec.deployment_configuration;
+    for (field, given, fixed) in
+        [("minimumHealthyPercent", bounds.minimum_healthy_percent, 0), ("maximumPercent", bounds.maximum_percent, 100)]
+    {
+        if given.is_some_and(|given| given != fixed) {
+            scope
+                .error(at!["deploymentConfiguration", field], "singleton", "of a singleton there are never two")
+                .label(format!("is always {fixed}"))
+                .help("leave it out");
+        }
+    }
 }
 
 fn replica(spec: &ServiceSpec, scope: &mut Scope<'_>) {

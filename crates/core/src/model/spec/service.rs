@@ -66,12 +66,12 @@ pub struct ServiceSpec {
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expose: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub singleton: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub availability_zone_rebalancing: Option<NotActedOn>,
+    /// Never two of its task: it stops before it is started anew, and waits for its lost host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub singleton: bool,
+    /// Whether tasks are moved, one at a time, when zones have become uneven.
+    #[serde(default, skip_serializing_if = "AvailabilityZoneRebalancing::is_default")]
+    pub availability_zone_rebalancing: AvailabilityZoneRebalancing,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_execute_command: Option<NotActedOn>,
@@ -157,6 +157,23 @@ pub enum OnHostLoss {
     Wait,
 }
 
+/// ECS's `availabilityZoneRebalancing`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AvailabilityZoneRebalancing {
+    /// They are.
+    Enabled,
+    /// They stay where they are.
+    #[default]
+    Disabled,
+}
+
+impl AvailabilityZoneRebalancing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One placement constraint (ECS: distinctInstance, memberOf).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -215,9 +232,9 @@ pub struct DeploymentConfiguration {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 10000))]
     pub maximum_percent: Option<u32>,
-    /// See [`NotActedOn`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deployment_circuit_breaker: Option<NotActedOn>,
+    /// When a deployment whose tasks fail is given up.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deployment_circuit_breaker: DeploymentCircuitBreaker,
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<NotActedOn>,
@@ -230,6 +247,72 @@ pub struct DeploymentConfiguration {
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle_hooks: Option<NotActedOn>,
+}
+
+/// ECS's `deploymentCircuitBreaker`; here it is on, with rollback, unless the manifest says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeploymentCircuitBreaker {
+    /// Whether failures are counted at all.
+    pub enable: bool,
+    /// Whether the service then returns to the last completed revision.
+    pub rollback: bool,
+    /// How many failures are too many.
+    pub threshold_configuration: ThresholdConfiguration,
+    /// Whether a task of the deployment that becomes healthy sets the count back to 0.
+    pub reset_on_healthy_task: bool,
+}
+
+impl Default for DeploymentCircuitBreaker {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            rollback: true,
+            threshold_configuration: ThresholdConfiguration::default(),
+            reset_on_healthy_task: true,
+        }
+    }
+}
+
+/// ECS's `thresholdConfiguration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ThresholdConfiguration {
+    /// How `value` is meant.
+    #[serde(rename = "type")]
+    pub kind: ThresholdType,
+    /// Per cent of the desired count, or a count.
+    #[schemars(range(min = 1, max = 10000))]
+    pub value: u32,
+}
+
+impl Default for ThresholdConfiguration {
+    fn default() -> Self {
+        Self { kind: ThresholdType::BoundedPercent, value: 50 }
+    }
+}
+
+/// ECS's threshold types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ThresholdType {
+    /// Per cent of the desired count, and from 3 to 200.
+    BoundedPercent,
+    /// Per cent of the desired count, without these bounds.
+    UnboundedPercent,
+    /// So many.
+    Count,
+}
+
+impl ServiceSpec {
+    /// What happens to its tasks on a lost host: a singleton always waits (S19).
+    pub fn host_loss(&self) -> OnHostLoss {
+        if self.singleton { OnHostLoss::Wait } else { self.on_host_loss }
+    }
+}
+
+fn is_default(breaker: &DeploymentCircuitBreaker) -> bool {
+    *breaker == DeploymentCircuitBreaker::default()
 }
 
 fn default_cluster() -> ClusterName {

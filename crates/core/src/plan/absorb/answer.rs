@@ -8,7 +8,7 @@ use crate::model::{
     state::{Change, Event, EventLevel, EventSubject, State},
     task::{LastStatus, Launch, StopCode, Task},
 };
-use crate::plan::throttle;
+use crate::plan::{breaker, throttle};
 
 /// Notes how an order ended. Only a launch's answer changes a task: of stops and removals the next complete look tells.
 pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
@@ -32,7 +32,7 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             note_ids(&mut changed, containers);
             changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
             let record = throttle::after_failure(state.services.get(&changed.service), &changed, answer.at);
-            changes.push(Change::Service(record));
+            changes.extend(breaker::told(state, record, answer.at));
             changes.push(event(
                 answer,
                 &changed,

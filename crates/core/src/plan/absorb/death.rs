@@ -10,7 +10,7 @@ use crate::model::{
     task::{DesiredStatus, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{launch, throttle};
+use crate::plan::{breaker, launch, throttle};
 
 /// Ends the task of an essential container that died for good, so that it can be replaced before a look shows it: the engine
 /// lists a container as running for a while after its end. The task keeps all that it holds until a look does show it (S4).
@@ -33,7 +33,7 @@ pub fn death(state: &State, death: &Death) -> Option<(TaskId, Vec<Change>)> {
     let mut changed = Task::clone(task);
     let mut changes = Vec::new();
     if throttle::failed_early(task, death.heard_at) {
-        changes.push(Change::Service(failure(state, task, death)));
+        changes.extend(breaker::told(state, failure(state, task, death), death.heard_at));
     }
     changed.order_stop(death.heard_at, StopCode::EssentialContainerExited, reason.clone());
     changes.push(Change::Task(Arc::new(changed)));
@@ -62,7 +62,7 @@ fn failure(state: &State, task: &Task, death: &Death) -> ServiceRecord {
     match state.services.get(&task.service).filter(counted) {
         Some(record) => {
             let mut record = record.clone();
-            throttle::count_failed_task(&mut record, task);
+            breaker::count(&mut record, task);
             record
         }
         None => throttle::after_failure(state.services.get(&task.service), task, death.heard_at),

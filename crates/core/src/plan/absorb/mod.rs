@@ -5,11 +5,13 @@ mod answer;
 mod death;
 mod desired;
 mod observation;
+mod verbs;
 
 pub use answer::answer;
 pub use death::death;
 pub use desired::{SyncVerdict, desired};
 pub use observation::{Absorbed, observation};
+pub use verbs::{PROTECTION_MINUTES, Refusal, RolloutVerb, protect, rollout};
 
 #[cfg(test)]
 mod tests;

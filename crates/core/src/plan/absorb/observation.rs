@@ -13,7 +13,7 @@ use crate::model::{
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
     task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
 };
-use crate::plan::{health, launch, throttle};
+use crate::plan::{breaker, health, launch, throttle};
 
 use super::{
     adopt::adopt,
@@ -94,7 +94,8 @@ pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BT
         }
         absorbed.changes.extend(update.events.into_iter().map(Change::Event));
     }
-    absorbed.changes.extend(records.into_values().map(Change::Service));
+    let told = records.into_values().flat_map(|record| breaker::told(state, record, look.finished_at));
+    absorbed.changes.extend(told);
     adopt(state, look, by_task, launching, &mut absorbed.changes);
     report_strangers(state, look, &mut absorbed.changes);
     absorbed

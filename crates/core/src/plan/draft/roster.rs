@@ -30,7 +30,9 @@ pub(in crate::plan) struct Host<'w> {
 pub(in crate::plan) struct Service<'w> {
     pub(in crate::plan) name: &'w ServiceName,
     pub(in crate::plan) manifest: &'w Manifest<ServiceSpec>,
-    /// What its tasks shall run, or why that is not known; set once revisions are numbered.
+    /// What the manifests ask for, or why that is not known; set once revisions are numbered.
+    pub(in crate::plan) wanted: Option<Result<RevisionId, String>>,
+    /// What its tasks shall run: as wanted, unless it was taken back.
     pub(in crate::plan) target: Option<Result<RevisionId, String>>,
     /// Nothing is to be done for it, whatever else this draft does.
     pub(in crate::plan) steady: bool,
@@ -79,7 +81,7 @@ impl<'w> Host<'w> {
 impl<'w> Service<'w> {
     pub(super) fn new(world: &'w World, name: &'w ServiceName, manifest: &'w Manifest<ServiceSpec>) -> Self {
         let known = world.state.services.get(name);
-        Self { name, manifest, target: None, steady: false, placed: 0, known, changed: None }
+        Self { name, manifest, wanted: None, target: None, steady: false, placed: 0, known, changed: None }
     }
 
     /// Its record as it stands, if there is one.
@@ -97,6 +99,11 @@ impl<'w> Service<'w> {
         let (name, known) = (self.name, self.known);
         let new = || known.cloned().unwrap_or_else(|| ServiceRecord { name: name.clone(), ..ServiceRecord::default() });
         change(self.changed.get_or_insert_with(new));
+    }
+
+    /// Its record in the world, if there is one.
+    pub(in crate::plan) fn known(&self) -> Option<&'w ServiceRecord> {
+        self.known
     }
 
     pub(super) fn into_changed(self) -> Option<ServiceRecord> {

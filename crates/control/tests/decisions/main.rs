@@ -1,5 +1,8 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod rollouts;
+mod story;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_control::control::{
@@ -7,193 +10,17 @@ use roadstead_control::control::{
     handle::Command,
 };
 use roadstead_core::model::{
-    action::{Action, ActionResult, Answer, Verb, VerbName},
-    container::{ContainerState, ContainerView, HealthStatus},
-    desired::{Desired, Manifest},
-    name::{ContainerName, HostName, RuntimeId},
-    observed::{Death, EngineIdentity, HostContact, HostObservation},
-    ownership::{Claim, Owner},
-    spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
+    action::{Action, ActionResult, Verb, VerbName},
+    container::{ContainerState, HealthStatus},
+    name::RuntimeId,
+    observed::Death,
     state::State,
-    task::{DesiredStatus, LastStatus, StopCode, Task},
+    task::{DesiredStatus, LastStatus, StopCode},
     time::Timestamp,
-    world::Plan,
 };
 use serde_json::{Value, json};
 
-/// A controller's core with three obedient hosts.
-struct Story {
-    core: Core,
-    now: Timestamp,
-    desired: Desired,
-    contacts: BTreeMap<HostName, HostContact>,
-    containers: BTreeMap<HostName, BTreeMap<RuntimeId, ContainerView>>,
-    made: u32,
-}
-
-fn manifest<S>(spec: S, labels: &[(&str, &str)]) -> Manifest<S> {
-    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Manifest { labels, annotations: BTreeMap::new(), file: "story.yaml".into(), line: 1, spec }
-}
-
-impl Story {
-    fn begin(service: Value, definition: Value) -> Self {
-        let mut desired = Desired::default();
-        for host in ["a", "b", "c"] {
-            let spec: HostSpec = serde_json::from_value(json!({ "address": host })).unwrap();
-            desired.hosts.insert(host.into(), manifest(spec, &[("availability-zone", host)]));
-        }
-        let definition: TaskDefinitionSpec = serde_json::from_value(definition).unwrap();
-        desired.task_definitions.insert("web".into(), manifest(definition.into(), &[]));
-        let service: ServiceSpec = serde_json::from_value(service).unwrap();
-        desired.services.insert("web".into(), manifest(service, &[]));
-        let now = Timestamp(1_700_000_000_000);
-        let (core, _) = Core::new(State::default(), 1, now, false);
-        let contact = HostContact { watched_since: now, ..HostContact::default() };
-        let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
-        let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
-        let mut story = Self { core, now, desired, contacts, containers, made: 0 };
-        story.tell();
-        story
-    }
-
-    fn tell(&mut self) {
-        let hash = format!("{:08}", self.now.0);
-        let input = Input::Manifests { desired: Arc::new(self.desired.clone()), hash, diagnostics: Vec::new() };
-        self.core.take(self.now, input);
-    }
-
-    /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made.
-    fn decide(&mut self, ms: u64, silent: &[&str]) -> Plan {
-        self.now = self.now.plus_ms(ms);
-        for (host, contact) in &mut self.contacts {
-            if silent.contains(&host.as_str()) {
-                contact.error = Some("no answer".into());
-            } else {
-                contact.engine_answered_at = Some(self.now);
-                contact.link_answered_at = Some(self.now);
-                contact.error = None;
-            }
-        }
-        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
-        for host in self.containers.keys() {
-            if silent.contains(&host.as_str()) {
-                continue;
-            }
-            let look = self.look_at(host.as_str(), self.now);
-            self.core.take(self.now, Input::Look(Arc::new(look)));
-        }
-        self.core.decide(self.now)
-    }
-
-    /// A complete look as a host stands, begun at `started_at`.
-    fn look_at(&self, host: &str, started_at: Timestamp) -> HostObservation {
-        let identity =
-            EngineIdentity { engine_id: host.to_owned(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
-        let containers = self.containers[host].clone();
-        HostObservation { host: host.into(), started_at, finished_at: self.now, identity, containers }
-    }
-
-    /// Decides and carries everything out, until nothing is left to do.
-    fn settle(&mut self, silent: &[&str]) {
-        for _ in 0..60 {
-            let plan = self.decide(1_000, silent);
-            for action in &plan.actions {
-                self.obey(action);
-            }
-        }
-    }
-
-    fn obey(&mut self, action: &Action) {
-        let containers = self.make(action);
-        self.answer(action, ActionResult::Done { containers });
-    }
-
-    /// Carries an order out without an answer.
-    fn make(&mut self, action: &Action) -> Vec<(ContainerName, RuntimeId)> {
-        let mut ids: Vec<(ContainerName, RuntimeId)> = Vec::new();
-        let host = self.containers.get_mut(&action.host).unwrap();
-        match &action.verb {
-            Verb::Launch { containers } => {
-                for step in containers {
-                    self.made += 1;
-                    let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
-                    let claim = Claim::from_labels(&step.config.labels).unwrap();
-                    let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
-                        id: id.clone(),
-                        name: step.config.name.clone(),
-                        image: step.config.image.clone(),
-                        image_id: String::new(),
-                        state: ContainerState::Created,
-                        health: HealthStatus::Unknown,
-                        has_health_check: step.config.health_check.is_some(),
-                        exit_code: None,
-                        oom_killed: false,
-                        started_at: None,
-                        finished_at: None,
-                        restart_count: 0,
-                        error: String::new(),
-                        ports: step.config.ports.clone(),
-                        owner: Owner::Ours(Box::new(claim)),
-                    });
-                    if step.start {
-                        view.state = ContainerState::Running;
-                        view.started_at = Some(self.now);
-                    }
-                    ids.push((step.container.clone(), id));
-                }
-            }
-            Verb::Stop { containers } => containers.iter().for_each(|step| {
-                host.remove(&step.runtime_id);
-            }),
-            Verb::Remove { containers } => containers.iter().for_each(|id| {
-                host.remove(id);
-            }),
-        }
-        ids
-    }
-
-    fn answer(&mut self, action: &Action, result: ActionResult) {
-        let answer = Answer { key: action.key(), host: action.host.clone(), at: self.now, result };
-        self.core.take(self.now, Input::Answer(answer));
-    }
-
-    /// A host's only container: its task, and its end as the engine would announce it now, after somebody killed it.
-    fn death_on(&self, host: &str) -> (Arc<Task>, Death) {
-        let id = self.containers[host].keys().next().unwrap().clone();
-        let has = |task: &&Arc<Task>| task.containers.values().any(|row| row.runtime_id.as_ref() == Some(&id));
-        let task = Arc::clone(self.core.world().state.tasks.values().find(has).unwrap());
-        let death =
-            Death { host: host.into(), id, at: self.now, heard_at: self.now, exit_code: Some(137), for_good: true };
-        (task, death)
-    }
-
-    /// One decision after a death was heard of, before anything is looked at.
-    fn hear(&mut self, death: &Death) -> Plan {
-        self.core.take(self.now, Input::Died(death.clone()));
-        self.core.decide(self.now)
-    }
-
-    fn task(&self, like: &Task) -> Arc<Task> {
-        Arc::clone(&self.core.world().state.tasks[&like.id])
-    }
-
-    fn running(&self) -> usize {
-        self.containers.values().flat_map(BTreeMap::values).filter(|view| view.state == ContainerState::Running).count()
-    }
-
-    fn stop_codes(&self) -> Vec<StopCode> {
-        self.core.world().state.tasks.values().filter_map(|task| task.stop_code).collect()
-    }
-}
-
-fn web(count: u32) -> Value {
-    json!({ "taskDefinition": "web", "desiredCount": count, "minimumHealthySeconds": 1 })
-}
-
-fn one_container() -> Value {
-    json!({ "containerDefinitions": [{ "name": "main", "image": "demo:1", "memory": 64 }] })
-}
+use story::{Story, one_container, web};
 
 #[test]
 fn when_the_brake_ends_the_other_hosts_get_time_to_answer_too() {

@@ -1,0 +1,134 @@
+//! The deployment circuit breaker: a deployment whose tasks fail is given up.
+//!
+//! Rules: "How the Amazon ECS deployment circuit breaker detects failures", ECS developer guide. Here it is on unless a
+//! manifest says otherwise, and the count can be seen.
+
+use crate::model::{
+    name::ServiceName,
+    spec::{
+        ServiceSpec,
+        service::{SchedulingStrategy, ThresholdType},
+    },
+    state::{Change, Deployment, Event, EventLevel, EventSubject, RolloutState, ServiceRecord, State},
+    task::Task,
+    time::Timestamp,
+};
+
+/// Of bounded thresholds.
+const FEWEST: u64 = 3;
+/// Of bounded thresholds.
+const MOST: u64 = 200;
+
+/// How many failures end a deployment; `None` when nobody counts. A DAEMON's desired count is that of the hosts.
+pub fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
+    let breaker = &spec.deployment_configuration.deployment_circuit_breaker;
+    let desired = match spec.scheduling_strategy {
+        SchedulingStrategy::Replica => u64::from(spec.desired_count),
+        SchedulingStrategy::Daemon => hosts as u64,
+    };
+    let value = u64::from(breaker.threshold_configuration.value);
+    let threshold = match breaker.threshold_configuration.kind {
+        ThresholdType::BoundedPercent => (desired * value).div_ceil(100).clamp(FEWEST, MOST),
+        ThresholdType::UnboundedPercent => (desired * value).div_ceil(100).max(1),
+        ThresholdType::Count => value.max(1),
+    };
+    breaker.enable.then(|| u32::try_from(threshold).unwrap_or(u32::MAX))
+}
+
+/// The threshold of a declared service.
+pub fn threshold_of(state: &State, service: &ServiceName) -> Option<u32> {
+    threshold(&state.desired.services.get(service)?.spec, state.desired.hosts.len())
+}
+
+/// `2 of 3 failures, next try in 4 s`; of a deployment that is under way and had any.
+pub fn count_in_words(record: &ServiceRecord, threshold: Option<u32>, now: Timestamp) -> Option<String> {
+    let primary = record.primary().filter(|primary| primary.rollout_state == RolloutState::InProgress)?;
+    if primary.failed_tasks == 0 {
+        return None;
+    }
+    let count = match threshold {
+        Some(threshold) => format!("{} of {threshold} failures", primary.failed_tasks),
+        None => format!("{} failures", primary.failed_tasks),
+    };
+    let next = record.not_before.filter(|at| *at > now);
+    Some(next.map_or(count.clone(), |at| format!("{count}, next try in {} s", at.since_ms(now).div_ceil(1000))))
+}
+
+/// The deployment under way that a task was started by.
+fn deployment_of<'r>(record: &'r mut ServiceRecord, task: &Task) -> Option<&'r mut Deployment> {
+    let is_its = |primary: &&mut Deployment| {
+        primary.rollout_state == RolloutState::InProgress
+            && primary.revision == task.revision
+            && (task.deployment == primary.id || task.deployment == 0)
+    };
+    record.deployments.first_mut().filter(is_its)
+}
+
+/// Counts a task that failed before it was healthy.
+pub(super) fn count(record: &mut ServiceRecord, task: &Task) {
+    if let Some(deployment) = deployment_of(record, task) {
+        deployment.failed_tasks = deployment.failed_tasks.saturating_add(1);
+    }
+}
+
+/// A task was healthy for the first time.
+pub(super) fn note_healthy(record: &mut ServiceRecord, spec: &ServiceSpec, task: &Task) {
+    let resets = spec.deployment_configuration.deployment_circuit_breaker.reset_on_healthy_task;
+    if let Some(deployment) = deployment_of(record, task).filter(|_| resets) {
+        deployment.failed_tasks = 0;
+    }
+}
+
+/// What is said of the count once a task of the service failed.
+pub(super) fn event(record: &ServiceRecord, threshold: Option<u32>, now: Timestamp) -> Option<Event> {
+    let (primary, count) = (record.primary()?, count_in_words(record, threshold, now)?);
+    Some(Event {
+        id: 0,
+        at: now,
+        subject: EventSubject::Service(record.name.clone()),
+        level: EventLevel::Warning,
+        reason: "DeploymentFailures".to_owned(),
+        message: format!("deployment {} of {}: {count}", primary.id, primary.revision),
+    })
+}
+
+/// A service's record after a failed start, and what is said of it.
+pub(super) fn told(state: &State, record: ServiceRecord, now: Timestamp) -> impl Iterator<Item = Change> {
+    let event = event(&record, threshold_of(state, &record.name), now);
+    std::iter::once(Change::Service(record)).chain(event.map(Change::Event))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(desired: u32, breaker: &Value) -> Option<u32> {
+        let spec = json!({
+            "taskDefinition": "web", "desiredCount": desired,
+            "deploymentConfiguration": { "deploymentCircuitBreaker": breaker },
+        });
+        threshold(&serde_json::from_value(spec).unwrap(), 7)
+    }
+
+    #[test]
+    fn thresholds() {
+        let with = |kind: &str, value: u32| json!({ "thresholdConfiguration": { "type": kind, "value": value } });
+        for (desired, breaker, expected) in [
+            (1, json!({}), Some(3)),
+            (7, json!({}), Some(4)),
+            (1000, json!({}), Some(200)),
+            (1, json!({ "enable": false }), None),
+            (10, with("BOUNDED_PERCENT", 80), Some(8)),
+            (1, with("UNBOUNDED_PERCENT", 50), Some(1)),
+            (0, with("UNBOUNDED_PERCENT", 50), Some(1)),
+            (1000, with("UNBOUNDED_PERCENT", 50), Some(500)),
+            (1000, with("COUNT", 2), Some(2)),
+        ] {
+            assert_eq!(of(desired, &breaker), expected, "{desired} {breaker}");
+        }
+        let daemon = json!({ "taskDefinition": "web", "schedulingStrategy": "DAEMON" });
+        assert_eq!(threshold(&serde_json::from_value(daemon).unwrap(), 7), Some(4));
+    }
+}
