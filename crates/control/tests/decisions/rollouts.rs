@@ -219,6 +219,52 @@ fn a_first_deployment_that_fails_has_nothing_to_return_to_and_is_not_repeated_fo
 }
 
 #[test]
+fn containers_that_somebody_takes_away_are_not_the_revisions_fault() {
+    let mut story = Story::begin(web(3), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    for _ in 0..40 {
+        story.live(1);
+        for on in story.containers.values_mut() {
+            on.retain(|_, view| view.image != "demo:2");
+        }
+    }
+    assert_eq!(story.outcomes(), [(2, None), (1, Some(Succeeded))]);
+    assert_eq!(story.deployments()[0].failed_tasks, 0);
+}
+
+#[test]
+fn with_nothing_to_return_to_what_was_once_healthy_is_still_healed() {
+    let mut story = Story::begin(web(3), image("demo:1"));
+    // Of one nobody hears whether it is healthy, so nothing completes.
+    story.live(1);
+    story.live_without(3, &["c"]);
+    story.order(RolloutVerb::Pause).unwrap();
+    let victim = story.wanted().into_iter().find(|task| task.healthy_at.is_some()).unwrap();
+    story.lose(&victim);
+    story.live_without(3, &["c"]);
+    assert!(story.wanted().len() >= 3, "{}", story.waiting());
+}
+
+#[test]
+fn a_paused_rollout_is_not_taken_back() {
+    let mut story = Story::begin(web(3), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    story.live(1);
+    story.order(RolloutVerb::Pause).unwrap();
+    for _ in 0..60 {
+        story.live(1);
+        for view in story.containers.values_mut().flat_map(|on| on.values_mut()) {
+            if view.image == "demo:2" {
+                (view.state, view.exit_code) = (ContainerState::Exited, Some(1));
+            }
+        }
+    }
+    assert_eq!(story.outcomes(), [(2, None), (1, Some(Succeeded))]);
+}
+
+#[test]
 fn with_the_circuit_breaker_off_it_is_tried_for_ever() {
     let mut story = Story::begin(breaker(json!({ "enable": false })), image("demo:1"));
     story.live(20);
@@ -235,11 +281,13 @@ fn a_rollback_that_fails_is_not_rolled_back_and_goes_on() {
         image("demo:1"),
     );
     story.live(20);
-    // Stop-first, and by now the old image is gone, too.
+    // Stop-first, and by now the old image does not run any more, either.
     story.deploy("crash:2");
     let nobody = |story: &mut Story| {
-        for on in story.containers.values_mut() {
-            on.retain(|_, view| !view.image.starts_with("demo"));
+        for view in story.containers.values_mut().flat_map(|on| on.values_mut()) {
+            if view.image.starts_with("demo") {
+                (view.state, view.exit_code) = (ContainerState::Exited, Some(1));
+            }
         }
     };
     for _ in 0..120 {
@@ -284,12 +332,16 @@ fn undo_goes_to_the_one_before_and_back_again() {
         story.live(60);
     }
     let undo = |to: Option<&str>| RolloutVerb::Undo { to: to.map(|to| to.parse().unwrap()) };
-    for (to, runs) in [(None, 2), (None, 3), (Some("web:1"), 1), (None, 3)] {
+    for (to, runs) in [(None, 2), (Some("web:1"), 1), (Some("web:3"), 3)] {
         story.order(undo(to)).unwrap();
         story.live(60);
         assert_eq!(story.revisions(), [runs; 3]);
         assert_eq!(story.outcomes()[0], (runs, Some(Succeeded)));
+        if runs != 3 {
+            assert!(story.order(undo(None)).is_err(), "said twice it does not bring back what was undone");
+        }
     }
+    assert!(story.order(undo(Some("db:1"))).is_err(), "another family");
     assert!(story.order(undo(Some("web:3"))).is_err(), "it runs that already");
     assert!(story.order(undo(Some("web:9"))).is_err());
     story.order(undo(None)).unwrap();

@@ -77,7 +77,9 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         // Of a daemon: as many as there are, and at least one where any host matches.
         SchedulingStrategy::Daemon => live.max(1),
     };
-    let steady = others == 0 && current >= desired && service.placed_now(draft) == 0;
+    // A daemon that failed on some hosts is missing there, and not among those that are counted.
+    let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && service.failures(draft) > 0;
+    let steady = others == 0 && current >= desired && service.placed_now(draft) == 0 && !lacks;
     let is_completed = |deployment: &Deployment| steady && deployment.rollout_state == RolloutState::InProgress;
     // Tasks of the target are PRIMARY's, also when an older deployment was of the same revision.
     let has_tasks = |deployment: &Deployment| {
@@ -96,6 +98,10 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     if !completed && retired.is_empty() {
         return;
     }
+    if completed {
+        // What waits for the end of a rollout may begin.
+        draft.tasks.look_again();
+    }
     draft.services[service.no].change(|record| {
         for index in retired {
             record.deployments[index].status = DeploymentStatus::Inactive;
@@ -104,7 +110,10 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         if completed {
             record.deployments[0].rollout_state = RolloutState::Completed;
             record.deployments[0].paused_at = None;
-            record.note_completed(&service.target);
+            // With no task nothing was shown to be good: it is no way back.
+            if current > 0 {
+                record.note_completed(&service.target);
+            }
             rollout::end(record, 0, Outcome::Succeeded, format!("{current} healthy tasks"), now);
         }
     });

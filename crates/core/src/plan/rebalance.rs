@@ -18,7 +18,7 @@ use crate::model::{
 use super::{
     draft::{Draft, TaskNo},
     place,
-    replica::Bounds,
+    replica::{Bounds, protected_until},
     service::Subjected,
 };
 
@@ -42,7 +42,8 @@ pub(super) fn move_one(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: B
         && keepers.len() == service.spec.desired_count as usize
         && service.counted_live(draft) < bounds.ceiling
         && service.throttled_until(draft).is_none()
-        && keepers.iter().all(|no| service.healthy(draft, *no));
+        // Scale-in has to be free to take the one that is too many, and not the new one.
+        && keepers.iter().all(|no| service.healthy(draft, *no) && protected_until(draft, *no).is_none());
     if !applies(service.spec) || !at_rest {
         return;
     }

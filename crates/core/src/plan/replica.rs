@@ -330,7 +330,7 @@ fn stop_replaced(
     }
 }
 
-fn protected_until(draft: &Draft<'_>, no: TaskNo) -> Option<Timestamp> {
+pub(super) fn protected_until(draft: &Draft<'_>, no: TaskNo) -> Option<Timestamp> {
     draft.task(no).protected_until.filter(|until| *until > draft.now())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::model::{
     name::RevisionId,
-    state::{DeploymentStatus, EventLevel, EventSubject, Outcome, Pin, RolloutState, ServiceRecord},
+    state::{Deployment, DeploymentStatus, EventLevel, EventSubject, Outcome, Pin, RolloutState, ServiceRecord},
     time::Timestamp,
 };
 
@@ -37,9 +37,10 @@ pub(super) fn judge(draft: &mut Draft<'_>, no: ServiceNo) {
 fn trip(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
     let (now, service) = (draft.now(), &draft.services[no]);
     let Some(record) = service.record() else { return };
-    let Some(primary) = record.primary().filter(|primary| primary.rollout_state == RolloutState::InProgress) else {
-        return;
-    };
+    // One that a person paused stands still, whatever becomes of its tasks.
+    let goes_on =
+        |primary: &&Deployment| primary.rollout_state == RolloutState::InProgress && primary.paused_at.is_none();
+    let Some(primary) = record.primary().filter(goes_on) else { return };
     let spec = &service.manifest.spec;
     let too_many = breaker::threshold(spec, draft.hosts.len()).filter(|threshold| primary.failed_tasks >= *threshold);
     // One that the manifests have left behind is superseded.

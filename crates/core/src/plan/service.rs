@@ -228,10 +228,16 @@ impl<'a> Subjected<'a> {
         let content = |id: &RevisionId| Some((id.clone(), draft.revision(id)?.spec.clone()?));
         let known_good = record.completed().next().and_then(content);
         self.wants = OnceCell::new();
-        self.starts = known_good.map(|(id, definition)| {
-            self.definition = definition;
-            id
-        });
+        // Where nothing is, at least what was once healthy of this one: a host that dies must not take the service with it.
+        let proven = self.live.iter().map(|no| draft.task(*no));
+        let proven = proven.filter(|task| task.revision == self.target).any(|task| task.healthy_at.is_some());
+        self.starts = match known_good {
+            Some((id, definition)) => {
+                self.definition = definition;
+                Some(id)
+            }
+            None => proven.then(|| self.target.clone()),
+        };
     }
 
     /// Whether a task is not what this deployment wants, but for the rollout standing still.

@@ -33,6 +33,12 @@ pub(super) fn failed_early(task: &Task, now: Timestamp) -> bool {
 
 /// Counts a start that failed: of the service, and of the deployment that it belongs to.
 pub(super) fn count_failure(record: &mut ServiceRecord, task: &Task, now: Timestamp) {
+    slow_down(record, task, now);
+    breaker::count(record, task);
+}
+
+/// Counts a start that failed of the service only.
+fn slow_down(record: &mut ServiceRecord, task: &Task, now: Timestamp) {
     // What failed together counts once: ten tasks of one killed host are not ten attempts.
     if record.failures.last().is_none_or(|(at, _)| *at != now) {
         record.consecutive_failures = record.consecutive_failures.saturating_add(1);
@@ -41,7 +47,15 @@ pub(super) fn count_failure(record: &mut ServiceRecord, task: &Task, now: Timest
     record.failures.push((now, task.host.clone()));
     let surplus = record.failures.len().saturating_sub(MAX_FAILURES_KEPT);
     record.failures.drain(..surplus);
-    breaker::count(record, task);
+}
+
+/// The record of a task's service once somebody took the task's containers away: that slows starts down, and is not the
+/// revision's fault.
+pub(super) fn after_removal(known: Option<&ServiceRecord>, task: &Task, now: Timestamp) -> ServiceRecord {
+    let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
+    let mut record = known.cloned().unwrap_or_else(new);
+    slow_down(&mut record, task, now);
+    record
 }
 
 /// The record of a task's service once the task's start failed; `None` when it is not known.

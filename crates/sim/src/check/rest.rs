@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Broken, Checks, Predicate, broken};
 use crate::{
     fleet::{FakeHost, Ground, Reach},
-    scenario::has_fixed_port,
+    scenario::{has_fixed_port, takes_fixed_port},
 };
 use roadstead_core::{
     model::{
@@ -118,7 +118,10 @@ fn may_wait(
     let (floor, ceiling) = super::decisions::bounds(&manifest.spec, hosts);
     let is_replica = manifest.spec.scheduling_strategy == SchedulingStrategy::Replica;
     let stuck = is_replica && wanted > 0 && floor >= wanted && ceiling <= wanted;
-    let crowded = has_fixed_port(&state.desired, service.as_str())
+    // What a rollback goes back to is no longer what the manifests say.
+    let primary = state.services.get(service).and_then(|record| record.primary());
+    let runs = primary.and_then(|primary| state.revision(&primary.revision)?.spec.as_deref());
+    let crowded = (has_fixed_port(&state.desired, service.as_str()) || runs.is_some_and(takes_fixed_port))
         && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
     let waits_for_host = manifest.spec.host_loss() == OnHostLoss::Wait
         && state.tasks.values().any(|task| {

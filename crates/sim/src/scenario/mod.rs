@@ -17,7 +17,7 @@ use roadstead_core::{
     model::{
         desired::Desired,
         name::{HostName, ServiceName},
-        spec::service::SchedulingStrategy,
+        spec::{TaskDefinitionSpec, service::SchedulingStrategy},
         state::Schedulability,
     },
     plan::absorb::RolloutVerb,
@@ -77,12 +77,13 @@ impl Scenario {
 
 /// Whether a service's tasks want a certain port of their host, so that two do not fit on one.
 pub(crate) fn has_fixed_port(desired: &Desired, service: &str) -> bool {
-    desired.task_definitions.get(service).is_some_and(|definition| {
-        let containers = definition.spec.container_definitions.iter();
-        containers
-            .flat_map(|container| &container.port_mappings)
-            .any(|port| port.host_port.is_some_and(|port| port != 0))
-    })
+    desired.task_definitions.get(service).is_some_and(|definition| takes_fixed_port(&definition.spec))
+}
+
+/// Whether a task of this definition takes a fixed host port.
+pub(crate) fn takes_fixed_port(definition: &TaskDefinitionSpec) -> bool {
+    let mut ports = definition.container_definitions.iter().flat_map(|container| &container.port_mappings);
+    ports.any(|port| port.host_port.is_some_and(|port| port != 0))
 }
 
 /// Something that happens at a time.

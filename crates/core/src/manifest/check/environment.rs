@@ -128,10 +128,10 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) =
-            line.split_once('=').ok_or_else(|| (index + 1, format!("{} is not `NAME=value`", quote(line))))?;
+        let (name, value) = line.split_once('=').ok_or_else(|| (index + 1, "it is not `NAME=value`".to_owned()))?;
         if !is_name(name) {
-            return Err((index + 1, format!("{} cannot be the name of an environment variable", quote(name))));
+            // Of what might be a part of a secret nothing is shown.
+            return Err((index + 1, "what is before `=` cannot be the name of an environment variable".to_owned()));
         }
         if value.contains('\0') {
             return Err((index + 1, format!("the value of {} holds a byte that no variable can", quote(name))));

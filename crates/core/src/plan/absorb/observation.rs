@@ -81,13 +81,15 @@ pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BT
             launching: launching.contains(&task.id),
             events: Vec::new(),
             failed: false,
+            removed: false,
             vanished: None,
         };
         update.containers(&seen);
         update.judge();
         if update.failed {
             let known = records.get(&task.service).or_else(|| state.services.get(&task.service));
-            records.insert(&task.service, throttle::after_failure(known, task, look.finished_at));
+            let after = if update.removed { throttle::after_removal } else { throttle::after_failure };
+            records.insert(&task.service, after(known, task, look.finished_at));
         }
         if update.task != **task {
             absorbed.changes.push(Change::Task(Arc::new(update.task)));
@@ -198,6 +200,8 @@ struct Update<'a> {
     launching: bool,
     events: Vec<Event>,
     failed: bool,
+    /// Not by itself: somebody took its containers away.
+    removed: bool,
     /// An essential container that an earlier look showed running, and that is there no more.
     vanished: Option<ContainerName>,
 }
@@ -286,11 +290,12 @@ impl Update<'_> {
     }
 
     /// Why the task is over, if it is.
-    fn ended(&self) -> Option<String> {
+    fn ended(&mut self) -> Option<String> {
         if self.task.launch == Launch::NotIssued {
             return None;
         }
         if let Some(name) = &self.vanished {
+            self.removed = true;
             return Some(removed_words(name));
         }
         let fresh = self.is_fresh();
@@ -299,7 +304,10 @@ impl Update<'_> {
                 Some(ContainerState::Exited | ContainerState::Dead) => {
                     return Some(exit_words(name, row.oom_killed, row.exit_code));
                 }
-                None if fresh => return Some(removed_words(name)),
+                None if fresh => {
+                    self.removed = true;
+                    return Some(removed_words(name));
+                }
                 Some(
                     ContainerState::Created
                     | ContainerState::Running

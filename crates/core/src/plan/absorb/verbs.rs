@@ -139,7 +139,17 @@ fn undo(
     let other = |revision: &&RevisionId| **revision != primary.revision;
     let target = match to {
         Some(to) if *to == primary.revision => return refuse(format!("{} runs {to} already", record.name)),
+        Some(to) if to.family != wanted.family => {
+            return refuse(format!("{to} is of another family than {wanted}, which the manifests ask for"));
+        }
         Some(to) => to.clone(),
+        None if record.pin.is_some() => {
+            let name = &record.name;
+            return refuse(format!(
+                "{name} was taken back already and runs {}; to go back further, say to which revision: roadstead rollout undo {name} --to REVISION",
+                primary.revision
+            ));
+        }
         None => match record.completed().find(other) {
             Some(before) => before.clone(),
             None => return refuse(format!("no other revision of {} ever completed", record.name)),

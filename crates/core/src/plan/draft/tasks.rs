@@ -114,6 +114,11 @@ impl<'w> Tasks<'w> {
         self.edits
     }
 
+    /// Something else changed on which the tasks' standing depends: it counts like a change of theirs.
+    pub(in crate::plan) fn look_again(&mut self) {
+        self.edits += 1;
+    }
+
     /// A task as it stands.
     pub(in crate::plan) fn get(&self, no: TaskNo) -> &Task {
         self.rows[no.0].task.get()
