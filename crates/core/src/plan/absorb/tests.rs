@@ -267,7 +267,7 @@ fn a_container_that_is_there_twice_is_removed_and_the_one_that_is_known_stays() 
     absorb(&mut world.state, shown);
     let task = &world.state.tasks[&id];
     assert_eq!(task.containers.get("main").unwrap().runtime_id.as_ref(), Some(&known.id));
-    assert_eq!(task.strays, [second.clone()]);
+    assert_eq!(task.strays, std::slice::from_ref(&second));
     let orders = plan(&world).actions;
     let [Action { verb: Verb::Stop { containers }, .. }] = orders.as_slice() else { panic!("{orders:?}") };
     assert_eq!(containers.iter().map(|step| &step.runtime_id).collect::<Vec<_>>(), [&second]);
