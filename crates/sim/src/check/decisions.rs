@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Checks, Predicate, broken};
+use crate::fleet::Ground;
 use roadstead_core::{
     model::{
         name::{HostName, ServiceName, TaskId},
         spec::service::{SchedulingStrategy, ServiceSpec},
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
+        time::Timestamp,
         world::{HostStatus, Plan, World},
     },
     plan::{self, health},
@@ -40,6 +42,35 @@ impl Checks {
         s2_s3_bounds(world, plan, &after.state)?;
         s12_back_off(world, plan, &after.state)?;
         s12_calm(&after)
+    }
+}
+
+impl Ground {
+    /// A controller that was shown what a later one made gives no order: told from the hosts, whatever it says of itself.
+    pub(crate) fn s7_one_writer(&self, world: &World, plan: &Plan) -> Result<(), Broken> {
+        if plan.actions.is_empty() {
+            return Ok(());
+        }
+        if self.fenced {
+            return broken(Predicate::S7, "a controller that knows of a later one gives an order");
+        }
+        let ours = world.state.fleet.epoch;
+        for (name, host) in &self.hosts {
+            let Some(looked_at) = world.contacts.get(name).and_then(|contact| contact.looked_at) else { continue };
+            for (id, claim, _, _) in host.containers().filter(|(_, claim, _, _)| claim.epoch > ours) {
+                let since = host.machine.times(id).0.map(|at| Timestamp(at.0.saturating_sub(host.clock_ahead_ms)));
+                if since.is_some_and(|since| since < looked_at) {
+                    return broken(
+                        Predicate::S7,
+                        format!(
+                            "epoch {ours} gives an order, and was shown {} of epoch {}",
+                            claim.created_name, claim.epoch
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 }
 
