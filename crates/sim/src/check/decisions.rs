@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Checks, Predicate, broken};
-use crate::fleet::Ground;
+use crate::fleet::{FakeHost, Ground};
 use roadstead_core::{
     model::{
         name::{HostName, ServiceName, TaskId},
         spec::service::{SchedulingStrategy, ServiceSpec},
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
-        time::Timestamp,
         world::{HostStatus, Plan, World},
     },
     plan::{self, health},
@@ -55,19 +54,12 @@ impl Ground {
             return broken(Predicate::S7, "a controller that knows of a later one gives an order");
         }
         let ours = world.state.fleet.epoch;
-        for (name, host) in &self.hosts {
-            let Some(looked_at) = world.contacts.get(name).and_then(|contact| contact.looked_at) else { continue };
-            for (id, claim, _, _) in host.containers().filter(|(_, claim, _, _)| claim.epoch > ours) {
-                let since = host.machine.times(id).0.map(|at| Timestamp(at.0.saturating_sub(host.clock_ahead_ms)));
-                if since.is_some_and(|since| since < looked_at) {
-                    return broken(
-                        Predicate::S7,
-                        format!(
-                            "epoch {ours} gives an order, and was shown {} of epoch {}",
-                            claim.created_name, claim.epoch
-                        ),
-                    );
-                }
+        for (name, look) in &world.state.observations {
+            let there = self.hosts.get(name).into_iter().flat_map(FakeHost::containers);
+            let mut seen = there.filter(|(id, _, _, _)| look.containers.contains_key(*id));
+            if let Some((_, claim, _, _)) = seen.find(|(_, claim, _, _)| claim.epoch > ours) {
+                let words = format!("gives an order, and was shown {} of epoch {}", claim.created_name, claim.epoch);
+                return broken(Predicate::S7, format!("a controller of epoch {ours} {words}"));
             }
         }
         Ok(())
