@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Checks, Predicate, broken};
+use crate::fleet::{FakeHost, Ground};
 use roadstead_core::{
     model::{
         name::{HostName, ServiceName, TaskId},
@@ -40,6 +41,28 @@ impl Checks {
         s2_s3_bounds(world, plan, &after.state)?;
         s12_back_off(world, plan, &after.state)?;
         s12_calm(&after)
+    }
+}
+
+impl Ground {
+    /// A controller that was shown what a later one made gives no order: told from the hosts, whatever it says of itself.
+    pub(crate) fn s7_one_writer(&self, world: &World, plan: &Plan) -> Result<(), Broken> {
+        if plan.actions.is_empty() {
+            return Ok(());
+        }
+        if self.fenced {
+            return broken(Predicate::S7, "a controller that knows of a later one gives an order");
+        }
+        let ours = world.state.fleet.epoch;
+        for (name, look) in &world.state.observations {
+            let there = self.hosts.get(name).into_iter().flat_map(FakeHost::containers);
+            let mut seen = there.filter(|(id, _, _, _)| look.containers.contains_key(*id));
+            if let Some((_, claim, _, _)) = seen.find(|(_, claim, _, _)| claim.epoch > ours) {
+                let words = format!("gives an order, and was shown {} of epoch {}", claim.created_name, claim.epoch);
+                return broken(Predicate::S7, format!("a controller of epoch {ours} {words}"));
+            }
+        }
+        Ok(())
     }
 }
 

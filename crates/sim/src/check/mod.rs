@@ -42,6 +42,8 @@ pub enum Predicate {
     S5,
     /// Numbers never go back.
     S6,
+    /// One writer: who sees what a later controller made orders nothing more.
+    S7,
     /// Intent before effect.
     S8,
     /// Unknown is not failed; what was ordered to stop is never wanted again.

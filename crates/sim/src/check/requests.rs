@@ -245,7 +245,8 @@ fn s2_ceiling(durable: &State, hosts: &BTreeMap<HostName, FakeHost>, claim: &Cla
     Ok(())
 }
 
-/// With `onHostLoss: wait` a slot's task is not started while the one before it still runs where nobody can see it.
+/// With `onHostLoss: wait` nothing is started in place of a task that still runs where nobody can see it. Whatever its slot:
+/// a task that was given up keeps its own until it is seen gone.
 fn s19_never_two(
     durable: &State,
     hosts: &BTreeMap<HostName, FakeHost>,
@@ -266,17 +267,12 @@ fn s19_never_two(
                 row.last_status < LastStatus::Stopped
                     && row.stop_code == Some(roadstead_core::model::task::StopCode::HostLost)
             });
-            if twin.service == claim.service
-                && twin.slot == claim.slot
-                && twin.essential
-                && state.is_live()
-                && is_wanted
-            {
+            if twin.service == claim.service && twin.essential && state.is_live() && is_wanted {
                 return broken(
                     Predicate::S19,
                     format!(
-                        "slot {} of {} is started on {name} and still runs on {other_name}, which is silent",
-                        claim.slot, claim.service
+                        "{} is started on {name}; {}, which was given up, still runs on {other_name}, which is silent",
+                        claim.created_name, twin.created_name
                     ),
                 );
             }

@@ -147,7 +147,10 @@ fn one_life(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms: 
 }
 
 async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms: u64) -> Ending {
-    let (now, take_over) = fleet.ground(|ground| (ground.now, ground.take_over));
+    let (now, take_over) = fleet.ground(|ground| {
+        ground.fenced = false;
+        (ground.now, ground.take_over)
+    });
     fleet.wind(Clock::starting_at(now));
     let stop = CancellationToken::new();
     let parts = Parts {
@@ -266,6 +269,8 @@ impl Witness for FakeWitness {
     fn decided(&self, world: &World, plan: &Plan) {
         self.0.ground(|ground| {
             ground.counters.decisions += 1;
+            let checked = ground.s7_one_writer(world, plan);
+            ground.breaks(checked);
             let checked = ground.checks.decided(world, plan);
             ground.breaks(checked);
         });

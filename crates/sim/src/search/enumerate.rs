@@ -7,7 +7,7 @@ use crate::{
     run,
     scenario::{Change, Database, Happening, Mishap, Point, Scenario, Scripted, Sickness, plain_desired},
 };
-use roadstead_core::model::{name::HostName, state::Schedulability};
+use roadstead_core::model::{name::HostName, spec::service::TaskDefinitionRef, state::Schedulability};
 
 /// A scenario and what it is about.
 #[derive(Clone, Debug)]
@@ -32,7 +32,26 @@ fn story(name: &str, seed: u64, what: &[Happening]) -> Named {
     Named { name: name.to_owned(), scenario }
 }
 
-/// Two hosts, one service of two tasks, and one thing that happens: scale-up, replacement, roll-out, drain, scale-in.
+/// Several services of one task, of which all but one go at once.
+fn services_dropped(seed: u64) -> Named {
+    let names = ["svc-1", "svc-2"];
+    let removals = names.map(|name| Happening::Manifests { change: Change::Remove { service: name.into() } });
+    let mut story = story("services dropped", seed, &removals);
+    let desired = &mut story.scenario.desired;
+    *desired = plain_desired(2, 1);
+    let first = desired.services.values().next().zip(desired.task_definitions.values().next());
+    if let Some((service, definition)) = first.map(|(service, definition)| (service.clone(), definition.clone())) {
+        for name in names {
+            let mut service = service.clone();
+            service.spec.task_definition = TaskDefinitionRef::Named(name.to_owned());
+            desired.services.insert(name.into(), service);
+            desired.task_definitions.insert(name.into(), definition.clone());
+        }
+    }
+    story
+}
+
+/// Two hosts, one service of two tasks, and one thing that happens: scale-up, replacement, roll-out, drain, scale-in, losses.
 pub fn stories() -> Vec<Named> {
     let service = || "svc-0".into();
     vec![
@@ -49,6 +68,17 @@ pub fn stories() -> Vec<Named> {
         ),
         story("drain", 6, &[Happening::Operator { host: host(0), to: Schedulability::Draining }]),
         story("host lost", 7, &[Happening::Cut { host: host(0), there: true, back: true }]),
+        story(
+            "every host lost",
+            8,
+            &[0, 1].map(|number| Happening::Cut { host: host(number), there: true, back: true }),
+        ),
+        story(
+            "database lost, clock set back",
+            9,
+            &[Happening::KillController { back_after_ms: 1_000, database: Database::Lost, clock_back_ms: 3_600_000 }],
+        ),
+        services_dropped(10),
     ]
 }
 
