@@ -59,7 +59,7 @@ pub(super) struct StatusOptions {
 pub(super) struct UndoOptions {
     #[command(flatten)]
     of: OfService,
-    /// To this revision, as `rollout history` lists them
+    /// To this revision, as `rollout history` lists them; needed where the service was taken back already
     #[arg(long, value_name = "FAMILY:REVISION")]
     to: Option<RevisionId>,
 }
