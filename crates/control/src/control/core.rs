@@ -399,18 +399,13 @@ impl Core {
             reason.unwrap_or_else(|| "a person said so".to_owned()),
         );
         let words = format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service);
-        let event = Change::Event(Event {
-            id: 0,
-            at: self.world.now,
-            subject: EventSubject::Service(task.service.clone()),
-            level: EventLevel::Normal,
-            reason: "TaskStopping".to_owned(),
-            message: format!(
-                "task {id} on {} is stopped: {}",
-                task.host,
-                task.stopped_reason.as_deref().unwrap_or_default()
-            ),
-        });
+        let event = Change::Event(Event::new(
+            self.world.now,
+            EventSubject::Service(task.service.clone()),
+            EventLevel::Normal,
+            "TaskStopping",
+            format!("task {id} on {} is stopped: {}", task.host, task.stopped_reason.as_deref().unwrap_or_default()),
+        ));
         Ok((words, vec![Change::Task(Arc::new(task)), event]))
     }
 
@@ -480,12 +475,5 @@ impl Core {
 
 fn host_event(at: Timestamp, host: &HostName, reason: &str, message: String) -> Change {
     let level = if reason == "HostUntrusted" { EventLevel::Warning } else { EventLevel::Normal };
-    Change::Event(Event {
-        id: 0,
-        at,
-        subject: EventSubject::Host(host.clone()),
-        level,
-        reason: reason.to_owned(),
-        message,
-    })
+    Change::Event(Event::new(at, EventSubject::Host(host.clone()), level, reason, message))
 }

@@ -190,8 +190,8 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
         EngineError::Unreachable(_)
         | EngineError::OutcomeUnknown { .. }
         | EngineError::Malformed { .. }
-        | EngineError::UnsupportedVersion { .. } => ActionResult::Unknown { reason },
-        EngineError::Conflict { .. } => ActionResult::Unknown { reason },
+        | EngineError::UnsupportedVersion { .. }
+        | EngineError::Conflict { .. } => ActionResult::Unknown { reason },
         EngineError::NameTaken { name, .. } => ActionResult::Failed {
             reason: format!("the name {name} is taken on the host by a container that is not ours; it was left alone"),
             containers,

@@ -272,6 +272,19 @@ pub struct Event {
     pub message: String,
 }
 
+impl Event {
+    /// Not written yet: the store numbers it.
+    pub fn new(
+        at: Timestamp,
+        subject: EventSubject,
+        level: EventLevel,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { id: 0, at, subject, level, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
 /// A change of the manifests that is not carried out until a person confirms it (S13).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

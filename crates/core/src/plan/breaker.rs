@@ -82,14 +82,13 @@ pub(super) fn note_healthy(record: &mut ServiceRecord, spec: &ServiceSpec, task:
 /// What is said of the count once a task of the service failed.
 pub(super) fn event(record: &ServiceRecord, threshold: Option<u32>, now: Timestamp) -> Option<Event> {
     let (primary, count) = (record.primary()?, count_in_words(record, threshold, now)?);
-    Some(Event {
-        id: 0,
-        at: now,
-        subject: EventSubject::Service(record.name.clone()),
-        level: EventLevel::Warning,
-        reason: "DeploymentFailures".to_owned(),
-        message: format!("deployment {} of {}: {count}", primary.id, primary.revision),
-    })
+    Some(Event::new(
+        now,
+        EventSubject::Service(record.name.clone()),
+        EventLevel::Warning,
+        "DeploymentFailures",
+        format!("deployment {} of {}: {count}", primary.id, primary.revision),
+    ))
 }
 
 /// A service's record after a failed start, and what is said of it.

@@ -228,15 +228,17 @@ impl<'a> Subjected<'a> {
         let content = |id: &RevisionId| Some((id.clone(), draft.revision(id)?.spec.clone()?));
         let known_good = record.completed().next().and_then(content);
         self.wants = OnceCell::new();
-        // Where nothing is, at least what was once healthy of this one: a host that dies must not take the service with it.
-        let proven = self.live.iter().map(|no| draft.task(*no));
-        let proven = proven.filter(|task| task.revision == self.target).any(|task| task.healthy_at.is_some());
+        let was_healthy = |no: &TaskNo| {
+            let task = draft.task(*no);
+            task.revision == self.target && task.healthy_at.is_some()
+        };
         self.starts = match known_good {
             Some((id, definition)) => {
                 self.definition = definition;
                 Some(id)
             }
-            None => proven.then(|| self.target.clone()),
+            // A host that dies must not take the service with it where some of this one is proven.
+            None => self.live.iter().any(was_healthy).then(|| self.target.clone()),
         };
     }
 

@@ -52,16 +52,18 @@ fn slow_down(record: &mut ServiceRecord, task: &Task, now: Timestamp) {
 /// The record of a task's service once somebody took the task's containers away: that slows starts down, and is not the
 /// revision's fault.
 pub(super) fn after_removal(known: Option<&ServiceRecord>, task: &Task, now: Timestamp) -> ServiceRecord {
-    let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
-    let mut record = known.cloned().unwrap_or_else(new);
+    let mut record = record_of(known, task);
     slow_down(&mut record, task, now);
     record
 }
 
+fn record_of(known: Option<&ServiceRecord>, task: &Task) -> ServiceRecord {
+    known.cloned().unwrap_or_else(|| ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() })
+}
+
 /// The record of a task's service once the task's start failed; `None` when it is not known.
 pub(super) fn after_failure(known: Option<&ServiceRecord>, task: &Task, now: Timestamp) -> ServiceRecord {
-    let new = || ServiceRecord { name: task.service.clone(), ..ServiceRecord::default() };
-    let mut record = known.cloned().unwrap_or_else(new);
+    let mut record = record_of(known, task);
     count_failure(&mut record, task, now);
     record
 }

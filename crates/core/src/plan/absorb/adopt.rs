@@ -87,13 +87,12 @@ pub(super) fn adopt(
         }
         // Should one of them appear late, it is known, and ended with the others.
         task.containers.extend(missing);
-        changes.push(Change::Event(Event {
-            id: 0,
-            at: look.finished_at,
-            subject: EventSubject::Service(task.service.clone()),
-            level: EventLevel::Normal,
-            reason: "TaskAdopted".to_owned(),
-            message: match &task.stopped_reason {
+        changes.push(Change::Event(Event::new(
+            look.finished_at,
+            EventSubject::Service(task.service.clone()),
+            EventLevel::Normal,
+            "TaskAdopted",
+            match &task.stopped_reason {
                 None => {
                     format!("task {id} of {} on {} was found running and is adopted as it is", task.revision, look.host)
                 }
@@ -101,7 +100,7 @@ pub(super) fn adopt(
                     format!("task {id} of {} on {} was found and is ended: {reason}", task.revision, look.host)
                 }
             },
-        }));
+        )));
         changes.push(Change::Task(Arc::new(task)));
     }
 }

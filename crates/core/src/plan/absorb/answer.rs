@@ -67,12 +67,11 @@ fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {
 }
 
 fn event(answer: &Answer, task: &Task, reason: &str, message: String) -> Change {
-    Change::Event(Event {
-        id: 0,
-        at: answer.at,
-        subject: EventSubject::Service(task.service.clone()),
-        level: EventLevel::Warning,
-        reason: reason.to_owned(),
+    Change::Event(Event::new(
+        answer.at,
+        EventSubject::Service(task.service.clone()),
+        EventLevel::Warning,
+        reason,
         message,
-    })
+    ))
 }

@@ -43,14 +43,13 @@ pub fn death(state: &State, death: &Death) -> Option<(TaskId, Vec<Change>)> {
 
 /// What is said when a task ends by itself, whoever told of it first.
 pub(super) fn ended(task: &Task, at: Timestamp, reason: &str) -> Event {
-    Event {
-        id: 0,
+    Event::new(
         at,
-        subject: EventSubject::Service(task.service.clone()),
-        level: EventLevel::Warning,
-        reason: "TaskEnded".to_owned(),
-        message: format!("task {} on {} ended: {reason}", task.id, task.host),
-    }
+        EventSubject::Service(task.service.clone()),
+        EventLevel::Warning,
+        "TaskEnded",
+        format!("task {} on {} ended: {reason}", task.id, task.host),
+    )
 }
 
 /// A service's record after this failed start. What had begun before the last failure there failed together with it: it was

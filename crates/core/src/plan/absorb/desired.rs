@@ -136,5 +136,5 @@ fn summary(before: &Desired, after: &Desired) -> String {
 }
 
 fn event(at: Timestamp, level: EventLevel, reason: &str, message: String) -> Change {
-    Change::Event(Event { id: 0, at, subject: EventSubject::Fleet, level, reason: reason.to_owned(), message })
+    Change::Event(Event::new(at, EventSubject::Fleet, level, reason, message))
 }

@@ -12,6 +12,7 @@ use crate::model::{
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
     task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
+    time::Timestamp,
 };
 use crate::plan::{breaker, health, launch, throttle};
 
@@ -80,15 +81,13 @@ pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BT
             task: (**task).clone(),
             launching: launching.contains(&task.id),
             events: Vec::new(),
-            failed: false,
-            removed: false,
+            failure: None,
             vanished: None,
         };
         update.containers(&seen);
         update.judge();
-        if update.failed {
+        if let Some(after) = update.failure {
             let known = records.get(&task.service).or_else(|| state.services.get(&task.service));
-            let after = if update.removed { throttle::after_removal } else { throttle::after_failure };
             records.insert(&task.service, after(known, task, look.finished_at));
         }
         if update.task != **task {
@@ -192,6 +191,9 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
         && state.tasks.values().filter(|task| task.host == look.host).all(|task| is_at_rest(task) || is_over(task))
 }
 
+/// What an early end makes of a service's record, by whose doing it was.
+type Counted = fn(Option<&ServiceRecord>, &Task, Timestamp) -> ServiceRecord;
+
 /// One task against one look.
 struct Update<'a> {
     state: &'a State,
@@ -199,9 +201,8 @@ struct Update<'a> {
     task: Task,
     launching: bool,
     events: Vec<Event>,
-    failed: bool,
-    /// Not by itself: somebody took its containers away.
-    removed: bool,
+    /// It failed early: what that makes of its service's record.
+    failure: Option<Counted>,
     /// An essential container that an earlier look showed running, and that is there no more.
     vanished: Option<ContainerName>,
 }
@@ -270,8 +271,8 @@ impl Update<'_> {
         let live = self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live));
         match self.task.desired_status {
             DesiredStatus::Running => {
-                if let Some(reason) = self.ended() {
-                    self.fail(reason);
+                if let Some((counted, reason)) = self.ended() {
+                    self.fail(counted, reason);
                     if !self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live)) {
                         self.task.advance(LastStatus::Deprovisioning);
                     }
@@ -290,24 +291,20 @@ impl Update<'_> {
     }
 
     /// Why the task is over, if it is.
-    fn ended(&mut self) -> Option<String> {
+    fn ended(&self) -> Option<(Counted, String)> {
         if self.task.launch == Launch::NotIssued {
             return None;
         }
         if let Some(name) = &self.vanished {
-            self.removed = true;
-            return Some(removed_words(name));
+            return Some(removed(name));
         }
         let fresh = self.is_fresh();
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
             match row.state {
                 Some(ContainerState::Exited | ContainerState::Dead) => {
-                    return Some(exit_words(name, row.oom_killed, row.exit_code));
+                    return Some((throttle::after_failure, exit_words(name, row.oom_killed, row.exit_code)));
                 }
-                None if fresh => {
-                    self.removed = true;
-                    return Some(removed_words(name));
-                }
+                None if fresh => return Some(removed(name)),
                 Some(
                     ContainerState::Created
                     | ContainerState::Running
@@ -320,12 +317,13 @@ impl Update<'_> {
         }
         let spec = self.state.revision(&self.task.revision)?.spec.as_deref()?;
         let (name, code) = launch::failed_success_dependency(&self.task, spec)?;
-        Some(format!("container {name} had to end with 0 and ended with {code}"))
+        let words = format!("container {name} had to end with 0 and ended with {code}");
+        Some((throttle::after_failure, words))
     }
 
-    fn fail(&mut self, reason: String) {
+    fn fail(&mut self, counted: Counted, reason: String) {
         let at = self.look.finished_at;
-        self.failed = throttle::failed_early(&self.task, at);
+        self.failure = throttle::failed_early(&self.task, at).then_some(counted);
         self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
         self.events.push(ended(&self.task, at, &reason));
     }
@@ -368,19 +366,18 @@ impl Update<'_> {
     }
 
     fn event(&mut self, level: EventLevel, reason: &str, message: String) {
-        self.events.push(Event {
-            id: 0,
-            at: self.look.finished_at,
-            subject: EventSubject::Service(self.task.service.clone()),
+        self.events.push(Event::new(
+            self.look.finished_at,
+            EventSubject::Service(self.task.service.clone()),
             level,
-            reason: reason.to_owned(),
+            reason,
             message,
-        });
+        ));
     }
 }
 
-fn removed_words(name: &ContainerName) -> String {
-    format!("container {name} was removed on the host by somebody")
+fn removed(name: &ContainerName) -> (Counted, String) {
+    (throttle::after_removal, format!("container {name} was removed on the host by somebody"))
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
@@ -421,13 +418,12 @@ fn report_strangers(state: &State, look: &HostObservation, changes: &mut Vec<Cha
             ),
             Owner::Ours(_) | Owner::Foreign => continue,
         };
-        changes.push(Change::Event(Event {
-            id: 0,
-            at: look.finished_at,
-            subject: EventSubject::Host(look.host.clone()),
-            level: EventLevel::Warning,
-            reason: "StrangeContainer".to_owned(),
-            message: format!("container {} on {} {what}: it is left alone", container.name, look.host),
-        }));
+        changes.push(Change::Event(Event::new(
+            look.finished_at,
+            EventSubject::Host(look.host.clone()),
+            EventLevel::Warning,
+            "StrangeContainer",
+            format!("container {} on {} {what}: it is left alone", container.name, look.host),
+        )));
     }
 }

@@ -27,7 +27,7 @@ pub enum RolloutVerb {
     Abort,
     /// Back to the completed revision before the one that runs, or to a given one.
     Undo {
-        /// To which; the newest other one when absent.
+        /// To which; the completed one before when absent, which is refused while the service was taken back already.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<RevisionId>,
     },
@@ -206,5 +206,5 @@ pub fn protect(
 
 fn event(service: &ServiceName, at: Timestamp, reason: &str, message: String) -> Change {
     let subject = EventSubject::Service(service.clone());
-    Change::Event(Event { id: 0, at, subject, level: EventLevel::Normal, reason: reason.to_owned(), message })
+    Change::Event(Event::new(at, subject, EventLevel::Normal, reason, message))
 }

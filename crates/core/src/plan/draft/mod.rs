@@ -176,7 +176,7 @@ impl<'w> Draft<'w> {
 
     pub(super) fn event(&mut self, subject: EventSubject, level: EventLevel, reason: &str, message: impl Into<String>) {
         let at = self.now();
-        self.events.push(Event { id: 0, at, subject, level, reason: reason.to_owned(), message: message.into() });
+        self.events.push(Event::new(at, subject, level, reason, message));
     }
 
     pub(super) fn doing(&mut self, action: &str, subject: Subject, host: Option<&HostName>, reason: impl Into<String>) {
