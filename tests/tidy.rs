@@ -73,11 +73,12 @@ fn module(path: &Path) -> Option<String> {
     (inside.components().count() > 1).then_some(first)
 }
 
-/// The modules that a file names behind `crate::`, grouped imports included.
+/// The modules that a file names, of its crate and of the others, grouped imports included.
 fn used(code: &str) -> Vec<String> {
     let mut used = Vec::new();
-    for (position, _) in code.match_indices("crate::") {
-        let rest = &code[position + "crate::".len()..];
+    let roots = ["crate::", "roadstead_core::", "roadstead_control::"];
+    for (position, root) in roots.iter().flat_map(|root| code.match_indices(root)) {
+        let rest = &code[position + root.len()..];
         let Some(group) = rest.strip_prefix('{') else {
             used.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
             continue;
@@ -202,6 +203,8 @@ fn every_crash_point_stands_in_one_place() {
 
 #[test]
 fn the_reader_of_imports_sees_what_it_must() {
-    let text = "use crate::model::x;\nuse crate::{\n    engine::{Engine, EngineError},\n    host::ExecRequest,\n    store,\n};\nfn f() { crate::plan::plan() }";
-    assert_eq!(used(text), ["model", "engine", "host", "store", "plan"]);
+    let text = "use crate::model::x;\nuse crate::{\n    engine::{Engine, EngineError},\n    host::ExecRequest,\n    store,\n};\nfn f() { crate::plan::plan() }
+use roadstead_core::{manifest::{self, Admission}, model::name};
+fn g() { roadstead_control::control::run() }";
+    assert_eq!(used(text), ["model", "engine", "host", "store", "plan", "manifest", "model", "control"]);
 }

@@ -18,6 +18,11 @@ need_root() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# target_folder: where cargo builds this checkout, wherever that is configured. Needs jq.
+target_folder() {
+  (cd "$(dirname -- "${BASH_SOURCE[0]}")" && cargo metadata --format-version 1 --no-deps --offline) | jq -r .target_directory
+}
+
 # wait_until SECONDS COMMAND…: asks again until COMMAND succeeds; 1 when the time is over.
 wait_until() {
   local end=$((SECONDS + $1))
@@ -34,7 +39,11 @@ install_missing() {
   for pair in "$@"; do
     have "${pair%%=*}" || packages+=("${pair#*=}")
   done
-  ((${#packages[@]})) || return 0
+  ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
+}
+
+install_packages() {
+  local packages=("$@")
   have apt-get || EXIT_STATUS=2 die "missing: ${packages[*]}, and this machine has no apt-get" \
     "install them with your distribution's package manager and run this again"
   need_root "installing ${packages[*]}"

@@ -16,6 +16,7 @@ mod links;
 mod logins;
 mod manifests;
 mod pulls;
+mod quickstart;
 mod rollouts;
 mod shells;
 #[cfg(debug_assertions)]

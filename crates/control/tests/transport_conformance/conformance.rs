@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::sockets::{FLOOD_BYTES, Sockets};
-use crate::sshd::{DEADLINE, Sshd};
+use crate::sshd::{DEADLINE, Sshd, skipped};
 
 /// Calls made beside a stalled reader.
 const CALLS: usize = 100;
@@ -54,7 +54,7 @@ async fn ssh_with_a_relay_where_forwarding_is_forbidden() {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let mut programs = std::env::split_paths(&paths).map(|dir| dir.join("docker"));
     let Some(docker) = programs.find(|program| program.is_file()) else {
-        eprintln!("skipped: needs the docker program");
+        skipped("the docker program");
         return;
     };
     let forbid = "AllowStreamLocalForwarding no\nSetEnv PATH=DIR/bin:/usr/bin:/bin";

@@ -20,6 +20,12 @@ pub struct Sshd {
     child: Child,
 }
 
+/// Said aloud; an error where everything that is needed was installed.
+pub fn skipped(needs: &str) {
+    assert!(std::env::var_os("ROADSTEAD_TESTS_MUST_RUN").is_none(), "needs {needs}");
+    eprintln!("skipped: needs {needs}");
+}
+
 impl Sshd {
     /// Starts a server with these further lines of configuration. `None` when this machine cannot.
     pub fn start(extra: &str) -> Option<Self> {
@@ -28,7 +34,7 @@ impl Sshd {
 
     pub fn start_with_keys(extra: &str, key_types: &[&str]) -> Option<Self> {
         if !Path::new(PROGRAM).exists() || !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root and {PROGRAM}");
+            skipped(&format!("root and {PROGRAM}"));
             return None;
         }
         // The server's privilege separation directory.
