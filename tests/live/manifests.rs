@@ -31,11 +31,25 @@ fn an_emptied_folder_is_refused_until_confirmed() {
     let controller = Controller::start(&lab, &[("web.yaml", &web(3))]);
     controller.wait_steady();
     let starts = lab.starts();
+
+    // The whole folder away, then one without a file, then all as it was: an accident that nobody's task feels.
+    let (manifests, away) = (controller.path("manifests"), controller.path("away"));
+    fs::rename(&manifests, &away).unwrap();
+    until("it is said that nothing can be read", MINUTE, || controller.log().contains("cannot be read"));
+    fs::create_dir(&manifests).unwrap();
+    until("an empty one is held", MINUTE, || controller.log().contains("roadstead confirm "));
+    throughout("everything runs on", Duration::from_secs(3), || lab.starts() == starts);
+    fs::remove_dir(&manifests).unwrap();
+    fs::rename(&away, &manifests).unwrap();
+    until("nothing is held", MINUTE, || controller.try_cli(&["status"]).status.success());
+    assert_eq!(lab.starts(), starts);
+    let seen = controller.log().len();
+
     controller.remove("web.yaml");
     let mut token = String::new();
     until("it is held, and says how to confirm", MINUTE, || {
         let log = controller.log();
-        let Some((_, rest)) = log.split_once("roadstead confirm ") else { return false };
+        let Some((_, rest)) = log[seen..].split_once("roadstead confirm ") else { return false };
         token = rest.chars().take_while(char::is_ascii_hexdigit).collect();
         true
     });

@@ -4,9 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
 };
 
-use crate::support::run;
+use serde_json::Value;
+
+use crate::support::{MINUTE, run, until};
 
 const LAB: &str = "live-quickstart";
 
@@ -30,20 +33,37 @@ impl Quickstart {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn containers(&self) -> String {
-        let roadstead = self.0.join("bin/roadstead");
+    fn roadstead(&self, arguments: &[&str]) -> String {
         let endpoint = format!("unix:{}", self.0.join("roadstead.sock").display());
-        let tasks = run(Command::new(roadstead).args(["get", "tasks", "-o", "json", "--endpoint", &endpoint]));
-        let tasks: serde_json::Value = serde_json::from_str(&tasks).unwrap();
-        let ids = tasks["items"].as_array().unwrap().iter().flat_map(|task| task["containers"].as_array().unwrap());
-        ids.map(|container| container["runtimeId"].to_string()).collect::<Vec<_>>().join("\n")
+        run(Command::new(self.0.join("bin/roadstead")).args(arguments).env("ROADSTEAD_ENDPOINT", endpoint))
     }
+
+    fn tasks(&self) -> Vec<Value> {
+        let tasks: Value = serde_json::from_str(&self.roadstead(&["get", "tasks", "-o", "json"])).unwrap();
+        tasks["items"].as_array().unwrap().clone()
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let tasks = self.tasks();
+        let containers = tasks.iter().flat_map(|task| task["containers"].as_array().unwrap());
+        containers.map(|container| container["runtimeId"].to_string()).collect()
+    }
+}
+
+fn curl(url: &str) -> String {
+    run(Command::new("curl").args(["-fsS", "--max-time", "30", url]))
 }
 
 impl Drop for Quickstart {
     fn drop(&mut self) {
         self.run(&["--down"]);
     }
+}
+
+/// Somebody on this machine holds a connection to it.
+fn connected(url: &str) -> bool {
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    run(Command::new("ss").args(["-Htn", "state", "established"])).contains(address)
 }
 
 /// Lines of these commands that name the lab or the folder.
@@ -66,15 +86,30 @@ fn the_quickstart_answers_twice_and_leaves_nothing() {
     let quickstart = Quickstart(parent.path().join("newcomer"));
 
     let words = quickstart.up();
-    let curl = words.lines().find_map(|line| line.trim().strip_prefix("curl ")).expect("a line to type");
-    let answer = run(Command::new("curl").args(["-fsS", "--max-time", "10", curl]));
-    let facts = ["task", "host", "zone", "version"];
-    assert!(facts.iter().all(|fact| answer.to_lowercase().contains(fact)), "{answer}");
+    let url = words.lines().find_map(|line| line.trim().strip_prefix("curl ")).expect("a line to type");
+    let facts = curl(url);
+    let task = quickstart.tasks().into_iter().find(|task| facts.contains(task["taskId"].as_str().unwrap()));
+    let task = task.expect("a task of ours answers");
+    let (id, host) = (task["taskId"].as_str().unwrap(), task["host"].as_str().unwrap());
+    let zone = task["availabilityZone"].as_str().unwrap();
+    for fact in [format!("host     {host}\n"), format!("zone     {zone}\n"), "version  1\n".to_owned()] {
+        assert!(facts.contains(&fact), "{fact} is not in {facts}");
+    }
+    assert_eq!(curl(&format!("{url}burn?ms=5")), "burned 5 ms\n");
 
     let before = quickstart.containers();
     assert_eq!(quickstart.up(), words, "again is fine");
     assert_eq!(quickstart.containers(), before, "and starts nothing anew");
     assert!(!traces(&quickstart.0).is_empty(), "what is looked for below is seen while it is there");
+
+    // A request under way is answered although its task is told to stop.
+    let slow = thread::spawn({
+        let url = format!("{url}slow?ms=2000");
+        move || curl(&url)
+    });
+    until("the request has been accepted", MINUTE, || connected(url));
+    quickstart.roadstead(&["stop", id]);
+    assert_eq!(slow.join().unwrap(), "waited 2000 ms\n");
 
     let output = quickstart.run(&["--down"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
