@@ -58,7 +58,7 @@ fn schemas_and_completions_are_printed() {
         assert!(schema["properties"]["spec"].is_object() || schema["$defs"].is_object(), "{kind}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(printed(&["completion", shell]).contains("taskdefinitions"), "{shell}");
+        assert!(printed(&["completion", shell]).contains("rollout"), "{shell}");
     }
 }
 
