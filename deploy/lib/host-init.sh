@@ -20,7 +20,8 @@ mount --bind /mnt/root /root
 mount --bind /mnt/tmp /tmp
 mount --bind /mnt/etc/ssh /etc/ssh
 mount --bind /mnt/etc/docker /etc/docker
-mount --bind /mnt/etc/machine-id /etc/machine-id
+# A minimal system has none, and then neither have its hosts.
+if [[ -e /etc/machine-id ]]; then mount --bind /mnt/etc/machine-id /etc/machine-id; fi
 mount --bind /mnt/etc/shadow /etc/shadow
 mv /mnt/init.pid.new /mnt/init.pid
 umount /mnt
