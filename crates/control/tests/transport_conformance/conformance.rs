@@ -72,6 +72,26 @@ async fn ssh_with_a_relay_where_forwarding_is_forbidden() {
     assert!(sshd.log().contains("refused streamlocal port forward"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_logs_in_once_for_calls_and_once_for_streams() {
+    let Some(sshd) = Sshd::start("") else { return };
+    let sockets = Sockets::serve(sshd.dir.path());
+    let transport = SshTransport::new(sshd.target(), 1);
+    echo(&transport, &sockets, Lane::Calls, b"hello").await;
+    assert_eq!(sshd.logins(), 1);
+    echo(&transport, &sockets, Lane::Streams, b"hello").await;
+    assert_eq!(sshd.logins(), 2);
+
+    let lanes = [Lane::Calls, Lane::Streams].into_iter().cycle().take(20);
+    let path = sockets.path("echo");
+    let open = join_all(lanes.map(|lane| dial(&transport, &path, lane))).await;
+    run(&transport, &["true"]).await;
+    assert_eq!(sshd.logins(), 2, "{} streams and a command on two connections", open.len());
+
+    echo(&transport, &sockets, Lane::Bulk, b"hello").await;
+    assert_eq!(sshd.logins(), 3, "a flood has a connection of its own");
+}
+
 async fn conforms(transport: Arc<dyn Transport>, dir: &Path, calls: usize) {
     let sockets = Sockets::serve(dir);
     dialling(&*transport, &sockets).await;

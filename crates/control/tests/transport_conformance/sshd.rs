@@ -84,6 +84,11 @@ impl Sshd {
         read(&self.path("log"))
     }
 
+    /// How often somebody logged in.
+    pub fn logins(&self) -> usize {
+        self.log().matches("Accepted publickey for").count()
+    }
+
     /// Whether anybody got as far as naming a user.
     pub fn saw_login(&self) -> bool {
         self.log().contains("userauth-request")
