@@ -240,3 +240,6 @@ pub(super) fn died(action: &Action, clock: &Clock, error: &str) -> Answer {
         result: ActionResult::Unknown { reason: error.to_owned() },
     }
 }
+
+#[cfg(test)]
+mod tests;
