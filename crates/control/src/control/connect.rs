@@ -1,12 +1,12 @@
 //! From a Host manifest to a transport and an engine.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
 use crate::{
     engine::{DockerEngine, Engine, Limits},
-    host::{Agent, LocalTransport, SshTarget, SshTransport, Transport, TransportError, resolve},
+    host::{Agent, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home, resolve_with},
 };
 use roadstead_core::model::{
     desired::Desired,
@@ -39,7 +39,7 @@ impl Connector for RealHosts {
         } else {
             // Hosts that went away together do not come back in step.
             let seed = host.as_str().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-            Arc::new(SshTransport::new(target(spec, desired).await?, seed))
+            Arc::new(SshTransport::new(target(&spec.address, &spec.ssh, desired).await?, seed))
         };
         let engine =
             Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
@@ -50,42 +50,136 @@ impl Connector for RealHosts {
 /// The SSH target of a Host manifest: what it says, and for the rest the user's own SSH configuration.
 ///
 /// # Errors
-/// As [`resolve`].
-pub async fn target(spec: &HostSpec, desired: &Desired) -> Result<SshTarget, TransportError> {
-    let mut target = one_target(&spec.address, &spec.ssh).await?;
-    if let Some(jump) = &spec.ssh.proxy_jump {
-        let named = desired.hosts.get(jump.as_str());
-        // One jump by name is enough for a fleet; longer chains belong into ~/.ssh/config, where `ssh -G` finds them.
-        target.proxy_jump = Some(Box::new(match named {
-            Some(host) => one_target(&host.spec.address, &host.spec.ssh).await?,
-            None => resolve(jump).await?,
-        }));
-    }
-    Ok(target)
+/// As [`resolve_with`].
+pub async fn target(address: &str, ssh: &SshSpec, desired: &Desired) -> Result<SshTarget, TransportError> {
+    Surroundings { config: None, agent: Agent::of_environment() }.target(address, ssh, desired).await
 }
 
-async fn one_target(address: &str, ssh: &SshSpec) -> Result<SshTarget, TransportError> {
-    let is_complete =
-        ssh.user.is_some() && ssh.identity_file.is_some() && (ssh.host_key.is_some() || ssh.known_hosts.is_some());
-    let mut target = if is_complete {
-        SshTarget { address: address.to_owned(), ..SshTarget::default() }
-    } else {
-        resolve(address).await?
-    };
-    if let Some(user) = &ssh.user {
-        target.user.clone_from(user);
+/// What a manifest leaves to the process.
+struct Surroundings {
+    /// This SSH configuration instead of the user's.
+    config: Option<PathBuf>,
+    agent: Agent,
+}
+
+impl Surroundings {
+    async fn target(&self, address: &str, ssh: &SshSpec, desired: &Desired) -> Result<SshTarget, TransportError> {
+        let mut target = self.one_target(address, ssh).await?;
+        if let Some(jump) = &ssh.proxy_jump {
+            let named = desired.hosts.get(jump.as_str());
+            // One jump by name is enough for a fleet; longer chains belong into ~/.ssh/config, where `ssh -G` finds them.
+            target.proxy_jump = Some(Box::new(match named {
+                Some(host) => self.one_target(&host.spec.address, &host.spec.ssh).await?,
+                None => resolve_with(jump, self.config.as_deref()).await?,
+            }));
+        }
+        Ok(target)
     }
-    if let Some(port) = ssh.port {
-        target.port = port;
+
+    async fn one_target(&self, address: &str, ssh: &SshSpec) -> Result<SshTarget, TransportError> {
+        // A name may be one of ~/.ssh/config; an IP address with all the rest has nothing to ask there.
+        let is_complete = address.parse::<IpAddr>().is_ok()
+            && ssh.user.is_some()
+            && ssh.port.is_some()
+            && ssh.identity_file.is_some()
+            && (ssh.host_key.is_some() || ssh.known_hosts.is_some());
+        let mut target = if is_complete {
+            SshTarget { address: address.to_owned(), agent: self.agent.clone(), ..SshTarget::default() }
+        } else {
+            resolve_with(address, self.config.as_deref()).await?
+        };
+        if let Some(user) = &ssh.user {
+            target.user.clone_from(user);
+        }
+        if let Some(port) = ssh.port {
+            target.port = port;
+        }
+        if let Some(file) = &ssh.identity_file {
+            target.identity_file = Some(expand_home(file));
+        }
+        if ssh.host_key.is_some() || ssh.known_hosts.is_some() {
+            // What the manifest pins is all that counts.
+            target.host_keys = ssh.host_key.iter().cloned().collect();
+            target.known_hosts = ssh.known_hosts.iter().map(|file| expand_home(file)).collect();
+        }
+        Ok(target)
     }
-    if let Some(file) = &ssh.identity_file {
-        target.identity_file = Some(PathBuf::from(file));
-        target.agent = Agent::Off;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAA";
+
+    async fn target_of(address: &str, ssh: SshSpec, config: &str) -> SshTarget {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        fs::write(&file, config).unwrap();
+        let around = Surroundings { config: Some(file), agent: Agent::Socket("/run/agent".into()) };
+        around.target(address, &ssh, &Desired::default()).await.unwrap()
     }
-    if ssh.host_key.is_some() || ssh.known_hosts.is_some() {
-        // What the manifest pins is all that counts.
-        target.host_keys = ssh.host_key.iter().cloned().collect();
-        target.known_hosts = ssh.known_hosts.iter().map(PathBuf::from).collect();
+
+    fn ssh(host_key: &str) -> SshSpec {
+        SshSpec { host_key: Some(host_key.to_owned()), ..SshSpec::default() }
     }
-    Ok(target)
+
+    fn complete() -> SshSpec {
+        SshSpec { user: Some("deploy".into()), port: Some(2222), identity_file: Some("/k/id".into()), ..ssh(KEY) }
+    }
+
+    #[tokio::test]
+    async fn a_complete_manifest_asks_no_configuration_and_keeps_the_agent() {
+        let target = target_of("192.0.2.1", complete(), "Host *\n HostName 192.0.2.9\n").await;
+        let want = SshTarget {
+            address: "192.0.2.1".into(),
+            user: "deploy".into(),
+            port: 2222,
+            identity_file: Some("/k/id".into()),
+            agent: Agent::Socket("/run/agent".into()),
+            host_keys: vec![KEY.to_owned()],
+            ..SshTarget::default()
+        };
+        assert_eq!(target, want);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_however_much_the_manifest_says() {
+        let config = "Host box\n HostName 192.0.2.1\n Port 22\n ProxyJump gate\n IdentityAgent /run/other\n\
+                      Host gate\n HostName 192.0.2.2\n User porter\n";
+        let target = target_of("box", complete(), config).await;
+        assert_eq!((target.address.as_str(), target.port, target.user.as_str()), ("192.0.2.1", 2222, "deploy"));
+        assert_eq!(target.identity_file, Some("/k/id".into()));
+        assert_eq!(target.agent, Agent::Socket("/run/other".into()), "a file does not take the agent away");
+        let jump = target.proxy_jump.unwrap();
+        assert_eq!((jump.address.as_str(), jump.user.as_str()), ("192.0.2.2", "porter"));
+    }
+
+    #[tokio::test]
+    async fn a_tilde_is_this_process_s_home() {
+        let spec =
+            SshSpec { identity_file: Some("~/.ssh/id".into()), known_hosts: Some("~/known".into()), ..complete() };
+        let target = target_of("192.0.2.1", spec, "").await;
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(target.identity_file, Some(home.join(".ssh/id")));
+        assert_eq!(target.known_hosts, [home.join("known")]);
+    }
+
+    #[tokio::test]
+    async fn a_jump_is_another_host_or_a_destination() {
+        let mut desired = Desired::default();
+        let gate = serde_json::json!({ "address": "192.0.2.2", "ssh": complete() });
+        let gate = serde_json::json!({ "file": "gate.yaml", "line": 1, "spec": gate });
+        desired.hosts.insert("gate".into(), serde_json::from_value(gate).unwrap());
+        for (jump, address, user, port) in
+            [("gate", "192.0.2.2", "deploy", 2222), ("root@192.0.2.3:22", "192.0.2.3", "root", 22)]
+        {
+            let spec = SshSpec { proxy_jump: Some(jump.to_owned()), ..complete() };
+            let around = Surroundings { config: Some("/dev/null".into()), agent: Agent::Off };
+            let via = around.target("192.0.2.1", &spec, &desired).await.unwrap().proxy_jump.unwrap();
+            assert_eq!((via.address.as_str(), via.user.as_str(), via.port), (address, user, port), "{jump}");
+        }
+    }
 }

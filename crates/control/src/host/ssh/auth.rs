@@ -140,7 +140,7 @@ fn with_agent(
         return Err(TransportError::misconfigured(
             format!("{} {state}, and no ssh-agent is in use", path.display()),
             format!(
-                "load the key with `ssh-add {}` and set agent: true, or use a key without passphrase",
+                "start an ssh-agent, load the key with `ssh-add {}` and start this program with the agent's SSH_AUTH_SOCK; or use a key without passphrase",
                 path.display()
             ),
         ));

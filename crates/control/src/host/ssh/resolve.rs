@@ -65,7 +65,7 @@ fn resolve_at<'a>(
                 format!("try `ssh -G {}`", typed.host),
             ));
         }
-        let settings = Settings::parse(&String::from_utf8_lossy(&output.stdout), home());
+        let settings = Settings::parse(&String::from_utf8_lossy(&output.stdout), std::env::home_dir());
         let mut target = settings.target(&typed)?;
         // The first of a list is the first machine on the way.
         for jump in settings.jumps() {
@@ -77,8 +77,16 @@ fn resolve_at<'a>(
     })
 }
 
-fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").map(PathBuf::from)
+/// What `~/` means in a path that a person wrote, to this process.
+pub fn expand_home(path: &str) -> PathBuf {
+    expand(path, std::env::home_dir().as_deref())
+}
+
+fn expand(path: &str, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        (Some(_), None) | (None, _) => path.into(),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -131,6 +139,7 @@ impl Destination {
             user: self.user.unwrap_or(defaults.user),
             port: self.port.unwrap_or(defaults.port),
             address: self.host,
+            agent: Agent::of_environment(),
             ..SshTarget::default()
         }
     }
@@ -160,10 +169,7 @@ impl Settings {
     }
 
     fn path(&self, text: &str) -> PathBuf {
-        match (text.strip_prefix("~/"), &self.home) {
-            (Some(rest), Some(home)) => home.join(rest),
-            (Some(_), None) | (None, _) => text.into(),
-        }
+        expand(text, self.home.as_deref())
     }
 
     fn jumps(&self) -> impl Iterator<Item = &str> {
@@ -198,11 +204,9 @@ impl Settings {
     }
 
     fn agent(&self) -> Agent {
-        let variable = std::env::var_os("SSH_AUTH_SOCK").is_some();
         match self.all("identityagent").next() {
             Some("none") => Agent::Off,
-            Some("SSH_AUTH_SOCK") | None if variable => Agent::Environment,
-            Some("SSH_AUTH_SOCK") | None => Agent::Off,
+            Some("SSH_AUTH_SOCK") | None => Agent::of_environment(),
             Some(path) => Agent::Socket(self.path(path)),
         }
     }

@@ -15,6 +15,16 @@ pub enum Agent {
     Socket(PathBuf),
 }
 
+impl Agent {
+    /// The environment's, where there is one.
+    pub fn of_environment() -> Self {
+        match std::env::var_os("SSH_AUTH_SOCK") {
+            Some(_) => Self::Environment,
+            None => Self::Off,
+        }
+    }
+}
+
 /// An SSH server and everything needed to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshTarget {

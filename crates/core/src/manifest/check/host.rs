@@ -36,13 +36,14 @@ pub fn host(spec: &mut HostSpec, scope: &mut Scope<'_>, folder: &Path) {
     }
     for (field, file) in [("identityFile", &mut spec.ssh.identity_file), ("knownHosts", &mut spec.ssh.known_hosts)] {
         if let Some(path) = file {
+            let at = &[Step::Key("ssh"), Step::Key(field)];
             if path.is_empty() {
-                scope.error(
-                    &[Step::Key("ssh"), Step::Key(field)],
-                    "bad-path",
-                    format!("{} names no file", quote(field)),
-                );
-            } else if !path.starts_with(['/', '~']) {
+                scope.error(at, "bad-path", format!("{} names no file", quote(field)));
+            } else if path.starts_with('~') && !path.starts_with("~/") {
+                scope
+                    .error(at, "bad-path", format!("{} is in nobody's home folder", quote(path)))
+                    .help("`~/` is the home folder of the controller's own user; write any other path in full");
+            } else if !path.starts_with('/') && !path.starts_with("~/") {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
         }

@@ -38,13 +38,13 @@ pub struct SshSpec {
     /// TCP port; from `~/.ssh/config`, else 22.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Private key file, relative to the manifest's folder; without it `~/.ssh/config` and the agent are asked.
+    /// Private key file, relative to the manifest's folder, or below the controller's home with `~/`; without it `~/.ssh/config` and the agent are asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity_file: Option<String>,
     /// The host's public key, exactly: `ssh-ed25519 AAAA…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
-    /// An OpenSSH known_hosts file that pins the key instead, relative to the manifest's folder.
+    /// An OpenSSH known_hosts file that pins the key instead; its path is meant as that of `identityFile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known_hosts: Option<String>,
     /// Go through this host: another Host's name, or `[user@]address[:port]`.
