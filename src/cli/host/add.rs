@@ -15,20 +15,20 @@ use super::{
     check::examine_all,
     checks::{Findings, duplicate, examine, login_advice, print},
     folder,
-    manifest::{NewHost, NewSsh, name_from, write_new},
+    manifest::{NewHost, name_from, write_new},
 };
 use crate::{
     api::view::ZONE_LABEL,
     cli::{Context, failure::Failure},
 };
 use roadstead_control::{
-    control::connect::{Connection, LOCAL_ADDRESS},
+    control::connect::{self, Connection, LOCAL_ADDRESS},
     engine::{DockerEngine, Limits},
-    host::{Agent, LocalTransport, ScannedHostKey, SshTarget, SshTransport, Transport, resolve, scan_host_keys},
+    host::{Destination, LocalTransport, ScannedHostKey, SshTarget, SshTransport, Transport, resolve, scan_host_keys},
 };
 use roadstead_core::{
     manifest as manifests,
-    model::{desired::Desired, name::HostName, observed::EngineIdentity},
+    model::{desired::Desired, name::HostName, observed::EngineIdentity, spec::host::SshSpec},
 };
 
 /// Where the engine listens unless a manifest says otherwise.
@@ -136,7 +136,7 @@ async fn connect(
     context: &Context,
     options: &Options,
     desired: &Desired,
-) -> Result<(Connection, String, Option<NewSsh>), Failure> {
+) -> Result<(Connection, String, Option<SshSpec>), Failure> {
     if options.target == LOCAL_ADDRESS {
         return Ok((engine_over(Arc::new(LocalTransport::new())), LOCAL_ADDRESS.to_owned(), None));
     }
@@ -146,26 +146,16 @@ async fn connect(
             .canonicalize()
             .map_err(|error| Failure::not_tried(format!("cannot read the key {}: {error}", file.display())))?;
         target.identity_file = Some(file);
-        target.agent = Agent::Off;
     }
-    refuse_known(&target, desired)?;
+    refuse_known(&options.target, &target, desired)?;
     let keys = scan_host_keys(&target, SCAN_DEADLINE)
         .await
         .map_err(|error| Failure::failed(&error).hint(login_advice(&error)))?;
-    let key = vouched(context, options, &target, keys)?;
-    target.host_keys = vec![key.clone()];
+    target.host_keys = vec![vouched(context, options, &target, keys)?];
     target.known_hosts = Vec::new();
-    let ssh = NewSsh {
-        user: target.user.clone(),
-        port: target.port,
-        identity_file: options
-            .identity
-            .as_ref()
-            .and(target.identity_file.as_ref())
-            .map(|file| file.display().to_string()),
-        host_key: key,
-    };
-    let address = target.address.clone();
+    let (address, ssh) = connect::manifest_for(&options.target, &target, desired).await.map_err(Failure::not_tried)?;
+    // What is checked is what the controller will make of the manifest.
+    let target = connect::target(&address, &ssh, desired).await.map_err(Failure::not_tried)?;
     Ok((engine_over(Arc::new(SshTransport::new(target, 0))), address, Some(ssh)))
 }
 
@@ -174,11 +164,15 @@ fn engine_over(transport: Arc<dyn Transport>) -> Connection {
     Connection { transport, engine }
 }
 
-fn refuse_known(target: &SshTarget, desired: &Desired) -> Result<(), Failure> {
-    let known = desired
-        .hosts
-        .iter()
-        .find(|(_, host)| host.spec.address == target.address && host.spec.ssh.port.unwrap_or(22) == target.port);
+fn refuse_known(typed: &str, target: &SshTarget, desired: &Desired) -> Result<(), Failure> {
+    let (alias, jump) = (Destination::parse(typed).map_err(Failure::not_tried)?.host, connect::proxy_jump(target));
+    let known = desired.hosts.iter().find(|(_, host)| {
+        let (spec, ssh) = (&host.spec, &host.spec.ssh);
+        let by_address = spec.address == target.address && ssh.proxy_jump == jump;
+        // By the name of ~/.ssh/config that both give.
+        let by_alias = spec.address == alias && alias != target.address;
+        (by_address || by_alias) && ssh.port.unwrap_or(22) == target.port
+    });
     match known {
         Some((name, host)) => {
             Err(Failure::failed(format!("{} is declared already: host {name} in {}", target.name(), host.file))

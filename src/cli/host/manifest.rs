@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, io, os::unix::fs::OpenOptionsExt, path::Path};
 
+use roadstead_core::model::spec::host::SshSpec;
+
 /// What `host add` found out and was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NewHost {
@@ -10,16 +12,7 @@ pub(super) struct NewHost {
     pub address: String,
     pub cluster: Option<String>,
     /// None for this machine itself.
-    pub ssh: Option<NewSsh>,
-}
-
-/// How to log in.
-#[derive(Clone, Debug, Default)]
-pub(super) struct NewSsh {
-    pub user: String,
-    pub port: u16,
-    pub identity_file: Option<String>,
-    pub host_key: String,
+    pub ssh: Option<SshSpec>,
 }
 
 impl NewHost {
@@ -40,10 +33,17 @@ impl NewHost {
         lines.extend(self.cluster.iter().map(|cluster| format!("  cluster: {}", scalar(cluster))));
         if let Some(ssh) = &self.ssh {
             lines.push("  ssh:".to_owned());
-            lines.push(format!("    user: {}", scalar(&ssh.user)));
-            lines.push(format!("    port: {}", ssh.port));
-            lines.extend(ssh.identity_file.iter().map(|file| format!("    identityFile: {}", scalar(file))));
-            lines.push(format!("    hostKey: {}", scalar(&ssh.host_key)));
+            let SshSpec { user, port, identity_file, host_key, known_hosts, proxy_jump } = ssh;
+            let port = port.map(|port| port.to_string());
+            let fields = [
+                ("user", user.as_deref().map(scalar)),
+                ("port", port),
+                ("identityFile", identity_file.as_deref().map(scalar)),
+                ("hostKey", host_key.as_deref().map(scalar)),
+                ("knownHosts", known_hosts.as_deref().map(scalar)),
+                ("proxyJump", proxy_jump.as_deref().map(scalar)),
+            ];
+            lines.extend(fields.into_iter().filter_map(|(name, value)| Some(format!("    {name}: {}", value?))));
         }
         lines.join("\n") + "\n"
     }
@@ -99,11 +99,13 @@ mod tests {
             ]),
             address: "198.18.0.11".to_owned(),
             cluster: Some("klp".to_owned()),
-            ssh: Some(NewSsh {
-                user: "root".to_owned(),
-                port: 22,
+            ssh: Some(SshSpec {
+                user: Some("root".to_owned()),
+                port: Some(22),
                 identity_file: Some("/k/id".to_owned()),
-                host_key: "ssh-ed25519 AAAA".to_owned(),
+                host_key: Some("ssh-ed25519 AAAA".to_owned()),
+                known_hosts: None,
+                proxy_jump: Some("root@192.0.2.1:22".to_owned()),
             }),
         };
         let read: serde_json::Value = serde_yaml::from_str(&host.text()).unwrap();
@@ -113,7 +115,8 @@ mod tests {
                 "apiVersion": "roadstead/v1", "kind": "Host",
                 "metadata": { "name": "box-a", "labels": { "availability-zone": "1", "x: y": "on" } },
                 "spec": { "address": "198.18.0.11", "cluster": "klp",
-                    "ssh": { "user": "root", "port": 22, "identityFile": "/k/id", "hostKey": "ssh-ed25519 AAAA" } }
+                    "ssh": { "user": "root", "port": 22, "identityFile": "/k/id", "hostKey": "ssh-ed25519 AAAA",
+                        "proxyJump": "root@192.0.2.1:22" } }
             })
         );
     }

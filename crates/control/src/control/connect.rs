@@ -6,7 +6,10 @@ use async_trait::async_trait;
 
 use crate::{
     engine::{DockerEngine, Engine, Limits},
-    host::{Agent, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home, resolve_with},
+    host::{
+        Agent, Destination, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home,
+        resolve_with,
+    },
 };
 use roadstead_core::model::{
     desired::Desired,
@@ -53,6 +56,24 @@ impl Connector for RealHosts {
 /// As [`resolve_with`].
 pub async fn target(address: &str, ssh: &SshSpec, desired: &Desired) -> Result<SshTarget, TransportError> {
     Surroundings { config: None, agent: Agent::of_environment() }.target(address, ssh, desired).await
+}
+
+/// The address and login of a manifest that leads to this target, which was resolved from a `destination` that a person
+/// typed. All of the way stands in it where that is possible; else it leaves the same things to ~/.ssh/config as the person.
+///
+/// # Errors
+/// As [`Destination::parse`].
+pub async fn manifest_for(
+    destination: &str,
+    target: &SshTarget,
+    desired: &Desired,
+) -> Result<(String, SshSpec), TransportError> {
+    Surroundings { config: None, agent: Agent::of_environment() }.manifest_for(destination, target, desired).await
+}
+
+/// A target's jump host as a manifest's `proxyJump`: never taken for another Host's name.
+pub fn proxy_jump(target: &SshTarget) -> Option<String> {
+    target.proxy_jump.as_ref().map(|jump| format!("{}@{}", jump.user, jump.name()))
 }
 
 /// What a manifest leaves to the process.
@@ -103,6 +124,30 @@ impl Surroundings {
             target.known_hosts = ssh.known_hosts.iter().map(|file| expand_home(file)).collect();
         }
         Ok(target)
+    }
+
+    async fn manifest_for(
+        &self,
+        destination: &str,
+        target: &SshTarget,
+        desired: &Desired,
+    ) -> Result<(String, SshSpec), TransportError> {
+        let name = Destination::parse(destination)?.host;
+        let short = SshSpec {
+            user: Some(target.user.clone()),
+            port: Some(target.port),
+            host_key: target.host_keys.first().cloned(),
+            ..SshSpec::default()
+        };
+        let identity_file = target.identity_file.as_ref().map(|file| file.display().to_string());
+        let with_file = SshSpec { identity_file, ..short.clone() };
+        let full = SshSpec { proxy_jump: proxy_jump(target), ..with_file.clone() };
+        for (address, ssh) in [(&target.address, full), (&name, short)] {
+            if self.target(address, &ssh, desired).await.is_ok_and(|found| found == *target) {
+                return Ok((address.clone(), ssh));
+            }
+        }
+        Ok((name, with_file))
     }
 }
 
@@ -180,6 +225,83 @@ mod tests {
             let around = Surroundings { config: Some("/dev/null".into()), agent: Agent::Off };
             let via = around.target("192.0.2.1", &spec, &desired).await.unwrap().proxy_jump.unwrap();
             assert_eq!((via.address.as_str(), via.user.as_str(), via.port), (address, user, port), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn manifests_lead_to_what_was_resolved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("id"), folder.path().join("other"));
+        fs::write(&file, "").unwrap();
+        fs::write(&other, "").unwrap();
+        let id = file.display();
+        let gate = "Host gate\n HostName 192.0.2.2\n User porter\n";
+        let cases = [
+            ("an address", "root@192.0.2.1:2222", String::new(), None, ("192.0.2.1", None)),
+            (
+                "an alias",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n IdentityFile {id}\n"),
+                None,
+                ("192.0.2.1", None),
+            ),
+            (
+                "a jump host",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n IdentityFile {id}\n ProxyJump gate\n{gate}"),
+                None,
+                ("192.0.2.1", Some("porter@192.0.2.2:22")),
+            ),
+            (
+                "a jump host with a key of its own",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n ProxyJump gate\n{gate} IdentityFile {id}\n"),
+                None,
+                ("box", None),
+            ),
+            (
+                "the same, and a key that was named",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n ProxyJump gate\n{gate} IdentityFile {id}\n"),
+                Some(&other),
+                ("box", None),
+            ),
+            (
+                "two jump hosts",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n ProxyJump porter@192.0.2.3,gate\n{gate}"),
+                None,
+                ("box", None),
+            ),
+            (
+                "an agent of its own",
+                "box",
+                format!("Host box\n HostName 192.0.2.1\n IdentityFile {id}\n IdentityAgent /run/agent\n"),
+                None,
+                ("box", None),
+            ),
+            (
+                "jump hosts for all addresses of a network",
+                "192.0.2.1",
+                format!("Host 192.0.2.1\n IdentityFile {id}\n ProxyJump porter@192.0.2.3,gate\n{gate}"),
+                None,
+                ("192.0.2.1", None),
+            ),
+        ];
+        for (what, destination, config, named_file, (address, jump)) in cases {
+            let path = folder.path().join("config");
+            fs::write(&path, config).unwrap();
+            let mut target = resolve_with(destination, Some(&path)).await.unwrap();
+            target.host_keys = vec![KEY.to_owned()];
+            target.known_hosts = Vec::new();
+            if let Some(file) = named_file {
+                target.identity_file = Some(file.clone());
+            }
+            let around = Surroundings { config: Some(path), agent: Agent::of_environment() };
+            let desired = Desired::default();
+            let (written, ssh) = around.manifest_for(destination, &target, &desired).await.unwrap();
+            assert_eq!((written.as_str(), ssh.proxy_jump.as_deref()), (address, jump), "{what}");
+            assert_eq!(around.target(&written, &ssh, &desired).await.unwrap(), target, "{what}");
         }
     }
 }

@@ -22,7 +22,9 @@ pub use backoff::Backoff;
 pub use error::TransportError;
 pub use exec::{ExecOutput, ExecRequest, ExitStatus, shell_quote};
 pub use local::LocalTransport;
-pub use ssh::{Agent, ScannedHostKey, SshTarget, SshTransport, expand_home, resolve, resolve_with, scan_host_keys};
+pub use ssh::{
+    Agent, Destination, ScannedHostKey, SshTarget, SshTransport, expand_home, resolve, resolve_with, scan_host_keys,
+};
 
 /// A byte stream to a socket on a host.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

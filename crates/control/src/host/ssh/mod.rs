@@ -26,7 +26,7 @@ use channel_io::{Keep, Lag};
 use connection::Connection;
 use lane::LaneConnection;
 
-pub use resolve::{expand_home, resolve, resolve_with};
+pub use resolve::{Destination, expand_home, resolve, resolve_with};
 pub use scan::{ScannedHostKey, scan_host_keys};
 pub use target::{Agent, SshTarget};
 

@@ -89,16 +89,23 @@ fn expand(path: &str, home: Option<&Path>) -> PathBuf {
     }
 }
 
+/// What a person types.
 #[derive(Debug, PartialEq, Eq)]
-struct Destination {
-    user: Option<String>,
-    host: String,
-    port: Option<u16>,
+pub struct Destination {
+    /// Before the `@`.
+    pub user: Option<String>,
+    /// An address, or a name of ~/.ssh/config.
+    pub host: String,
+    /// After the `:`.
+    pub port: Option<u16>,
 }
 
 impl Destination {
     /// `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
-    fn parse(text: &str) -> Result<Self, TransportError> {
+    ///
+    /// # Errors
+    /// `Misconfigured` for anything else.
+    pub fn parse(text: &str) -> Result<Self, TransportError> {
         let wrong = || {
             TransportError::misconfigured(
                 format!("{text:?} is no SSH destination"),
