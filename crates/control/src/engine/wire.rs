@@ -99,7 +99,11 @@ impl Wire {
             };
             // The request comes back only when no byte of it was written.
             let Some(unsent) = error.take_message() else {
-                return Err(WireError::Sent(error.into_error()));
+                let error = error.into_error();
+                return Err(match nobody_listened(&error) {
+                    Some(missing) => WireError::NotSent(missing),
+                    None => WireError::Sent(error),
+                });
             };
             sent.store(false, Ordering::SeqCst);
             if !is_reused {
@@ -216,4 +220,10 @@ impl AsyncWrite for MeteredIo {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+/// A relay takes a request before it knows that nobody listens at the socket: no engine has seen such a one.
+fn nobody_listened(error: &hyper::Error) -> Option<TransportError> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    TransportError::of_io(cause).filter(|cause| matches!(cause, TransportError::SocketMissing { .. })).cloned()
 }
