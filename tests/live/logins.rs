@@ -8,12 +8,6 @@ use std::{
 
 use crate::support::{Controller, Lab, MINUTE, Service, run, until, web};
 
-/// How often somebody logged in to a host.
-fn logins(lab: &Lab, host: &str) -> usize {
-    let log = fs::read_to_string(lab.folder().join("hosts").join(host).join("log/sshd.log")).unwrap_or_default();
-    log.lines().filter(|line| line.contains("Accepted publickey for root")).count()
-}
-
 fn reason(controller: &Controller, name: &str) -> String {
     let host = controller.items("hosts").into_iter().find(|host| host["name"] == name);
     host.and_then(|host| host["reason"].as_str().map(str::to_owned)).unwrap_or_default()
@@ -42,11 +36,11 @@ fn an_address_is_enough_where_ssh_is_configured() {
     controller.launch();
     until("the configured name is refused", MINUTE, || reason(&controller, "box-a").contains("nobody-here"));
     controller.stop();
-    let before = logins(&lab, "host-a");
+    let before = lab.logins("host-a").len();
     configure("root");
     controller.launch();
     until("it runs what is wanted", MINUTE, || lab.running(&["host-a"], "web").len() == 2);
-    assert!(logins(&lab, "host-a") > before);
+    assert!(lab.logins("host-a").len() > before);
     assert_eq!(controller.host_status("box-a"), "ACTIVE");
 }
 

@@ -12,6 +12,7 @@ mod controllers;
 mod crash_points;
 mod engines;
 mod fields;
+mod hosts;
 mod links;
 mod logins;
 mod manifests;

@@ -76,6 +76,13 @@ impl Lab {
         text.lines().find_map(|line| line.strip_prefix(&address)).unwrap().trim().to_owned()
     }
 
+    /// The lines in which a host's SSH server says that it let somebody in.
+    pub fn logins(&self, host: &str) -> Vec<String> {
+        let log = self.folder.join("hosts").join(host).join("log/sshd.log");
+        let text = fs::read_to_string(log).unwrap_or_default();
+        text.lines().filter(|line| line.contains("Accepted publickey for root")).map(str::to_owned).collect()
+    }
+
     /// Loads an archive as an image onto a host, straight through its socket.
     pub fn import(&self, host: &str, archive: &Path, name: &str) {
         let socket = self.folder.join("hosts").join(host).join("run/docker.sock");
@@ -280,18 +287,8 @@ impl Controller {
 
     fn spawn(&mut self, crash_at: Option<&str>) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let program = env!("CARGO_BIN_EXE_roadstead");
-        let mut command = match &self.home {
-            Some(home) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"", "sh"]);
-                command.arg(home.join("passwd")).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        let child = command
-            .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
+        let child = self
+            .program()
             .envs(crash_at.map(|point| (crash_point::VARIABLE, point)))
             .args(["controller", "--manifests"])
             .arg(self.path("manifests"))
@@ -305,6 +302,22 @@ impl Controller {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// The program, in this controller's environment and home.
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_roadstead");
+        let mut command = match &self.home {
+            Some(home) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"", "sh"]);
+                command.arg(home.join("passwd")).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
+        command
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -328,12 +341,7 @@ impl Controller {
     }
 
     pub fn try_cli(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(arguments)
-            .env("ROADSTEAD_ENDPOINT", self.endpoint())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.program().args(arguments).env("ROADSTEAD_ENDPOINT", self.endpoint()).stdin(Stdio::null()).output().unwrap()
     }
 
     pub fn cli(&self, arguments: &[&str]) -> String {
