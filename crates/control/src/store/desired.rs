@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 use super::{
     StoreError,
     doc::{from_json, to_json},
+    lenient,
 };
 use roadstead_core::model::desired::{Desired, Manifest};
 
@@ -84,7 +85,7 @@ where
     let manifest = Manifest {
         labels: from_json(&row.labels, whose)?,
         annotations: from_json(&row.annotations, whose)?,
-        spec: from_json(&row.spec, whose)?,
+        spec: lenient::spec(&row.spec, whose)?,
         line: row.line,
         file: row.file,
     };

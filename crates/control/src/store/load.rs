@@ -8,6 +8,7 @@ use sqlx::{SqliteConnection, query_as};
 use super::{
     StoreError, desired,
     doc::{from_json, timestamp},
+    lenient,
 };
 use roadstead_core::model::{
     name::{Family, HostName, RevisionId, TaskId},
@@ -46,7 +47,7 @@ async fn revisions(connection: &mut SqliteConnection) -> Result<BTreeMap<Family,
     let mut revisions: BTreeMap<Family, BTreeMap<u32, Revision>> = BTreeMap::new();
     for (family, number, hash, spec, created_at) in rows {
         let id = RevisionId { family: family.into(), number };
-        let spec = spec.map(|spec| from_json(&spec, || format!("revision {id}"))).transpose()?;
+        let spec = spec.map(|spec| lenient::spec(&spec, || format!("revision {id}"))).transpose()?;
         let revision = Revision { id, hash, spec, created_at: timestamp(created_at) };
         revisions.entry(revision.id.family.clone()).or_default().insert(number, revision);
     }

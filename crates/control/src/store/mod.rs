@@ -7,6 +7,7 @@ mod desired;
 mod doc;
 mod error;
 mod history;
+mod lenient;
 mod load;
 mod lock;
 mod open;

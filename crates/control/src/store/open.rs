@@ -13,7 +13,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::StoreError;
+use super::{StoreError, lenient};
 use crate::crash_point::{Point, reach};
 
 /// Every migration, oldest first. Released ones are never edited; a new one gets a file and a row.
@@ -80,6 +80,7 @@ pub(super) async fn checked_writer(options: &SqliteConnectOptions) -> Result<Sql
     }
     reach(Point::DatabaseOpened);
     migrate(&mut connection).await?;
+    lenient::forget_unreadable(&mut connection).await?;
     reach(Point::Migrated);
     Ok(connection)
 }

@@ -105,7 +105,7 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     }
     let revision = draft.revision(&task.revision);
     let Some((revision, spec)) = revision.and_then(|revision| Some((revision, revision.spec.as_ref()?))) else {
-        let reason = format!("the content of {} was lost with the database", task.revision);
+        let reason = format!("the content of {} is not known any more", task.revision);
         draft.tasks.change(no, |task| task.order_stop(now, StopCode::TaskFailedToStart, reason));
         return;
     };

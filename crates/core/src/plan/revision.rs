@@ -58,7 +58,7 @@ fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
     {
         return match draft.revision(&id) {
             Some(revision) if revision.spec.is_some() => Ok(id),
-            Some(_) => Err(format!("the content of {id} was lost with the database; name a newer revision")),
+            Some(_) => Err(format!("the content of {id} is not known any more; name a newer revision")),
             None => Err(format!("there is no revision {id}")),
         };
     }
