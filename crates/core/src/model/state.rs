@@ -124,7 +124,9 @@ pub struct Deployment {
     pub rollout_state_reason: String,
     /// What ended it.
     pub outcome: Option<Outcome>,
-    /// Tasks of it that failed before they were healthy, as the circuit breaker counts them.
+    /// Tasks of it that failed before they were healthy, as the circuit breaker counts them. What earlier versions counted
+    /// under `failedTasks` they counted by another rule.
+    #[serde(default, rename = "breakerCount")]
     pub failed_tasks: u32,
     /// It takes the service back from this deployment, and is itself never rolled back (S17).
     #[serde(default, skip_serializing_if = "Option::is_none")]

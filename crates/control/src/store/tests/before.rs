@@ -23,7 +23,7 @@ async fn documents_that_lack_later_fields_load() {
         for sql in [
             "UPDATE tasks SET doc = json_remove(doc, '$.deployment', '$.protectedUntil')",
             r#"UPDATE services SET doc = '{"name":"web","deployments":[{"id":7,"revision":"web:3","status":"PRIMARY",
-                "rolloutState":"COMPLETED","rolloutStateReason":"3 healthy tasks","outcome":"SUCCEEDED","failedTasks":0,
+                "rolloutState":"COMPLETED","rolloutStateReason":"3 healthy tasks","outcome":"SUCCEEDED","failedTasks":12,
                 "createdAt":"2026-01-01T00:00:00Z","updatedAt":"2026-01-01T00:00:00Z"}],
                 "consecutiveFailures":0,"notBefore":null,"failures":[]}'"#,
         ] {
@@ -37,6 +37,7 @@ async fn documents_that_lack_later_fields_load() {
     let record = &state.services["web"];
     let three = RevisionId { family: "web".into(), number: 3 };
     assert_eq!(record.completed().collect::<Vec<_>>(), [&three], "what it can go back to is told by its deployments");
+    assert_eq!(record.deployments[0].failed_tasks, 0, "failures that were counted by another rule do not count");
 }
 
 /// Puts a revision `web:1` and the manifest of its family there as an earlier version wrote them.
