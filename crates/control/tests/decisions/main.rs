@@ -1,5 +1,7 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod failures;
+mod life;
 mod rollouts;
 mod story;
 

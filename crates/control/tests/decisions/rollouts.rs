@@ -2,137 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roadstead_control::control::{
-    core::Core,
-    handle::{Command, CommandError},
-};
+use roadstead_control::control::handle::Command;
 use roadstead_core::{
     model::{
-        action::{ActionResult, VerbName},
-        container::{ContainerState, HealthStatus},
-        state::{Change, Deployment, DeploymentStatus, Outcome, RolloutState},
-        task::{DesiredStatus, Task},
+        container::ContainerState,
+        state::{Deployment, DeploymentStatus, Outcome, RolloutState},
+        task::DesiredStatus,
     },
     plan::absorb::RolloutVerb,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::story::{Story, web};
-
-/// `nowhere:N` cannot be pulled, `crash:N` ends at once, `sick:N` fails its check; all others are well.
-fn image(image: &str) -> Value {
-    let container = json!({
-        "name": "main", "image": image, "memory": 64, "restartPolicy": { "enabled": false },
-        "healthCheck": { "command": ["CMD", "check"] },
-    });
-    json!({ "containerDefinitions": [container] })
-}
-
-fn with(count: u32, more: Value) -> Value {
-    let mut service = web(count);
-    service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    service
-}
-
-fn breaker(breaker: Value) -> Value {
-    with(3, json!({ "deploymentConfiguration": { "deploymentCircuitBreaker": breaker } }))
-}
-
-impl Story {
-    fn deploy(&mut self, image: &str) {
-        let definition = self.desired.task_definitions.get_mut("web").unwrap();
-        definition.spec.edit(|spec| spec.container_definitions[0].image = image.into());
-        self.tell();
-    }
-
-    fn scale(&mut self, count: u32) {
-        self.desired.services.get_mut("web").unwrap().spec.desired_count = count;
-        self.tell();
-    }
-
-    /// One decision a second, carried out as the images fare; gives what was said.
-    fn live(&mut self, seconds: u32) -> Vec<String> {
-        self.live_without(seconds, &[])
-    }
-
-    fn live_without(&mut self, seconds: u32, silent: &[&str]) -> Vec<String> {
-        let mut said = Vec::new();
-        for _ in 0..seconds {
-            for view in self.containers.values_mut().flat_map(BTreeMap::values_mut) {
-                if view.image.starts_with("crash") {
-                    (view.state, view.exit_code) = (ContainerState::Exited, Some(1));
-                }
-                let sick = view.image.starts_with("sick");
-                view.health = if sick { HealthStatus::Unhealthy } else { HealthStatus::Healthy };
-            }
-            let plan = self.decide(1_000, silent);
-            said.extend(plan.changes.iter().filter_map(|change| match change {
-                Change::Event(event) if event.reason.starts_with("Deployment") => Some(event.message.clone()),
-                _ => None,
-            }));
-            for action in &plan.actions {
-                let task = self.core.world().state.tasks[&action.task].clone();
-                let pulled = task.containers.values().all(|row| !row.image.starts_with("nowhere"));
-                if action.verb.name() == VerbName::Launch && !pulled {
-                    let reason = "no such image".to_owned();
-                    self.answer(action, ActionResult::Failed { reason, containers: Vec::new() });
-                } else {
-                    self.obey(action);
-                }
-            }
-        }
-        said
-    }
-
-    fn order(&mut self, verb: RolloutVerb) -> Result<String, CommandError> {
-        let order = Command::Rollout { service: "web".into(), verb };
-        let now = self.now;
-        self.core.command(now, order).map(|(words, _)| words)
-    }
-
-    fn protect(&mut self, task: &Task, minutes: Option<u32>) -> Result<String, CommandError> {
-        let now = self.now;
-        self.core.command(now, Command::ProtectTask { task: task.id.clone(), minutes }).map(|(words, _)| words)
-    }
-
-    /// Another controller goes on with what is durable.
-    fn restart_controller(&mut self) {
-        let state = self.core.world().state.clone();
-        (self.core, _) = Core::new(state, 2, self.now, false);
-        self.tell();
-    }
-
-    fn deployments(&self) -> Vec<Deployment> {
-        self.core.world().state.services["web"].deployments.clone()
-    }
-
-    /// Revision number and outcome, newest first.
-    fn outcomes(&self) -> Vec<(u32, Option<Outcome>)> {
-        self.deployments().iter().map(|it| (it.revision.number, it.outcome)).collect()
-    }
-
-    fn wanted(&self) -> Vec<Task> {
-        let tasks = self.core.world().state.tasks.values();
-        tasks.filter(|task| task.is_wanted()).map(|task| Task::clone(task)).collect()
-    }
-
-    /// Revision numbers of what is wanted, ascending.
-    fn revisions(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> = self.wanted().iter().map(|task| task.revision.number).collect();
-        numbers.sort_unstable();
-        numbers
-    }
-
-    fn waiting(&self) -> String {
-        self.core.report().waiting.iter().map(|waiting| format!("{}\n", waiting.reason)).collect()
-    }
-
-    /// Somebody removes a task's container.
-    fn lose(&mut self, task: &Task) {
-        let id = task.containers.values().find_map(|row| row.runtime_id.clone()).unwrap();
-        self.containers.get_mut(&task.host).unwrap().remove(&id);
-    }
-}
+use super::{
+    life::{breaker, image, with},
+    story::{Story, web},
+};
 
 use Outcome::{Failed, RolledBack, Succeeded, Superseded};
 

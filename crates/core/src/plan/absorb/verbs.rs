@@ -122,7 +122,16 @@ fn abort(state: &State, record: &mut ServiceRecord, wanted: &RevisionId, now: Ti
     if primary.rollback_of.is_some() {
         return refuse(format!("the return to {} is itself never taken back", primary.revision));
     }
-    let Some(back_to) = rollout::way_back(record).filter(|revision| has_content(state, revision)).cloned() else {
+    let back_to = rollout::way_back(record).filter(|revision| has_content(state, revision)).cloned();
+    if back_to.is_none() && primary.restart {
+        // There is no other revision to go back to, nor need of one: what was not started anew yet stays.
+        let pin = record.pin.clone();
+        rollout::give_up(record, wanted, Some(&primary.revision), "a person aborted it", now);
+        record.pin = pin;
+        record.again = Some(Again::Retry);
+        return Ok(format!("no further task of {} is started anew", record.name));
+    }
+    let Some(back_to) = back_to else {
         return refuse(format!("no other revision of {} ever completed: there is nothing to go back to", record.name));
     };
     rollout::give_up(record, wanted, Some(&back_to), "a person aborted it", now);
