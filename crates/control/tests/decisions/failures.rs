@@ -48,3 +48,33 @@ fn a_restart_of_what_never_completed_is_aborted_to_what_it_restarted() {
     story.live(2);
     assert_eq!(story.outcomes()[..2], [(1, None), (1, Some(Failed))]);
 }
+
+#[test]
+fn protection_does_not_hide_that_a_task_is_sick() {
+    let mut story = Story::begin(web(3), image("demo:1"));
+    story.live(20);
+    let task = story.wanted().pop().unwrap();
+    story.protect(&task, Some(60)).unwrap();
+    story.deploy("demo:2");
+    story.live(60);
+    assert_eq!(story.revisions(), [1, 2, 2, 2], "a deployment leaves it alone");
+    // Whatever its image was, it is sick now.
+    for view in story.containers.get_mut(&task.host).unwrap().values_mut().filter(|view| view.image == "demo:1") {
+        view.image = "sick:1".to_owned();
+    }
+    story.live(60);
+    assert_eq!((story.revisions(), story.outcomes()[0]), (vec![2, 2, 2], (2, Some(Succeeded))));
+    let daemon = json!({ "schedulingStrategy": "DAEMON" });
+    let mut story = Story::begin(with(1, daemon), image("demo:1"));
+    story.live(20);
+    let task = story.wanted().pop().unwrap();
+    story.protect(&task, Some(60)).unwrap();
+    story.deploy("demo:2");
+    story.live(60);
+    assert_eq!(story.revisions(), [1, 2, 2]);
+    for view in story.containers.get_mut(&task.host).unwrap().values_mut().filter(|view| view.image == "demo:1") {
+        view.image = "sick:1".to_owned();
+    }
+    story.live(60);
+    assert_eq!(story.revisions(), [2, 2, 2]);
+}

@@ -13,7 +13,7 @@ use crate::model::{
 use super::{
     draft::{Draft, HostNo, TaskNo},
     place,
-    replica::{bounds, crash_loop_words, crash_loops, is_protected, is_unhealthy, unhealthy_words},
+    replica::{bounds, crash_loop_words, crash_loops, is_protected, is_unhealthy, protected_until, unhealthy_words},
     service::{self, Subjected},
     throttle,
 };
@@ -139,7 +139,7 @@ fn reason_to_end(
     if status == HostStatus::Cordoned {
         return None;
     }
-    if service.replaces(draft.task(no)) {
+    if service.replaces(draft.task(no)) && !(unhealthy && protected_until(draft, no).is_some()) {
         let words = service.replacement_words(draft.task(no));
         if is_protected(draft, no, &words) {
             return None;

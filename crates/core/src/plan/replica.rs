@@ -157,6 +157,9 @@ fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo)
     let task = draft.task(no);
     if crash_loops(draft, task) {
         Some(Replace::CrashLoop)
+    } else if unhealthy && protected_until(draft, no).is_some() {
+        // Protection is from scale-in and deployments, not from being healed.
+        Some(Replace::Unhealthy)
     } else if service.replaces(task) || task.cluster != service.spec.cluster {
         Some(Replace::Outdated)
     } else if draft.host_status(no) == Some(HostStatus::Draining) {
