@@ -78,3 +78,25 @@ fn protection_does_not_hide_that_a_task_is_sick() {
     story.live(60);
     assert_eq!(story.revisions(), [2, 2, 2]);
 }
+
+#[test]
+fn what_is_scaled_up_for_the_first_time_is_a_rollout_with_the_breaker_on() {
+    let mut story = Story::begin(web(2), image("demo:1"));
+    story.live(20);
+    story.scale(0);
+    story.live(20);
+    story.scale(2);
+    story.live(20);
+    assert_eq!(story.outcomes(), [(1, Some(Succeeded))], "a revision that ran is known");
+    story.scale(0);
+    story.live(20);
+    story.deploy("nowhere:2");
+    story.live(20);
+    assert_eq!(story.outcomes()[0], (2, Some(Succeeded)), "nothing is wanted, and nothing runs");
+    story.scale(2);
+    story.live(1);
+    assert_eq!(story.outcomes()[0], (2, None), "now it is tried");
+    story.live(60);
+    assert_eq!(story.outcomes()[..2], [(1, Some(Succeeded)), (2, Some(RolledBack))]);
+    assert_eq!(story.revisions(), [1, 1]);
+}

@@ -10,13 +10,19 @@ use crate::model::{
     world::HostStatus,
 };
 
-use super::{draft::Draft, rollout, service::Subjected, throttle};
+use super::{
+    draft::{Draft, TaskNo},
+    rollout,
+    service::Subjected,
+    throttle,
+};
 
 /// Opens a deployment when the service wants another revision than its PRIMARY's, or a person wants it anew.
 pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let record = draft.services[service.no].record();
-    let is_under_way = record.and_then(ServiceRecord::primary).is_some_and(|it| it.revision == service.target);
-    if is_under_way && record.is_none_or(|record| record.again.is_none()) {
+    let primary = record.and_then(ServiceRecord::primary).filter(|it| it.revision == service.target);
+    let stands = primary.is_some_and(|primary| !was_never_tried(draft, service, primary));
+    if stands && record.is_none_or(|record| record.again.is_none()) {
         return;
     }
     let now = draft.now();
@@ -26,6 +32,21 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let begun = draft.services[service.no].record().and_then(ServiceRecord::primary);
     let message = begun.map(|begun| format!("deployment {id}: {}", begun.rollout_state_reason)).unwrap_or_default();
     draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentStarted", message);
+}
+
+/// Whether a deployment completed with no task wanted, and tasks are wanted now: nothing has shown the revision to be good.
+fn was_never_tried(draft: &Draft<'_>, service: &Subjected<'_>, primary: &Deployment) -> bool {
+    let completed =
+        draft.services[service.no].record().is_some_and(|record| record.completed.contains(&service.target));
+    let was_healthy = |no: &TaskNo| {
+        let task = draft.task(*no);
+        task.revision == service.target && task.healthy_at.is_some()
+    };
+    primary.rollout_state == RolloutState::Completed
+        && service.spec.scheduling_strategy == SchedulingStrategy::Replica
+        && service.spec.desired_count > 0
+        && !completed
+        && !service.live.iter().any(was_healthy)
 }
 
 fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Timestamp) {
