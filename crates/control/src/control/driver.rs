@@ -13,7 +13,7 @@ use crate::{
     store::StoreError,
 };
 use roadstead_core::model::{
-    action::Action,
+    action::{Action, VerbName},
     decision::Decision,
     desired::Desired,
     state::{Change, EventLevel, State},
@@ -26,6 +26,8 @@ use super::{
     execute::{self, Execution},
     fleet::Fleet,
     handle::{Command, CommandEnvelope, CommandError, Snapshot},
+    launches::Launches,
+    rescan::{Rescan, Waiting},
     seams::{Clock, Ledger, Witness},
 };
 
@@ -60,6 +62,7 @@ pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
+    pub(super) launches: Launches,
     pub(super) clock: Clock,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) waiting_inputs: mpsc::Receiver<Input>,
@@ -130,6 +133,7 @@ impl Driver {
                 reach(Point::CommandCommitted);
             }
             log_events(&changes);
+            self.launches.review(self.core.world());
             self.dispatch_all(plan.actions);
             self.follow_manifests().await;
             self.publish();
@@ -168,6 +172,7 @@ impl Driver {
             let durable = self.ledger.load().await;
             let state = durable.as_ref().map_or_else(|_| before.world().state.clone(), State::clone);
             self.core.fall_back(state, &error.to_string());
+            self.launches.review(self.core.world());
             self.publish();
             tokio::select! {
                 biased;
@@ -252,7 +257,7 @@ impl Driver {
         })
     }
 
-    fn dispatch_all(&self, actions: Vec<Action>) {
+    fn dispatch_all(&mut self, actions: Vec<Action>) {
         if actions.is_empty() {
             return;
         }
@@ -264,7 +269,7 @@ impl Driver {
     }
 
     /// Sends an order; its answer comes back as an input.
-    fn dispatch(&self, action: Action) {
+    fn dispatch(&mut self, action: Action) {
         let (inputs, clock) = (self.inputs.clone(), self.clock.clone());
         let hint = self.fleet.hint(&action.host);
         let record = self.core.world().state.hosts.get(&action.host);
@@ -276,8 +281,18 @@ impl Driver {
             });
             return;
         };
-        let execution =
-            Execution { action: action.clone(), engine, slots, key: self.fleet.key.clone(), clock: clock.clone() };
+        let overtaken = match action.verb.name() {
+            VerbName::Launch => self.launches.begin(&action.task, self.core.world()),
+            VerbName::Stop | VerbName::Remove | VerbName::Tidy => CancellationToken::new(),
+        };
+        let execution = Execution {
+            action: action.clone(),
+            engine,
+            slots,
+            key: self.fleet.key.clone(),
+            clock: clock.clone(),
+            overtaken,
+        };
         self.fleet.tasks.spawn(async move {
             let answer = match tokio::spawn(execution.run()).await {
                 Ok(answer) => answer,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Execution {
     pub(super) slots: HostSlots,
     pub(super) key: FleetKey,
     pub(super) clock: Clock,
+    /// Of a launch: its order does not stand any more, and no further step is taken.
+    pub(super) overtaken: CancellationToken,
 }
 
 impl Execution {
@@ -83,15 +86,22 @@ impl Execution {
     async fn launch(&self, steps: &[LaunchStep]) -> ActionResult {
         let mut containers: Vec<(ContainerName, RuntimeId)> = Vec::new();
         for step in steps {
+            if self.is_overtaken() {
+                break;
+            }
             let id = match &step.runtime_id {
                 Some(id) => id.clone(),
                 None => match self.create(step).await {
-                    Ok(id) => id,
+                    Ok(Some(id)) => id,
+                    Ok(None) => break,
                     Err(error) => return failed_launch(&error, containers),
                 },
             };
             containers.push((step.container.clone(), id.clone()));
             if step.start {
+                if self.is_overtaken() {
+                    break;
+                }
                 reach(Point::BeforeStart);
                 if let Err(error) = self.engine.start(&id).await {
                     return failed_launch(&error, containers);
@@ -102,8 +112,17 @@ impl Execution {
         ActionResult::Done { containers }
     }
 
-    /// Creates it, or adopts what bears its name and is it.
-    async fn create(&self, step: &LaunchStep) -> Result<RuntimeId, EngineError> {
+    /// Whether to leave a launch where it is: what exists of it is told, as at its end.
+    fn is_overtaken(&self) -> bool {
+        let is_overtaken = self.overtaken.is_cancelled();
+        if is_overtaken {
+            tracing::info!("its task is not wanted any more: the launch goes no further");
+        }
+        is_overtaken
+    }
+
+    /// Creates it, or adopts what bears its name and is it; `None` when the launch was overtaken meanwhile.
+    async fn create(&self, step: &LaunchStep) -> Result<Option<RuntimeId>, EngineError> {
         let labels = self.key.sign(&self.action.host, &step.config.name, &step.config.labels);
         let config = ContainerConfig { labels, ..step.config.clone() };
         reach(Point::BeforeCreate);
@@ -114,6 +133,9 @@ impl Execution {
                 reach(Point::BeforePull);
                 self.engine.ensure_image(&config.image, &progress).await?;
                 reach(Point::Pulled);
+                if self.is_overtaken() {
+                    return Ok(None);
+                }
                 self.engine.create(&config).await
             }
             other => other,
@@ -124,9 +146,9 @@ impl Execution {
                 for warning in created.warnings {
                     tracing::warn!(%warning, "the engine warns");
                 }
-                Ok(created.id)
+                Ok(Some(created.id))
             }
-            Err(EngineError::NameTaken { name, .. }) => self.adopt(step, name).await,
+            Err(EngineError::NameTaken { name, .. }) => self.adopt(step, name).await.map(Some),
             Err(error) => Err(error),
         }
     }

@@ -17,6 +17,7 @@ mod folder;
 pub mod handle;
 pub mod ingest;
 mod key;
+mod launches;
 mod listen;
 mod observe;
 pub mod seams;
@@ -34,6 +35,8 @@ use self::{
     folder::Folder,
     handle::{CommandEnvelope, Handle, Snapshot},
     ingest::Ingest,
+    launches::Launches,
+    rescan::{Rescan, Waiting},
     seams::{Clock, Parts},
 };
 pub use self::{driver::DriverError, key::KeyError};
@@ -174,6 +177,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         core,
         ledger: parts.ledger,
         fleet,
+        launches: Launches::default(),
         clock,
         inputs,
         waiting_inputs,

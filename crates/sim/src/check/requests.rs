@@ -18,8 +18,9 @@ use roadstead_core::model::{
     time::Timestamp,
 };
 
-/// A launch that was under way when its task was ordered to stop may go on for so long: its requests' deadlines.
-const LAUNCH_GOES_ON_MS: u64 = 180_000;
+/// Until a look shows that somebody took a container away, and beyond that the deadlines of its launch's requests: so long
+/// another one may be started beside it.
+const UNSEEN_MS: u64 = 180_000;
 
 impl Checks {
     /// A change is sent.
@@ -37,11 +38,11 @@ impl Checks {
                     return broken(Predicate::S1, format!("{} is made without labels of ours", config.name));
                 };
                 s8_intent_before_effect(durable, host, &claim.task)?;
-                s9_not_wanted_again(durable, &claim.task, now, self.stalled_ms)
+                s9_not_wanted_again(durable, &claim.task)
             }
             Request::Start(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "started") };
-                s9_not_wanted_again(durable, &claim.task, now, self.stalled_ms)?;
+                s9_not_wanted_again(durable, &claim.task)?;
                 self.s20_dependencies(durable, host, claim, now)
             }
             Request::Stop(id) => {
@@ -116,8 +117,7 @@ impl Checks {
                 .find(|(_, other)| other.task == claim.task && other.container.as_str() == dependency.container_name);
             // Taken away under an order that goes on: nobody can know.
             let other = (claim.task.clone(), dependency.container_name.as_str().into());
-            let struck =
-                self.struck.get(&other).is_some_and(|at| now.since_ms(*at) < LAUNCH_GOES_ON_MS + self.stalled_ms);
+            let struck = self.struck.get(&other).is_some_and(|at| now.since_ms(*at) < UNSEEN_MS + self.stalled_ms);
             let Some((id, _)) = found else {
                 if struck {
                     continue;
@@ -188,13 +188,9 @@ fn s8_stop_was_decided(
     }
 }
 
-fn s9_not_wanted_again(durable: &State, task: &TaskId, now: Timestamp, stalled_ms: u64) -> Result<(), Broken> {
-    let Some(row) = durable.tasks.get(task) else { return Ok(()) };
-    let since = row.stopping_at.or(row.stopped_at);
-    if row.desired_status == DesiredStatus::Stopped
-        && since.is_some_and(|at| now.since_ms(at) > LAUNCH_GOES_ON_MS + stalled_ms)
-    {
-        return broken(Predicate::S9, format!("task {task} was ordered to stop long ago and is started"));
+fn s9_not_wanted_again(durable: &State, task: &TaskId) -> Result<(), Broken> {
+    if durable.tasks.get(task).is_some_and(|row| row.desired_status == DesiredStatus::Stopped) {
+        return broken(Predicate::S9, format!("task {task} was ordered to stop and is started"));
     }
     Ok(())
 }
