@@ -337,7 +337,10 @@ impl Core {
             ActionResult::Done { .. } => {
                 self.attempts.remove(&answer.key);
             }
-            ActionResult::Failed { .. } | ActionResult::NotSent { .. } | ActionResult::Unknown { .. } => {
+            ActionResult::Failed { .. }
+            | ActionResult::Removed { .. }
+            | ActionResult::NotSent { .. }
+            | ActionResult::Unknown { .. } => {
                 let attempts = self.attempts.entry(answer.key.clone()).or_default();
                 let pause = FIRST_RETRY_MS.checked_shl(*attempts).unwrap_or(LAST_RETRY_MS).min(LAST_RETRY_MS);
                 *attempts = attempts.saturating_add(1).min(16);

@@ -74,6 +74,7 @@ impl Execution {
             match &result {
                 ActionResult::Done { .. } => tracing::debug!("done"),
                 ActionResult::Failed { reason, .. } => tracing::warn!(%reason, "failed"),
+                ActionResult::Removed { reason, .. } => tracing::warn!(%reason, "somebody removed it"),
                 ActionResult::NotSent { reason } => tracing::warn!(%reason, "not sent"),
                 ActionResult::Unknown { reason } => tracing::warn!(%reason, "outcome unknown"),
             }
@@ -103,8 +104,12 @@ impl Execution {
                     break;
                 }
                 reach(Point::BeforeStart);
-                if let Err(error) = self.engine.start(&id).await {
-                    return failed_launch(&error, containers);
+                match self.engine.start(&id).await {
+                    Ok(()) => {}
+                    Err(error @ EngineError::NotFound { .. }) => {
+                        return ActionResult::Removed { reason: error.to_string(), containers };
+                    }
+                    Err(error) => return failed_launch(&error, containers),
                 }
                 reach(Point::Started);
             }
@@ -224,7 +229,6 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
         | EngineError::Unauthorised { .. }
         | EngineError::RateLimited { .. }
         | EngineError::OutOfSpace { .. }
-        // Somebody removed it before it was started: no order brings that one to life any more.
         | EngineError::NotFound { .. }
         | EngineError::Refused { .. }
         | EngineError::ServerError { .. } => ActionResult::Failed { reason, containers },

@@ -140,6 +140,13 @@ pub enum ActionResult {
         /// Containers that exist nevertheless.
         containers: Vec<(ContainerName, RuntimeId)>,
     },
+    /// Somebody removed a container of a launch before it was started: no order brings that one to life any more.
+    Removed {
+        /// What the engine said.
+        reason: String,
+        /// Containers that were made, that one included.
+        containers: Vec<(ContainerName, RuntimeId)>,
+    },
     /// Nothing was sent: no connection, or no room on the host's queue.
     NotSent {
         /// Why.

@@ -40,7 +40,22 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
                 format!("task {} on {} could not start: {reason}", changed.id, changed.host),
             ));
         }
-        (ActionResult::Failed { reason, .. }, VerbName::Stop | VerbName::Remove) => {
+        (ActionResult::Removed { reason, containers }, VerbName::Launch) => {
+            changed.launch = Launch::Answered { at: answer.at };
+            note_ids(&mut changed, containers);
+            if task.last_status < LastStatus::Running && task.is_wanted() {
+                let reason = format!("somebody removed its container before it was started: {reason}");
+                changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
+                let record = throttle::after_removal(state.services.get(&changed.service), &changed, answer.at);
+                changes.push(Change::Service(record));
+                let message = format!("task {} on {} could not start: {reason}", changed.id, changed.host);
+                changes.push(event(answer, &changed, "TaskFailedToStart", message));
+            }
+        }
+        (
+            ActionResult::Failed { reason, .. } | ActionResult::Removed { reason, .. },
+            VerbName::Stop | VerbName::Remove | VerbName::Tidy,
+        ) => {
             changes.push(event(
                 answer,
                 &changed,
