@@ -67,7 +67,7 @@ fn launched(desired: &Desired) -> Vec<LaunchStep> {
     let plan = core.decide(NOW);
     let launches = plan.actions.into_iter().filter_map(|action| match action.verb {
         Verb::Launch { containers } => Some(containers),
-        Verb::Stop { .. } | Verb::Remove { .. } => None,
+        Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } => None,
     });
     launches.flatten().collect()
 }

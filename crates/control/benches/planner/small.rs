@@ -159,7 +159,7 @@ impl Small {
                     containers.push((step.container.clone(), self.make(&action.host, view)));
                 }
             }
-            Verb::Stop { containers } => {
+            Verb::Stop { containers } | Verb::Tidy { containers } => {
                 let host = self.hosts.get_mut(&action.host).expect("a declared host");
                 containers.iter().for_each(|step| drop(host.remove(&step.runtime_id)));
             }

@@ -62,7 +62,7 @@ impl Execution {
                     let _slot = self.slots.launches.acquire().await;
                     self.launch(containers).await
                 }
-                Verb::Stop { containers } => {
+                Verb::Stop { containers } | Verb::Tidy { containers } => {
                     let _slot = self.slots.stops.acquire().await;
                     self.stop(containers).await
                 }

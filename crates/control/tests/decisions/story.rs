@@ -140,7 +140,7 @@ impl Story {
                     ids.push((step.container.clone(), id));
                 }
             }
-            Verb::Stop { containers } => containers.iter().for_each(|step| {
+            Verb::Stop { containers } | Verb::Tidy { containers } => containers.iter().for_each(|step| {
                 host.remove(&step.runtime_id);
             }),
             Verb::Remove { containers } => containers.iter().for_each(|id| {

@@ -43,6 +43,11 @@ pub enum Verb {
         /// By id.
         containers: Vec<RuntimeId>,
     },
+    /// Stop and remove second containers of a task, whatever else it is ordered meanwhile.
+    Tidy {
+        /// In order.
+        containers: Vec<StopStep>,
+    },
 }
 
 /// One container of a launch.
@@ -76,7 +81,7 @@ pub struct StopStep {
 pub struct ActionKey {
     /// The task.
     pub task: TaskId,
-    /// launch, stop, remove.
+    /// launch, stop, remove, tidy.
     pub verb: VerbName,
 }
 
@@ -90,6 +95,8 @@ pub enum VerbName {
     Stop,
     /// [`Verb::Remove`].
     Remove,
+    /// [`Verb::Tidy`].
+    Tidy,
 }
 
 impl Action {
@@ -106,6 +113,7 @@ impl Verb {
             Self::Launch { .. } => VerbName::Launch,
             Self::Stop { .. } => VerbName::Stop,
             Self::Remove { .. } => VerbName::Remove,
+            Self::Tidy { .. } => VerbName::Tidy,
         }
     }
 }

@@ -63,6 +63,7 @@ fn pretend(world: &mut World, action: &Action) {
                 containers.iter().filter(|step| step.start).map(|step| step.container.as_str()).collect();
             change(world, &action.task, |task, spec| pretend_launched(task, Some(&started), spec));
         }
+        Verb::Tidy { .. } => change(world, &action.task, |task, _| task.strays.clear()),
         Verb::Stop { .. } | Verb::Remove { .. } => change(world, &action.task, |task, _| {
             for row in task.containers.values_mut() {
                 row.state = None;

@@ -28,11 +28,16 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
             wait_for_host(draft, no);
             continue;
         }
-        if !draft.task(no).strays.is_empty() {
+        let has_strays = !draft.task(no).strays.is_empty();
+        if has_strays {
             remove_strays(draft, no);
-            continue;
         }
         match draft.task(no).desired_status {
+            // The second one may have its ports.
+            DesiredStatus::Running if has_strays => {
+                let wakes_when = "the second one is seen gone";
+                draft.waiting(subject(draft, no), "one of its containers is there twice", wakes_when, None);
+            }
             DesiredStatus::Running => launch_task(draft, no),
             DesiredStatus::Stopped => {}
         }
@@ -155,15 +160,14 @@ fn wait_for_dependencies(draft: &mut Draft<'_>, no: TaskNo, spec: &TaskDefinitio
     draft.waiting(subject(draft, no), words.join("; "), "the other container is seen in that state", None);
 }
 
-/// The task itself waits until they are seen gone.
 fn remove_strays(draft: &mut Draft<'_>, no: TaskNo) {
-    if !may_order(draft, no, VerbName::Stop) {
+    if !may_order(draft, no, VerbName::Tidy) {
         return;
     }
     let strays = draft.task(no).strays.iter().cloned();
     let stray = |runtime_id| StopStep { runtime_id, timeout_s: launch::DEFAULT_STOP_TIMEOUT_S, remove: true };
     let containers = strays.map(stray).collect();
-    act(draft, no, Verb::Stop { containers }, "the task has it twice".to_owned());
+    act(draft, no, Verb::Tidy { containers }, "the task has it twice".to_owned());
 }
 
 fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {

@@ -65,7 +65,7 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         }
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
         (ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
-        | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove) => {}
+        | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
     }
     if changed != **task {
         changes.push(Change::Task(Arc::new(changed)));

@@ -269,7 +269,7 @@ fn a_container_that_is_there_twice_is_removed_and_the_one_that_is_known_stays() 
     assert_eq!(task.containers.get("main").unwrap().runtime_id.as_ref(), Some(&known.id));
     assert_eq!(task.strays, std::slice::from_ref(&second));
     let orders = plan(&world).actions;
-    let [Action { verb: Verb::Stop { containers }, .. }] = orders.as_slice() else { panic!("{orders:?}") };
+    let [Action { verb: Verb::Tidy { containers }, .. }] = orders.as_slice() else { panic!("{orders:?}") };
     assert_eq!(containers.iter().map(|step| &step.runtime_id).collect::<Vec<_>>(), [&second]);
     assert!(containers.iter().all(|step| step.remove));
     once.started_at = once.started_at.plus_ms(1);

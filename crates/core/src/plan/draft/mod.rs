@@ -278,7 +278,7 @@ impl<'w> Draft<'w> {
 fn verb_word(action: &Action) -> &'static str {
     match action.verb.name() {
         VerbName::Launch => "start",
-        VerbName::Stop => "stop",
+        VerbName::Stop | VerbName::Tidy => "stop",
         VerbName::Remove => "remove",
     }
 }
