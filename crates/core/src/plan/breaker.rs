@@ -19,8 +19,8 @@ const FEWEST: u64 = 3;
 /// Of bounded thresholds.
 const MOST: u64 = 200;
 
-/// How many failures end a deployment; `None` when nobody counts. A DAEMON's desired count is that of the hosts.
-pub fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
+/// How many failures end a deployment; `None` when nobody counts. A DAEMON's desired count is that of the hosts that match.
+fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
     let breaker = &spec.deployment_configuration.deployment_circuit_breaker;
     let desired = match spec.scheduling_strategy {
         SchedulingStrategy::Replica => u64::from(spec.desired_count),
@@ -37,7 +37,8 @@ pub fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
 
 /// The threshold of a declared service.
 pub fn threshold_of(state: &State, service: &ServiceName) -> Option<u32> {
-    threshold(&state.desired.services.get(service)?.spec, state.desired.hosts.len())
+    let spec = &state.desired.services.get(service)?.spec;
+    threshold(spec, place::matching_hosts(state, service, spec))
 }
 
 /// `2 of 3 failures, next try in 4 s`; of a deployment that is under way and had any.

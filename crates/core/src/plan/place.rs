@@ -2,9 +2,9 @@
 
 use crate::model::{
     container::PortBinding,
-    name::{HostName, TaskId},
-    spec::service::PlacementConstraint,
-    state::{EventLevel, EventSubject, ServiceRecord},
+    name::{HostName, ServiceName, TaskId},
+    spec::{ServiceSpec, service::PlacementConstraint},
+    state::{EventLevel, EventSubject, ServiceRecord, State},
     task::{LastStatus, NewTask, Task},
     world::{HostStatus, Subject},
 };
@@ -16,7 +16,7 @@ use super::{
         self, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
     },
-    rebalance,
+    rebalance, revision,
     service::Subjected,
 };
 
@@ -82,6 +82,45 @@ pub(super) fn eligible_hosts(draft: &mut Draft<'_>, service: &Subjected<'_>) -> 
     }
     let names = draft.with_placer(|draft, placer| placer.eligible(&service.request(draft)));
     names.iter().filter_map(|name| draft.host_no(name)).collect()
+}
+
+/// How many of the declared hosts a service's tasks may be on, whatever their status and room; where constraints ask for what
+/// runs there, every host of its cluster counts.
+pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &ServiceSpec) -> usize {
+    let definition = revision::wanted_of(state, spec).and_then(|id| state.revision(&id)?.spec.clone());
+    let of_definition = definition.iter().flat_map(|definition| &definition.placement_constraints);
+    let constraints: Vec<PlacementConstraint> =
+        spec.placement_constraints.iter().chain(of_definition).cloned().collect();
+    let platform = definition.as_ref().and_then(|definition| definition.runtime_platform.as_ref());
+    let request = Request {
+        service,
+        cluster: &spec.cluster,
+        cpu: 0,
+        memory: 0,
+        ports: &[],
+        architecture: platform.and_then(|platform| platform.cpu_architecture.as_deref()),
+        constraints: &constraints,
+        strategies: &[],
+        launch_type: spec.launch_type,
+        recent_failures: &[],
+        nth: 0,
+    };
+    // A host as far as constraints may ask for it.
+    let hosts = state.desired.hosts.iter().map(|(name, manifest)| {
+        let identity = state.hosts.get(name).and_then(|record| record.identity.as_ref());
+        HostInput {
+            name,
+            cluster: &manifest.spec.cluster,
+            labels: &manifest.labels,
+            architecture: identity.map_or("", |identity| &identity.architecture),
+            accepts: Ok(()),
+            cpu: 0,
+            memory: 0,
+            ports_in_use: Vec::new(),
+        }
+    });
+    let in_cluster = || state.desired.hosts.values().filter(|host| host.spec.cluster == spec.cluster).count();
+    placement::eligible_by_itself(hosts, &request).map_or_else(in_cluster, |hosts| hosts.len())
 }
 
 /// Places and adds one task of the service's target revision.

@@ -42,7 +42,8 @@ fn trip(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
         |primary: &&Deployment| primary.rollout_state == RolloutState::InProgress && primary.paused_at.is_none();
     let Some(primary) = record.primary().filter(goes_on) else { return };
     let spec = &service.manifest.spec;
-    let too_many = breaker::threshold(spec, draft.hosts.len()).filter(|threshold| primary.failed_tasks >= *threshold);
+    let too_many =
+        breaker::threshold_of(&draft.world.state, service.name).filter(|threshold| primary.failed_tasks >= *threshold);
     // One that the manifests have left behind is superseded.
     let Some(threshold) = too_many.filter(|_| target(draft, Some(record), wanted) == primary.revision) else { return };
     let reason = format!("{} of {threshold} failures", primary.failed_tasks);

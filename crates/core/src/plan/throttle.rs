@@ -73,7 +73,7 @@ pub(super) fn count_start_failure(draft: &mut Draft<'_>, no: TaskNo) {
     let now = draft.now();
     draft.change_service_of(no, |task, record| count_failure(record, task, now));
     let Some(service) = draft.tasks.service(no).map(|service| &draft.services[service]) else { return };
-    let threshold = breaker::threshold(&service.manifest.spec, draft.hosts.len());
+    let threshold = breaker::threshold_of(&draft.world.state, service.name);
     let event = service.record().and_then(|record| breaker::event(record, threshold, now));
     if let Some(event) = event {
         draft.event(event.subject, event.level, &event.reason, event.message);
