@@ -26,7 +26,7 @@ pub(super) enum RolloutCommand {
     Undo(UndoOptions),
     /// Replace every task by a new one of the same revision
     Restart(OfService),
-    /// Let the rollout stand still: nothing of it is started or stopped; what dies is replaced
+    /// Let the rollout stand still: it replaces nothing more; what dies, crash-loops or is sick is healed
     Pause(OfService),
     /// Let it go on; try again what failed or was taken back
     Continue(OfService),

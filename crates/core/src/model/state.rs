@@ -144,7 +144,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Whether nothing of it is started or stopped: a person paused it, or it failed and nothing takes it back.
+    /// Whether it replaces nothing, and only healing goes on: a person paused it, or it failed and nothing takes it back.
     pub fn stands_still(&self) -> bool {
         match self.rollout_state {
             RolloutState::InProgress => self.paused_at.is_some(),

@@ -19,7 +19,7 @@ pub const PROTECTION_MINUTES: std::ops::RangeInclusive<u32> = 1..=2880;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "verb")]
 pub enum RolloutVerb {
-    /// Nothing of it is started or stopped until it is continued.
+    /// It replaces nothing until it is continued; what ends, crash-loops or is sick meanwhile is healed.
     Pause,
     /// It goes on; what was given up or taken back is tried again.
     Continue,
