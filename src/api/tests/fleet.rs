@@ -98,6 +98,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
             rollout_state_reason: String::new(),
             outcome,
             failed_tasks: 1,
+            unplaced_at: None,
             rollback_of: None,
             restart: false,
             paused_at: None,

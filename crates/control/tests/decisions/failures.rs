@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 
 use roadstead_core::{
-    model::state::Outcome::{Failed, RolledBack, Succeeded},
-    plan::absorb::RolloutVerb,
+    model::{
+        action::{ActionResult, VerbName},
+        container::ContainerView,
+        name::RuntimeId,
+        state::Outcome::{Failed, RolledBack, Succeeded},
+        task::Task,
+    },
+    plan::{absorb::RolloutVerb, breaker},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     life::{image, with},
@@ -99,4 +105,155 @@ fn what_is_scaled_up_for_the_first_time_is_a_rollout_with_the_breaker_on() {
     story.live(60);
     assert_eq!(story.outcomes()[..2], [(1, Some(Succeeded)), (2, Some(RolledBack))]);
     assert_eq!(story.revisions(), [1, 1]);
+}
+
+#[test]
+fn a_container_that_is_gone_before_its_start_is_nobodys_failure_but_the_persons() {
+    let mut story = Story::begin(web(1), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    let mut removed = 0;
+    for _ in 0..30 {
+        for action in story.decide(1_000, &[]).actions {
+            if action.verb.name() == VerbName::Launch && removed < 4 {
+                removed += 1;
+                let reason = "no such container".to_owned();
+                story.answer(&action, ActionResult::Removed { reason, containers: Vec::new() });
+            } else {
+                story.obey(&action);
+            }
+        }
+    }
+    let record = &story.core.world().state.services["web"];
+    assert!(removed == 4 || record.consecutive_failures > 1, "starts are slowed down: {removed}");
+    assert_eq!((story.deployments()[0].failed_tasks, story.outcomes()[0]), (0, (2, None)));
+    let tasks = story.core.world().state.tasks.values();
+    let reasons: Vec<_> = tasks.filter_map(|task| task.stopped_reason.clone()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("somebody removed")), "{reasons:?}");
+    story.live(120);
+    assert_eq!(story.outcomes()[0], (2, Some(Succeeded)));
+}
+
+/// Another container that claims to be the main one of a task.
+fn twin(story: &mut Story, task: &Task) -> RuntimeId {
+    let on = story.containers.get_mut(&task.host).unwrap();
+    let id = task.containers.values().find_map(|row| row.runtime_id.clone()).unwrap();
+    let twin = ContainerView { id: "twin".into(), name: "renamed".to_owned(), ..on[&id].clone() };
+    on.insert(twin.id.clone(), twin);
+    "twin".into()
+}
+
+#[test]
+fn a_second_container_does_not_keep_a_task_from_being_stopped() {
+    let mut story = Story::begin(web(1), image("demo:1"));
+    story.live(20);
+    let task = story.wanted().pop().unwrap();
+    let twin = twin(&mut story, &task);
+    let first: Vec<_> = story.decide(1_000, &[]).actions;
+    assert_eq!(first.iter().map(|action| action.verb.name()).collect::<Vec<_>>(), [VerbName::Tidy]);
+    // It cannot be removed, and the order has no end.
+    story.scale(0);
+    let then: Vec<_> = story.decide(1_000, &[]).actions;
+    assert_eq!(then.iter().map(|action| action.verb.name()).collect::<Vec<_>>(), [VerbName::Stop]);
+    then.iter().for_each(|action| story.obey(action));
+    story.decide(1_000, &[]);
+    assert!(story.containers[&task.host].keys().eq([&twin]), "only the second one is left");
+    first.iter().for_each(|action| story.obey(action));
+    story.live(10);
+    assert_eq!(story.containers[&task.host].len(), 0);
+}
+
+/// Only one task of it fits on a host.
+fn with_port(more: Value) -> (Value, Value) {
+    let mut definition = image("demo:1");
+    definition["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 80, "hostPort": 8080 }]);
+    (with(3, more), definition)
+}
+
+#[test]
+fn a_rollout_that_finds_no_host_is_taken_back() {
+    let (service, definition) = with_port(json!({}));
+    let mut story = Story::begin(service, definition);
+    story.live(20);
+    // Start-first, and every host has one already.
+    story.deploy("demo:2");
+    let mut said = story.live(35);
+    assert_eq!((story.deployments()[0].failed_tasks, story.outcomes()[0]), (1, (2, None)));
+    said.extend(story.live(70));
+    assert_eq!(story.outcomes(), [(1, Some(Succeeded)), (2, Some(RolledBack)), (1, Some(Succeeded))]);
+    assert_eq!(story.revisions(), [1, 1, 1]);
+    let said = said.join("\n");
+    assert!(said.contains("1 of 3 failures: no host for a task of it: 0/3 hosts fit: 3 "), "{said}");
+}
+
+#[test]
+fn the_lack_of_a_host_is_not_held_against_a_rollout_while_it_may_end() {
+    // Of a fleet that is still coming up, and of a first revision, which has nothing to go back to.
+    let (service, definition) = with_port(json!({}));
+    let mut story = Story::begin(service, definition.clone());
+    story.scale(4);
+    story.live(200);
+    assert_eq!((story.deployments()[0].failed_tasks, story.outcomes()), (0, vec![(1, None)]), "it waits for a fourth");
+    story.scale(3);
+    story.live(10);
+    story.deploy("demo:2");
+    // One host is silent now and then, never long enough to be lost.
+    for _ in 0..30 {
+        story.live(2);
+        story.live_without(8, &["c"]);
+    }
+    assert_eq!((story.deployments()[0].failed_tasks, story.outcomes()[0]), (0, (2, None)));
+    // Stop-first, and the old one takes its time.
+    let (service, definition) = with_port(json!({ "deploymentConfiguration": { "minimumHealthyPercent": 0 } }));
+    let mut story = Story::begin(service, definition);
+    story.live(20);
+    story.deploy("demo:2");
+    for _ in 0..200 {
+        let actions = story.decide(1_000, &[]).actions;
+        actions.iter().filter(|action| action.verb.name() != VerbName::Stop).for_each(|action| story.obey(action));
+    }
+    assert_eq!((story.deployments()[0].failed_tasks, story.outcomes()[0]), (0, (2, None)));
+}
+
+#[test]
+fn a_daemons_threshold_is_that_of_the_hosts_that_match() {
+    for (constraint, expected) in [
+        (json!([]), 3),
+        (json!([{ "type": "memberOf", "expression": "attribute:availability-zone != c" }]), 2),
+        (json!([{ "type": "memberOf", "expression": "attribute:availability-zone == c" }]), 1),
+        (json!([{ "type": "memberOf", "expression": "not(task:group == service:other)" }]), 3),
+    ] {
+        let whole = json!({ "type": "UNBOUNDED_PERCENT", "value": 100 });
+        let more = json!({
+            "schedulingStrategy": "DAEMON", "placementConstraints": constraint,
+            "deploymentConfiguration": { "deploymentCircuitBreaker": { "thresholdConfiguration": whole } },
+        });
+        let mut story = Story::begin(with(1, more), image("nowhere:1"));
+        story.live(30);
+        let threshold = breaker::threshold_of(&story.core.world().state, &"web".into());
+        assert_eq!(threshold, Some(expected), "{constraint}");
+        let reason = story.deployments()[0].rollout_state_reason.clone();
+        assert!(reason.contains(&format!("of {expected} failures")), "{constraint}: {reason}");
+    }
+}
+
+#[test]
+fn a_paused_rollout_heals_what_crash_loops() {
+    let more = json!({ "deploymentConfiguration": { "maximumPercent": 150 } });
+    let mut story = Story::begin(with(2, more), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    while story.revisions() != [1, 1, 2] {
+        story.live(1);
+    }
+    story.order(RolloutVerb::Pause).unwrap();
+    story.live(5);
+    for round in 1..=3 {
+        for view in story.containers.values_mut().flat_map(|on| on.values_mut()).filter(|it| it.image == "demo:2") {
+            (view.restart_count, view.started_at) = (round, Some(story.now.plus_ms(500)));
+        }
+        story.live(1);
+    }
+    story.live(30);
+    assert_eq!((story.revisions(), story.outcomes()[0]), (vec![1, 1], (2, None)), "{}", story.waiting());
 }

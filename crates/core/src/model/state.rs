@@ -137,6 +137,9 @@ pub struct Deployment {
     /// Since when a person lets it stand still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_at: Option<Timestamp>,
+    /// Since when a task of it has found no host, or when that was last counted as a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unplaced_at: Option<Timestamp>,
     /// Start.
     pub created_at: Timestamp,
     /// Last change.

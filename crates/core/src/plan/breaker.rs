@@ -3,6 +3,13 @@
 //! Rules: "How the Amazon ECS deployment circuit breaker detects failures", ECS developer guide. Here it is on unless a
 //! manifest says otherwise, and the count can be seen.
 
+use super::{
+    draft::{Draft, TaskNo},
+    place,
+    placement::Unplaceable,
+    rollout,
+    service::Subjected,
+};
 use crate::model::{
     name::ServiceName,
     spec::{
@@ -10,8 +17,9 @@ use crate::model::{
         service::{SchedulingStrategy, ThresholdType},
     },
     state::{Change, Deployment, Event, EventLevel, EventSubject, RolloutState, ServiceRecord, State},
-    task::Task,
+    task::{DesiredStatus, Task},
     time::Timestamp,
+    world::HostStatus,
 };
 
 /// Of bounded thresholds.
@@ -78,6 +86,62 @@ pub(super) fn note_healthy(record: &mut ServiceRecord, spec: &ServiceSpec, task:
     if let Some(deployment) = deployment_of(record, task).filter(|_| resets) {
         deployment.failed_tasks = 0;
     }
+}
+
+/// A task finds no host: counted once that lasts this long, and again each time it has lasted as long.
+const NO_ROOM_MS: u64 = 30_000;
+
+/// Counts that a task of the PRIMARY deployment finds no host.
+pub(super) fn note_room(draft: &mut Draft<'_>, service: &Subjected<'_>, unplaceable: Option<&Unplaceable>) {
+    let now = draft.now();
+    let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
+    let Some(primary) = primary.filter(|it| it.rollout_state == RolloutState::InProgress) else { return };
+    let since = primary.unplaced_at;
+    let Some(unplaceable) = unplaceable.filter(|_| counts_room(draft, service)) else {
+        if since.is_some() {
+            draft.services[service.no].change(|record| record.deployments[0].unplaced_at = None);
+        }
+        return;
+    };
+    let counted = since.is_some_and(|since| now.since_ms(since) >= NO_ROOM_MS);
+    let from = since.filter(|_| !counted).unwrap_or(now);
+    draft.wake_at(from.plus_ms(NO_ROOM_MS));
+    if since == Some(from) {
+        return;
+    }
+    draft.services[service.no].change(|record| {
+        let primary = &mut record.deployments[0];
+        primary.unplaced_at = Some(now);
+        primary.failed_tasks = primary.failed_tasks.saturating_add(counted.into());
+    });
+    if counted {
+        // It may be one too many.
+        draft.tasks.look_again();
+        let threshold = threshold_of(&draft.world.state, service.name);
+        let said = draft.services[service.no].record().and_then(|record| event(record, threshold, now));
+        if let Some(said) = said {
+            let message = format!("{}: no host for a task of it: {unplaceable}", said.message);
+            draft.event(said.subject, said.level, &said.reason, message);
+        }
+    }
+}
+
+/// Whether the lack of a host counts against the PRIMARY deployment: there is something to go back to, the fleet is settled,
+/// and nothing of the service is about to make room. Otherwise waiting is the better answer.
+fn counts_room(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
+    let way_back = draft.services[service.no].record().and_then(rollout::way_back);
+    let is_settled = draft.hosts.iter().all(|host| match host.status {
+        HostStatus::Active | HostStatus::Cordoned | HostStatus::Draining => host.heard,
+        HostStatus::Suspect => false,
+        HostStatus::Lost | HostStatus::Untrusted => true,
+    });
+    let is_ending = |no: &TaskNo| draft.task(*no).desired_status == DesiredStatus::Stopped;
+    way_back.is_some()
+        && is_settled
+        && draft.hosts.iter().any(|host| host.status == HostStatus::Active)
+        && service.standstill.is_none()
+        && !draft.braked()
+        && !service.live.iter().any(is_ending)
 }
 
 /// What is said of the count once a task of the service failed.

@@ -67,6 +67,7 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         rollback_of,
         restart,
         paused_at: None,
+        unplaced_at: None,
         created_at: now,
         updated_at: now,
     };

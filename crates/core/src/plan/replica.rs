@@ -15,8 +15,11 @@ use crate::model::{
 };
 
 use super::{
+    breaker,
     draft::{Draft, TaskNo},
-    health, place, rebalance,
+    health, place,
+    placement::Unplaceable,
+    rebalance,
     service::{self, Subjected},
     throttle,
 };
@@ -134,6 +137,8 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 
     let missing = desired.saturating_sub(keepers.len());
     let (started, no_room) = start_missing(draft, service, bounds, missing, replaced.len());
+    breaker::note_room(draft, service, no_room.as_ref());
+    let no_room = no_room.is_some();
     if draft.braked() {
         return;
     }
@@ -171,16 +176,16 @@ fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo)
     }
 }
 
-/// Starts what is missing, as far as the ceiling and the throttle allow; returns how many.
+/// Starts what is missing, as far as the ceiling and the throttle allow; returns how many, and why no host fits the next.
 fn start_missing(
     draft: &mut Draft<'_>,
     service: &Subjected<'_>,
     bounds: Bounds,
     missing: usize,
     replaced: usize,
-) -> (usize, bool) {
+) -> (usize, Option<Unplaceable>) {
     // Without a revision to start the rollout's standstill says why.
-    let Some(starts) = service.starts.as_ref().filter(|_| missing > 0) else { return (0, false) };
+    let Some(starts) = service.starts.as_ref().filter(|_| missing > 0) else { return (0, None) };
     let subject = || Subject::Service(service.name.clone());
     let room = bounds.ceiling.saturating_sub(service.counted_live(draft));
     let allowed = missing.min(room);
@@ -193,14 +198,14 @@ fn start_missing(
                 None,
             );
         }
-        return (0, false);
+        return (0, None);
     }
     if let Some(at) = service.throttled_until(draft) {
         let failures = service.failures(draft);
         let reason =
             format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
-        return (0, false);
+        return (0, None);
     }
     let mut slots = free_slots(draft, service);
     let failed_before = service.failures(draft) > 0;
@@ -209,7 +214,7 @@ fn start_missing(
     if failed_before && is_trying(draft, service, starts) {
         let reason = format!("{missing} tasks are missing; after a failure one at a time is tried, and one just is");
         draft.waiting(subject(), reason, "the started one is healthy or fails", None);
-        return (0, false);
+        return (0, None);
     }
     for started in 0..allowed {
         let slot = slots.next().unwrap_or(u32::MAX);
@@ -222,7 +227,7 @@ fn start_missing(
                 "a host has room or becomes ACTIVE",
                 None,
             );
-            return (started, true);
+            return (started, Some(unplaceable));
         }
     }
     if allowed < missing {
@@ -238,7 +243,7 @@ fn start_missing(
             None,
         );
     }
-    (allowed, false)
+    (allowed, None)
 }
 
 /// Whether a task of what is started is on its way and was never healthy yet.

@@ -110,6 +110,7 @@ fn deployment(id: u64) -> Deployment {
         rollout_state_reason: "under way".to_owned(),
         outcome: id.is_multiple_of(2).then_some(Outcome::RolledBack),
         failed_tasks: 3,
+        unplaced_at: Some(Timestamp(9)),
         rollback_of: id.checked_sub(1),
         restart: id.is_multiple_of(2),
         paused_at: id.is_multiple_of(3).then_some(Timestamp(7)),
