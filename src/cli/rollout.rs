@@ -5,8 +5,17 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 
-use super::{Context, client::path, failure::Failure, get::now, printer::Tone, rows::Row, table::Table, text::clean};
-use crate::api::view::{Items, deployment::DeploymentView, service::ServiceView, word};
+use super::{
+    Context,
+    client::path,
+    failure::Failure,
+    get::now,
+    printer::Tone,
+    rows::Row,
+    table::Table,
+    text::{clean, count},
+};
+use crate::api::view::{Items, deployment::DeploymentView, service::ServiceView, status::StatusView, word};
 use roadstead_control::control::handle::Command;
 use roadstead_core::{
     model::{
@@ -47,7 +56,7 @@ Exit status: 0 it SUCCEEDED, or goes on; 1 it FAILED, was ROLLED_BACK or SUPERSE
 pub(super) struct StatusOptions {
     #[command(flatten)]
     of: OfService,
-    /// Wait until it has ended, and end with its outcome
+    /// Wait until the manifests as they are now are in force and it has ended, and end with its outcome
     #[arg(short, long)]
     wait: bool,
     /// Wait no longer than so many seconds
@@ -105,6 +114,9 @@ async fn history(context: &Context, of: &OfService) -> Result<(), Failure> {
 }
 
 async fn status(context: &Context, options: &StatusOptions) -> Result<(), Failure> {
+    if options.wait {
+        bring_into_force(context).await?;
+    }
     let mut newest = pick(deployments(context, &options.of).await?, None);
     if options.wait {
         let waited = tokio::time::timeout(Duration::from_secs(options.timeout), wait(context, options, newest)).await;
@@ -132,6 +144,23 @@ async fn status(context: &Context, options: &StatusOptions) -> Result<(), Failur
         Some(Outcome::Succeeded) | None => Ok(()),
         Some(Outcome::Failed | Outcome::RolledBack | Outcome::Superseded) => Err(Failure::Status(1)),
     }
+}
+
+/// Has the manifests read as they stand now, so that it is their deployment that is waited for.
+async fn bring_into_force(context: &Context) -> Result<(), Failure> {
+    context.client.command(&Command::Rescan).await?;
+    let StatusView { held, errors, .. } = context.client.get("/v1/status").await?;
+    if let Some(held) = held {
+        return Err(Failure::failed(format!("the change of the manifests is held: {}", held.reason))
+            .hint(format!("`roadstead confirm {}` carries it out", held.token)));
+    }
+    if errors > 0 {
+        let found = count(errors as usize, "error");
+        context.printer.warning(&format!(
+            "the manifests have {found} (`roadstead status` shows them): what they declare there stays as it was"
+        ));
+    }
+    Ok(())
 }
 
 /// A deployment, and what takes the service back from it.

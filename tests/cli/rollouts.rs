@@ -4,9 +4,23 @@ use serde_json::Value;
 
 use super::{
     control::handle::Snapshot,
-    model::state::{Deployment, DeploymentStatus, Outcome, RolloutState},
+    model::{
+        diagnostic::{Diagnostic, Place, Severity},
+        state::{Deployment, DeploymentStatus, HeldSync, Outcome, RolloutState},
+        time::Timestamp,
+    },
     online::Controller,
 };
+
+/// What the manifests say is in force.
+async fn with_good_manifests() -> Controller {
+    let controller = Controller::start().await;
+    controller.change(|snapshot| {
+        snapshot.world.state.fleet.held = None;
+        snapshot.diagnostics.clear();
+    });
+    controller
+}
 
 /// Deployment 8 takes web back from deployment 7.
 fn taken_back(snapshot: &mut Snapshot) {
@@ -39,7 +53,7 @@ fn end(snapshot: &mut Snapshot, outcome: Outcome) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_says_how_it_goes_and_its_exit_status_how_it_ended() {
-    let controller = Controller::start().await;
+    let controller = with_good_manifests().await;
     let going = "web: deployment 7 of web:1 is IN_PROGRESS: 1 of 3 tasks run, 1 are on their way; 1 of 3 failures\n";
     let said = controller.run("rollout status web").await;
     assert_eq!(said, (going.to_owned(), String::new(), 0));
@@ -69,7 +83,7 @@ async fn status_says_how_it_goes_and_its_exit_status_how_it_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_status_ends_with_the_rollout_it_began_with() {
-    let controller = std::sync::Arc::new(Controller::start().await);
+    let controller = std::sync::Arc::new(with_good_manifests().await);
     let waiting = tokio::spawn({
         let controller = std::sync::Arc::clone(&controller);
         async move { controller.run("rollout status web --wait").await }
@@ -85,7 +99,7 @@ async fn a_waiting_status_ends_with_the_rollout_it_began_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_has_an_end() {
-    let controller = Controller::start().await;
+    let controller = with_good_manifests().await;
     let (out, error, status) = controller.run("rollout status web --wait --timeout 0").await;
     assert_eq!((out.as_str(), status), ("", 1));
     assert!(
@@ -122,4 +136,28 @@ async fn what_a_person_says_reaches_the_controller() {
         assert_eq!(ended, status, "{arguments}: {error}");
         assert!(error.contains(words), "{arguments}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_status_is_about_the_manifests_as_they_are_now() {
+    let controller = Controller::start().await;
+    controller.change(|snapshot| end(snapshot, Outcome::Succeeded));
+    controller.change(|snapshot| {
+        let held = HeldSync { token: "c0ffee".into(), reason: "it stops 9 of 9 tasks".into(), since: Timestamp(1) };
+        snapshot.world.state.fleet.held = Some(held);
+    });
+    let (out, error, status) = controller.run("rollout status web --wait").await;
+    assert_eq!((out.as_str(), status), ("", 1));
+    assert!(error.contains("it stops 9 of 9 tasks") && error.contains("roadstead confirm c0ffee"), "{error}");
+    assert_eq!(controller.run("rollout status web").await.2, 0, "without --wait it is about what is in force");
+    controller.change(|snapshot| {
+        snapshot.world.state.fleet.held = None;
+        let severity = Severity::Error;
+        let message = "not a mapping".to_owned();
+        let (place, code) = (Place::default(), "not-a-manifest".into());
+        snapshot.diagnostics = vec![Diagnostic { place, severity, code, message, also: Vec::new(), help: None }];
+    });
+    let (out, error, status) = controller.run("rollout status web --wait").await;
+    assert!(out.contains("SUCCEEDED") && error.contains("the manifests have 1 error"), "{out}{error}");
+    assert_eq!(status, 0);
 }

@@ -44,6 +44,8 @@ pub enum Input {
         /// What is wrong with them.
         diagnostics: Vec<Diagnostic>,
     },
+    /// What people asked to be read up to this number was read, and what it said was told before.
+    ManifestsRead(u64),
     /// How hosts can be reached just now, all of them.
     Contacts(BTreeMap<HostName, HostContact>),
     /// A complete look at a host.
@@ -155,6 +157,7 @@ impl Core {
                 }
                 Vec::new()
             }
+            Input::ManifestsRead(_) => Vec::new(),
             Input::Look(look) => self.look(&look),
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
@@ -217,7 +220,7 @@ impl Core {
             Command::Confirm { token } => self.confirm(&token)?,
             Command::ReleaseBrake => self.release_brake()?,
             Command::Repin { host } => self.repin(&host)?,
-            Command::Rescan => ("the manifests are read again".to_owned(), Vec::new()),
+            Command::Rescan => ("the manifests are read".to_owned(), Vec::new()),
         };
         self.apply(&changes);
         // A confirmation lets the held manifests in.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,8 @@ pub(super) struct Driver {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) waiting_inputs: mpsc::Receiver<Input>,
     pub(super) waiting_commands: mpsc::Receiver<CommandEnvelope>,
-    pub(super) rescan: Arc<Notify>,
+    pub(super) rescan: Arc<Rescan>,
+    pub(super) readers: Waiting,
     pub(super) in_force: watch::Sender<Arc<Desired>>,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) manifests: PathBuf,
@@ -107,7 +108,7 @@ impl Driver {
             };
             let mut changes = self.take(&inputs);
             inputs.iter().for_each(reach_taken);
-            let reply = command.map(|envelope| self.command(envelope, &mut changes));
+            let reply = command.and_then(|envelope| self.command(envelope, &mut changes));
             if reply.is_some() {
                 reach(Point::CommandTaken);
             }
@@ -137,6 +138,7 @@ impl Driver {
             self.dispatch_all(plan.actions);
             self.follow_manifests().await;
             self.publish();
+            self.readers.answer();
             // What was ordered can be seen by whoever ordered it.
             if let Some((reply, answer)) = reply {
                 let _ = reply.send(answer);
@@ -227,20 +229,26 @@ impl Driver {
     }
 
     fn take(&mut self, inputs: &[Input]) -> Vec<Change> {
+        for input in inputs {
+            if let Input::ManifestsRead(number) = input {
+                self.readers.note(*number);
+            }
+        }
         inputs.iter().flat_map(|input| self.core.take(self.clock.now(), input.clone())).collect()
     }
 
-    fn command(&mut self, (command, reply): CommandEnvelope, changes: &mut Vec<Change>) -> Reply {
+    fn command(&mut self, (command, reply): CommandEnvelope, changes: &mut Vec<Change>) -> Option<Reply> {
         tracing::info!(?command, "order of a person");
         if command == Command::Rescan {
-            self.rescan.notify_one();
+            self.readers.ask(&self.rescan, reply);
+            return None;
         }
         match self.core.command(self.clock.now(), command) {
             Ok((words, more)) => {
                 changes.extend(more);
-                (reply, Ok(words))
+                Some((reply, Ok(words)))
             }
-            Err(error) => (reply, Err(error)),
+            Err(error) => Some((reply, Err(error))),
         }
     }
 
@@ -362,7 +370,7 @@ fn reach_taken(input: &Input) {
         Input::Died(_) => reach(Point::DeathTaken),
         Input::Answer(_) => reach(Point::AnswerTaken),
         // Nothing of them is durable.
-        Input::Contacts(_) => {}
+        Input::Contacts(_) | Input::ManifestsRead(_) => {}
     }
 }
 

@@ -81,7 +81,7 @@ pub enum Command {
         /// Which host.
         host: HostName,
     },
-    /// Read the manifests now.
+    /// Read the manifests now; answered once what they say is decided upon.
     Rescan,
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use roadstead_core::{
 
 use super::{
     core::Input,
+    rescan::Rescan,
     seams::{Admit, Source},
 };
 
@@ -35,7 +36,7 @@ pub(super) struct Ingest {
     /// What is in force: what a broken file declared there stays.
     pub(super) in_force: watch::Receiver<Arc<Desired>>,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) rescan: Arc<Notify>,
+    pub(super) rescan: Arc<Rescan>,
     pub(super) stop: CancellationToken,
 }
 
@@ -43,16 +44,22 @@ impl Ingest {
     /// Runs until told to stop.
     pub(super) async fn run(mut self) {
         let mut last = Last { hash: None, desired: Arc::clone(&self.in_force.borrow()), diagnostics: None };
+        let mut followed = 0;
         loop {
+            let asked = self.rescan.asked();
             match self.source.read().await {
                 Ok(tree) => self.report(&mut last, &tree).await,
                 // Not being able to read is no evidence that nothing is wanted (S5).
                 Err(error) => self.report_unreadable(&mut last, &error).await,
             }
+            if asked > followed {
+                followed = asked;
+                let _ = self.inputs.send(Input::ManifestsRead(asked)).await;
+            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                () = self.rescan.notified() => {}
+                () = self.rescan.wished() => {}
                 () = self.source.touched() => {}
                 () = sleep(RESCAN) => {}
             }

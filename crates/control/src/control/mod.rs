@@ -20,12 +20,13 @@ mod key;
 mod launches;
 mod listen;
 mod observe;
+mod rescan;
 pub mod seams;
 mod what_if;
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -160,7 +161,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
     let (in_force, watch_in_force) = watch::channel(Arc::clone(&core.world().state.desired));
     let (snapshots, watch_snapshots) =
         watch::channel(Arc::new(Snapshot { started_at, manifests: parts.manifests.clone(), ..Snapshot::default() }));
-    let rescan = Arc::new(Notify::new());
+    let rescan = Arc::new(Rescan::default());
     let fleet = Fleet::new(parts.connector, parts.key, clock.clone(), inputs.clone(), stop.child_token());
     let engines = fleet.engines();
     let ingest = Ingest {
@@ -183,6 +184,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         waiting_inputs,
         waiting_commands,
         rescan,
+        readers: Waiting::default(),
         in_force,
         snapshots,
         manifests: parts.manifests,
