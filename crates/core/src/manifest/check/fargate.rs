@@ -2,9 +2,12 @@
 
 use super::super::{
     node::{Step, at},
-    report::Scope,
+    report::{Scope, quote},
 };
-use crate::model::spec::{TaskDefinitionSpec, task_definition::NetworkMode};
+use crate::model::spec::{
+    TaskDefinitionSpec,
+    task_definition::{NetworkMode, Volume},
+};
 
 /// A row of ECS's table of Fargate sizes: CPU units, then memory in MiB.
 struct Size {
@@ -75,6 +78,14 @@ pub fn unfit(spec: &TaskDefinitionSpec) -> Option<(&'static str, String, String)
             ));
         }
     }
+    if let Some(volume) = spec.volumes.iter().find(|volume| is_of_host(volume)) {
+        return Some((
+            "volumes",
+            format!("Fargate has no host to mount the volume {} from", quote(&volume.name)),
+            "leave its `host` and `dockerVolumeConfiguration` out for an empty volume, or use `launchType: EC2`"
+                .to_owned(),
+        ));
+    }
     spec.container_definitions.iter().any(|container| container.privileged).then(|| {
         (
             "containerDefinitions",
@@ -84,13 +95,23 @@ pub fn unfit(spec: &TaskDefinitionSpec) -> Option<(&'static str, String, String)
     })
 }
 
+/// Whether a volume is a folder of the host, or one of its Docker (ECS).
+fn is_of_host(volume: &Volume) -> bool {
+    let folder = volume.host.as_ref().is_some_and(|host| host.source_path.is_some());
+    folder || volume.docker_volume_configuration.is_some()
+}
+
 /// Checks a task definition that says FARGATE itself.
 pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     if let Some((field, message, help)) = unfit(spec) {
         let privileged = spec.container_definitions.iter().position(|container| container.privileged);
-        match privileged.filter(|_| field == "containerDefinitions") {
-            Some(index) => scope.error(at!["containerDefinitions", index, "privileged"], "fargate", message).help(help),
-            None => scope.error(&[Step::Key(field)], "fargate", message).help(help),
+        let volume = spec.volumes.iter().position(is_of_host);
+        match (field, privileged, volume) {
+            ("containerDefinitions", Some(index), _) => {
+                scope.error(at!["containerDefinitions", index, "privileged"], "fargate", message).help(help)
+            }
+            ("volumes", _, Some(index)) => scope.error(at!["volumes", index], "fargate", message).help(help),
+            (_, _, _) => scope.error(&[Step::Key(field)], "fargate", message).help(help),
         };
     }
     for (index, container) in spec.container_definitions.iter().enumerate() {
