@@ -29,6 +29,8 @@ pub(super) struct Options {
     /// Manifests that are not in force yet: a file, or a directory
     #[arg(short, long, value_name = "PATH")]
     filename: Option<PathBuf>,
+    #[command(flatten)]
+    images: validate::Images,
     /// Say by the exit status whether anything would change
     #[arg(long)]
     detailed_exitcode: bool,
@@ -54,9 +56,10 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
 /// Whether anything would change.
 async fn plan(context: &Context, options: Options) -> Result<bool, Failure> {
     let question = match &options.filename {
-        Some(path) => WhatIf { files: validate::texts(path)?, whole: path.is_dir() },
+        Some(path) => WhatIf { files: validate::texts(path)?, whole: path.is_dir(), ..WhatIf::default() },
         None => WhatIf::default(),
     };
+    let question = WhatIf { images: options.images.by_name(), ..question };
     let plan: PlanView = match context.client.post("/v1/plan", &question).await? {
         Ok(plan) => plan,
         Err(error) => {

@@ -20,12 +20,37 @@ use roadstead_core::{
 Examples:
   roadstead validate manifests/
   roadstead validate web.yaml hosts/*.yaml      several files are checked together
+  roadstead validate auth.json --image IMAGE1_NAME=registry.example.com/auth:1.4
 
 Exit status: 0 good (warnings are allowed), 1 errors, 2 a path could not be read.")]
 pub(super) struct Options {
     /// Files and directories
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    images: Images,
+}
+
+/// What placeholders stand for.
+#[derive(Args)]
+pub(super) struct Images {
+    /// Fill `<NAME>` in with this image, wherever an image is written so
+    #[arg(long = "image", value_name = "NAME=IMAGE", value_parser = pair)]
+    images: Vec<(String, String)>,
+}
+
+impl Images {
+    pub(super) fn by_name(&self) -> BTreeMap<String, String> {
+        self.images.iter().cloned().collect()
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, image) = text.split_once('=').unwrap_or_default();
+    match name.is_empty() || image.is_empty() {
+        true => Err("say which placeholder and which image: IMAGE1_NAME=registry.example.com/auth:1.4".to_owned()),
+        false => Ok((name.to_owned(), image.to_owned())),
+    }
 }
 
 /// `-o json`.
@@ -36,7 +61,7 @@ struct Verdict<'a> {
 }
 
 pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
-    let admission = admit(&options.paths)?;
+    let admission = admit(&options.paths, &options.images)?;
     let valid = !admission.has_errors();
     if context.printer.is_document() {
         context.printer.document(&Verdict { valid, diagnostics: &admission.diagnostics })?;
@@ -62,7 +87,7 @@ fn contents(desired: &Desired) -> String {
 }
 
 /// All paths as one tree, judged as if nothing was in force.
-pub(super) fn admit(paths: &[PathBuf]) -> Result<Admission, Failure> {
+pub(super) fn admit(paths: &[PathBuf], images: &Images) -> Result<Admission, Failure> {
     let here = std::env::current_dir().map_err(Failure::not_tried)?;
     let mut texts = BTreeMap::new();
     let mut unread = Vec::new();
@@ -74,6 +99,7 @@ pub(super) fn admit(paths: &[PathBuf]) -> Result<Admission, Failure> {
     }
     let mut tree = SourceTree::from_texts(here, texts);
     tree.diagnostics = unread;
+    tree.images = images.by_name();
     Ok(manifest::admit(&tree, &Desired::default(), check_expression))
 }
 

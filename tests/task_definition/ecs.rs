@@ -3,7 +3,11 @@
 
 use std::fs;
 
-use roadstead_core::manifest::render;
+use roadstead_control::control::ingest::check_expression;
+use roadstead_core::{
+    manifest::{self, SourceTree, render},
+    model::desired::Desired,
+};
 
 use crate::{HOST, admitted, launched, root};
 
@@ -64,4 +68,40 @@ fn every_form_of_a_definition_is_the_same_definition() {
     for (name, text) in [("a.json", bare.as_str()), ("a.json", &manifest.to_string()), ("a.yaml", &yaml)] {
         assert_eq!(hash(name, text), first, "{text}");
     }
+}
+
+#[test]
+fn placeholders_are_filled_in() {
+    let pasted = fs::read_to_string(root("tests/fixtures/ecs/codepipeline.json")).unwrap();
+    let image = |text: &str, given: &[(&str, &str)]| {
+        let mut tree = SourceTree::from_texts(root("."), [("a.json", text)]);
+        tree.images = given.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect();
+        let admission = manifest::admit(&tree, &Desired::default(), check_expression);
+        let told = render(&admission.diagnostics, false);
+        match admission.desired.task_definitions.values().next() {
+            Some(found) => Ok((found.spec.container_definitions[0].image.clone(), told)),
+            None => Err(told),
+        }
+    };
+    let refused = image(&pasted, &[]).unwrap_err();
+    assert!(refused.contains("`variables: { IMAGE1_NAME: registry.example.com/auth:1.4 }`"), "{refused}");
+    assert_eq!(image(&pasted, &[("IMAGE1_NAME", "checkout:2")]).unwrap().0, "checkout:2");
+    let with = |variables: &str| pasted.replacen('{', &format!("{{ \"variables\": {variables},"), 1);
+    let own = with(r#"{ "IMAGE1_NAME": "checkout:1", "IMAGE2": "x" }"#);
+    let (filled, told) = image(&own, &[]).unwrap();
+    assert_eq!(filled, "checkout:1");
+    assert!(told.contains("no image here is `<IMAGE2>`"), "{told}");
+    assert_eq!(image(&own, &[("IMAGE1_NAME", "checkout:2")]).unwrap().0, "checkout:2", "what is given wins");
+    let service = serde_json::json!({
+        "apiVersion": "roadstead/v1", "kind": "Service", "metadata": { "name": "checkout" },
+        "variables": { "IMAGE1_NAME": "checkout:3" },
+        "spec": { "launchType": "FARGATE", "taskDefinition": serde_json::from_str::<serde_json::Value>(&pasted).unwrap() },
+    });
+    assert_eq!(image(&service.to_string(), &[]).unwrap().0, "checkout:3", "in a service's own definition, too");
+    for (variables, words) in [("[1]", "is a mapping"), (r#"{ "IMAGE1_NAME": {} }"#, "stands for an image")] {
+        let told = image(&with(variables), &[]).unwrap_err();
+        assert!(told.contains(words), "{told}");
+    }
+    let bad = image(&with(r#"{ "IMAGE1_NAME": "Not An Image" }"#), &[]).unwrap_err();
+    assert!(bad.contains("`Not An Image` is not an image reference"), "{bad}");
 }

@@ -26,7 +26,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<StatusView> {
 }
 
 /// What would happen; changes nothing. The body may hold manifests that replace or add to the watched ones.
-#[utoipa::path(post, path = "/v1/plan", request_body(content = Object, description = "`{\"files\": {NAME: TEXT}}`; `{}` for what is watched now"), responses((status = 200, body = PlanView), (status = 422, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/plan", request_body(content = Object, description = "`{\"files\": {NAME: TEXT}, \"images\": {PLACEHOLDER: IMAGE}}`; `{}` for what is watched now"), responses((status = 200, body = PlanView), (status = 422, body = ErrorBody)))]
 pub(super) async fn plan(State(api): State<Api>, Body(question): Body<WhatIf>) -> Result<Json<PlanView>, ApiError> {
     let busy = || ApiError::new(ErrorCode::Unavailable, "other plans are being computed").hint("try again in a moment");
     let permit = Arc::clone(&api.plans).try_acquire_owned().map_err(|_| busy())?;

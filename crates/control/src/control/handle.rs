@@ -132,6 +132,8 @@ pub struct Handle {
 pub struct WhatIf {
     /// Manifest texts by file name that replace or add to the watched ones.
     pub files: BTreeMap<String, String>,
+    /// Images by the name of the placeholder that they stand for.
+    pub images: BTreeMap<String, String>,
     /// They stand for all of the watched ones: what they lack is taken away.
     pub whole: bool,
 }

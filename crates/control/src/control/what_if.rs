@@ -21,7 +21,7 @@ use super::{
 
 /// Plans on a copy.
 pub(super) fn answer(snapshot: &Snapshot, root: &Path, question: &WhatIf) -> Result<Forecast, Vec<Diagnostic>> {
-    let tree = tree(root, question)?;
+    let tree = SourceTree { images: question.images.clone(), ..tree(root, question)? };
     let admission = manifest::admit(&tree, &snapshot.world.state.desired, check_expression);
     if admission.has_errors() {
         return Err(admission.diagnostics);

@@ -1,5 +1,7 @@
 //! One document: its header first, then the concrete kind, so that every error keeps its place.
 
+use std::collections::BTreeMap;
+
 use super::{
     decode::decode,
     fields::{Fields, walk},
@@ -7,6 +9,7 @@ use super::{
     report::{Finding, quote, quote_all},
     schema,
     suggest::closest,
+    variables,
 };
 use crate::model::{
     name::Family,
@@ -78,8 +81,8 @@ impl Outcome {
     }
 }
 
-/// Reads one document. `bare_ecs`: it may be what the ECS API prints, with nothing around it.
-pub fn read(mut root: Node, bare_ecs: bool) -> Outcome {
+/// Reads one document. `bare_ecs`: it may be what the ECS API prints, with nothing around it. `images` stand for placeholders.
+pub fn read(mut root: Node, bare_ecs: bool, images: &BTreeMap<String, String>) -> Outcome {
     let line = root.span.line;
     if bare_ecs && is_bare_ecs(&root) {
         root = dress(root);
@@ -100,8 +103,8 @@ pub fn read(mut root: Node, bare_ecs: bool) -> Outcome {
         Err(finding) if finding.is_error() => return Outcome::broken(*finding),
         Err(finding) => return Outcome { findings: vec![*finding], ..Outcome::default() },
     };
-    let mut findings = Vec::new();
     normalise(&mut root, kind);
+    let mut findings = variables::fill(&mut root, kind, images);
     let header =
         root.find(super::node::at!["metadata", "name"]).and_then(Node::text).map(|name| (kind, name.to_owned()));
     let mut fields = walk(&mut root, schema::of(kind));
@@ -255,20 +258,22 @@ fn is_bare_ecs(root: &Node) -> bool {
 }
 
 /// Puts a manifest around a document of the ECS API.
-fn dress(spec: Node) -> Node {
+fn dress(mut spec: Node) -> Node {
     let span = spec.word();
+    let variables = take(&mut spec, variables::FIELD);
     let family = spec.get("taskDefinition").unwrap_or(&spec).get("family");
     let (name, name_span) =
         family.map_or((String::new(), span), |family| (family.text().unwrap_or_default().to_owned(), family.word()));
     let entry = |key: &str, value: Node| Entry { key: key.to_owned(), key_span: span, value };
     let word = |text: String, span: Span| Node { span, value: Value::Scalar { text, style: Style::Quoted } };
     let metadata = Node { span, value: Value::Map(vec![entry("name", word(name, name_span))]) };
-    let root = vec![
+    let mut root = vec![
         entry("apiVersion", word(API_VERSION.to_owned(), span)),
         entry("kind", word("TaskDefinition".to_owned(), span)),
         entry("metadata", metadata),
         entry("spec", spec),
     ];
+    root.extend(variables);
     Node { span, value: Value::Map(root) }
 }
 

@@ -18,6 +18,7 @@ mod report;
 mod schema;
 mod suggest;
 mod together;
+mod variables;
 
 pub use admit::{Admission, CheckExpression, admit};
 pub use read::{Attachments, Limits, ReadError, SourceFile, SourceTree, read_tree};

@@ -134,6 +134,8 @@ pub struct SourceTree {
     pub hash: String,
     /// What its documents may cost.
     pub limits: Limits,
+    /// Images by the name of the placeholder that they stand for, before what the manifests themselves say.
+    pub images: BTreeMap<String, String>,
 }
 
 impl SourceTree {

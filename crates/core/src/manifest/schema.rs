@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use super::variables;
 use crate::model::spec::{
     API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ServiceSpec, TaskDefinitionSpec,
 };
@@ -57,6 +58,17 @@ fn manifest_schema(info: &KindInfo) -> Value {
         "additionalProperties": false,
         "$defs": generator.take_definitions(true),
     });
+    let has_images = matches!(info.kind, Kind::TaskDefinition | Kind::Service);
+    if let Some(properties) = schema["properties"].as_object_mut().filter(|_| has_images) {
+        properties.insert(
+            variables::FIELD.to_owned(),
+            json!({
+                "type": "object",
+                "additionalProperties": { "type": "string" },
+                "description": "Images by the name of the placeholder `<NAME>` that they stand for.",
+            }),
+        );
+    }
     tell_not_acted_on(&mut schema);
     schema
 }

@@ -7,6 +7,7 @@ use regex_lite::Regex;
 use crate::manifest::{
     node::Step,
     report::{Scope, quote},
+    variables::placeholder,
 };
 
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -22,9 +23,7 @@ const LONGEST: usize = 1024;
 
 /// Checks an image reference.
 pub fn check(image: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
-    let placeholder =
-        image.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).is_some_and(|name| !name.is_empty());
-    if placeholder {
+    if let Some(name) = placeholder(image) {
         scope
             .error(
                 path,
@@ -32,7 +31,9 @@ pub fn check(image: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
                 format!("{} is a placeholder that a CodePipeline fills in, not an image", quote(image)),
             )
             .label("nothing has filled it in")
-            .help("write the image here, such as `registry.example.com/auth:1.4`");
+            .help(format!(
+                "fill it in beside `spec`, or beside what ECS prints: `variables: {{ {name}: registry.example.com/auth:1.4 }}`; `--image {name}=…` tries one"
+            ));
         return;
     }
     if image.len() <= LONGEST && REFERENCE.as_ref().is_none_or(|reference| reference.is_match(image)) {
