@@ -2,6 +2,7 @@
 
 mod failures;
 mod life;
+mod rebalancing;
 mod rollouts;
 mod story;
 

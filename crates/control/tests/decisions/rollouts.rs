@@ -432,24 +432,3 @@ fn a_paused_rollout_neither_starts_nor_stops_anything_and_heals() {
     assert!(story.order(RolloutVerb::Pause).is_err(), "none is under way");
     assert!(story.order(RolloutVerb::Continue).is_err());
 }
-
-#[test]
-fn zones_that_became_uneven_are_evened_out_one_task_at_a_time() {
-    for (rebalancing, counts) in [("ENABLED", [2, 2, 2]), ("DISABLED", [0, 3, 3])] {
-        let more = json!({ "availabilityZoneRebalancing": rebalancing });
-        let mut story = Story::begin(with(6, more), image("demo:1"));
-        // Each host is a zone of its own.
-        story.live_without(60, &["a"]);
-        let on = |story: &Story, host: &str| story.wanted().iter().filter(|task| task.host.as_str() == host).count();
-        assert_eq!(["a", "b", "c"].map(|host| on(&story, host)), [0, 3, 3]);
-        for _ in 0..60 {
-            story.live(1);
-            let healthy = story.wanted().iter().filter(|task| task.healthy_at.is_some()).count();
-            assert!(healthy >= 6 && story.wanted().len() <= 7, "{healthy} of {}", story.wanted().len());
-        }
-        assert_eq!(["a", "b", "c"].map(|host| on(&story, host)), counts, "{rebalancing}");
-        let made = story.made;
-        story.live(60);
-        assert_eq!(story.made, made, "then there is rest");
-    }
-}

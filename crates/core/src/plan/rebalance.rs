@@ -1,5 +1,5 @@
-//! `availabilityZoneRebalancing`: a service at rest whose zones have become uneven gets one more task where it has fewest.
-//! Scale-in then takes one where it has most, once the new one is healthy. One at a time.
+//! `availabilityZoneRebalancing`: a service at rest whose zones, or hosts of one zone, have become uneven gets one more task
+//! where it has fewest. Scale-in then takes one where it has most, once the new one is healthy. One at a time.
 //!
 //! Rule: "Balancing an Amazon ECS service across Availability Zones", ECS developer guide.
 
@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use crate::model::{
     name::HostName,
     spec::{
-        ServiceSpec,
+        ServiceSpec, TaskDefinitionSpec,
         service::{AvailabilityZoneRebalancing, PlacementStrategyType, SchedulingStrategy},
+        task_definition::VolumeScope,
     },
     state::RolloutState,
     world::HostStatus,
@@ -24,7 +25,6 @@ use super::{
 
 /// Whether a service's tasks are moved between zones: only where zones come first in placement, too.
 pub(super) fn applies(spec: &ServiceSpec) -> bool {
-    let is_zone = |field: &str| matches!(field, "attribute:availability-zone" | "attribute:ecs.availability-zone");
     let zones_first = spec
         .placement_strategy
         .first()
@@ -34,7 +34,8 @@ pub(super) fn applies(spec: &ServiceSpec) -> bool {
         && spec.scheduling_strategy == SchedulingStrategy::Replica
 }
 
-/// Starts one task in a zone that has at least two fewer than another; nothing when none can be started there.
+/// Starts one task in a zone, or else on a host of a zone, that has at least two fewer than another; nothing when none can be
+/// started there.
 pub(super) fn move_one(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, slot: u32, keepers: &[TaskNo]) {
     let record = draft.services[service.no].record();
     let primary = record.and_then(|record| record.primary());
@@ -44,27 +45,58 @@ pub(super) fn move_one(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: B
         && service.throttled_until(draft).is_none()
         // Scale-in has to be free to take the one that is too many, and not the new one.
         && keepers.iter().all(|no| service.healthy(draft, *no) && protected_until(draft, *no).is_none());
-    if !applies(service.spec) || !at_rest {
+    if !applies(service.spec) || !at_rest || owns_a_volume(&service.definition) {
         return;
     }
-    let mut zones: BTreeMap<&str, (usize, Vec<&HostName>)> = BTreeMap::new();
-    for host in draft.hosts.iter().filter(|host| host.status == HostStatus::Active && host.heard) {
-        let Some(zone) = host.zone() else { continue };
-        zones.entry(zone).or_default().1.push(host.name);
-    }
-    for no in keepers {
-        let zone = draft.tasks.host(*no).and_then(|host| draft.hosts[host].zone());
-        if let Some((count, _)) = zone.and_then(|zone| zones.get_mut(zone)) {
-            *count += 1;
+    let mut zones: BTreeMap<Option<&str>, Vec<(usize, &HostName)>> = BTreeMap::new();
+    for (no, host) in draft.hosts.iter().enumerate() {
+        if host.status == HostStatus::Active && host.heard {
+            let tasks = keepers.iter().filter(|task| draft.tasks.host(**task) == Some(no)).count();
+            zones.entry(host.zone()).or_default().push((tasks, host.name));
         }
     }
-    let most = zones.values().map(|(count, _)| *count).max().unwrap_or(0);
-    let mut poor: Vec<_> = zones.into_iter().filter(|(_, (count, _))| count + 2 <= most).collect();
-    poor.sort_by_key(|(zone, (count, _))| (*count, *zone));
-    for (zone, (_, hosts)) in poor {
+    zones.values_mut().for_each(|hosts| hosts.sort_unstable());
+    let in_zone = |hosts: &[(usize, &HostName)]| hosts.iter().map(|(tasks, _)| tasks).sum::<usize>();
+    let most = zones.iter().filter(|(zone, _)| zone.is_some()).map(|(_, hosts)| in_zone(hosts)).max().unwrap_or(0);
+    let poor = zones.iter().filter_map(|(zone, hosts)| Some((in_zone(hosts), (*zone)?, hosts)));
+    let mut poor: Vec<_> = poor.filter(|(tasks, ..)| tasks + 2 <= most).collect();
+    poor.sort_by_key(|(tasks, zone, _)| (*tasks, *zone));
+    for (_, zone, hosts) in poor {
         let reason = format!("zone {zone} has fewer tasks of {} than another", service.name);
-        if hosts.into_iter().any(|host| place::start(draft, service, slot, Some(host), &reason).is_ok()) {
+        if hosts.iter().any(|(_, host)| place::start(draft, service, slot, Some(host), &reason).is_ok()) {
             return;
         }
     }
+    if !spreads_over_hosts(service.spec) {
+        return;
+    }
+    // Between the hosts of one zone: scale-in then takes one of the zone that has one too many.
+    for hosts in zones.into_values() {
+        let most = hosts.last().map_or(0, |(tasks, _)| *tasks);
+        for (_, host) in hosts.into_iter().filter(|(tasks, _)| tasks + 2 <= most) {
+            let reason = format!("{host} has fewer tasks of {} than another host", service.name);
+            if place::start(draft, service, slot, Some(host), &reason).is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether nothing but zones and hosts decides where its tasks go.
+fn spreads_over_hosts(spec: &ServiceSpec) -> bool {
+    spec.placement_strategy.iter().all(|strategy| {
+        let field = strategy.field.as_deref();
+        strategy.kind == PlacementStrategyType::Spread
+            && field.is_some_and(|field| is_zone(field) || matches!(field, "host" | "instanceId"))
+    })
+}
+
+fn is_zone(field: &str) -> bool {
+    matches!(field, "attribute:availability-zone" | "attribute:ecs.availability-zone")
+}
+
+/// Whether tasks keep data in a volume of their host's Docker: such a task is never moved by itself.
+fn owns_a_volume(definition: &TaskDefinitionSpec) -> bool {
+    let docker = definition.volumes.iter().filter_map(|volume| volume.docker_volume_configuration.as_ref());
+    docker.into_iter().any(|volume| volume.scope == VolumeScope::Shared)
 }

@@ -1,0 +1,66 @@
+//! Tasks that are moved because zones or hosts have become uneven.
+
+use serde_json::{Value, json};
+
+use super::{
+    life::{image, with},
+    story::Story,
+};
+
+#[test]
+fn zones_that_became_uneven_are_evened_out_one_task_at_a_time() {
+    for (rebalancing, counts) in [("ENABLED", [2, 2, 2]), ("DISABLED", [0, 3, 3])] {
+        let more = json!({ "availabilityZoneRebalancing": rebalancing });
+        let mut story = Story::begin(with(6, more), image("demo:1"));
+        // Each host is a zone of its own.
+        story.live_without(60, &["a"]);
+        let on = |story: &Story, host: &str| story.wanted().iter().filter(|task| task.host.as_str() == host).count();
+        assert_eq!(["a", "b", "c"].map(|host| on(&story, host)), [0, 3, 3]);
+        for _ in 0..60 {
+            story.live(1);
+            let healthy = story.wanted().iter().filter(|task| task.healthy_at.is_some()).count();
+            assert!(healthy >= 6 && story.wanted().len() <= 7, "{healthy} of {}", story.wanted().len());
+        }
+        assert_eq!(["a", "b", "c"].map(|host| on(&story, host)), counts, "{rebalancing}");
+        let made = story.made;
+        story.live(60);
+        assert_eq!(story.made, made, "then there is rest");
+    }
+}
+
+/// Counts by host once one of three hosts of one zone was away, and after it came back.
+fn back_from_loss(more: Value, definition: Value) -> ([usize; 3], [usize; 3]) {
+    let mut story = Story::begin(with(6, more), definition);
+    story.desired.hosts.values_mut().for_each(|host| host.labels.clear());
+    story.tell();
+    story.live_without(60, &["a"]);
+    let on = |story: &Story, host: &str| story.wanted().iter().filter(|task| task.host.as_str() == host).count();
+    let before = ["a", "b", "c"].map(|host| on(&story, host));
+    for _ in 0..60 {
+        story.live(1);
+        let healthy = story.wanted().iter().filter(|task| task.healthy_at.is_some()).count();
+        assert!(healthy >= 6 && story.wanted().len() <= 7, "{healthy} of {}", story.wanted().len());
+    }
+    let (after, made) = (["a", "b", "c"].map(|host| on(&story, host)), story.made);
+    story.live(60);
+    assert_eq!(story.made, made, "then there is rest");
+    (before, after)
+}
+
+#[test]
+fn hosts_of_a_zone_that_became_uneven_are_evened_out_too() {
+    let spread = |field: &str| json!([{ "type": "spread", "field": field }]);
+    let zone = spread("attribute:availability-zone");
+    let mut packed = zone.clone();
+    packed.as_array_mut().unwrap().push(json!({ "type": "binpack", "field": "memory" }));
+    let on = |strategy: &Value| json!({ "availabilityZoneRebalancing": "ENABLED", "placementStrategy": strategy });
+    assert_eq!(back_from_loss(on(&json!([])), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
+    assert_eq!(back_from_loss(on(&zone), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
+    assert_eq!(back_from_loss(json!({}), image("demo:1")), ([0, 3, 3], [0, 3, 3]), "off by default");
+    let (before, after) = back_from_loss(on(&packed), image("demo:1"));
+    assert_eq!(before, after, "what is packed stays so");
+    let mut owner = image("demo:1");
+    owner["volumes"] = json!([{ "name": "data", "dockerVolumeConfiguration": { "scope": "shared" } }]);
+    let (before, after) = back_from_loss(on(&json!([])), owner);
+    assert_eq!(before, after, "a volume's owner stays");
+}
