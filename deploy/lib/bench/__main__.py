@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import burst
 import heal
+import update
 from engine import Engine, remove_all
 
 GOAL_BURST = 1.10
 GOAL_HEAL = 1.15
+GOAL_UPDATE = 1.15
 GOAL_FIRST_CREATE_MS = 100
 GOAL_MEMORY_MIB = 40
 GOAL_CPU_PERCENT = 0.5
@@ -29,13 +31,13 @@ def main():
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--binary", required=True)
     parser.add_argument("--lab", required=True, help="the lab's folder")
-    parser.add_argument("--only", choices=["start30", "start60", "heal"], help="measure this part alone")
+    parser.add_argument("--only", choices=["start30", "start60", "heal", "update30"], help="measure this part alone")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", help="write the JSON here instead of to stdout")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _ended)
     signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(180 if options.quick else 900)
+    signal.alarm(240 if options.quick else 1200)
 
     lab = SimpleNamespace(manifests=os.path.join(options.lab, "manifests"))
     engines = _engines(options.lab)
@@ -120,9 +122,22 @@ def _measure(options, lab, engines, figures):
         figures.append(_absolute("memory at rest with 60 tasks", "MiB", [controller.memory_mib()], GOAL_MEMORY_MIB))
         figures.append(_absolute("processor at rest with 60 tasks", "% of a core", [share], GOAL_CPU_PERCENT))
 
+    def rolling_update():
+        say("updating 30 containers …")
+        ours_s, by_concurrency, best = update.compare(
+            options.binary, lab, engines, 30, [2, 4], 1 if quick else 3, say
+        )
+        figure = _ratio("rolling update of 30 containers", "s", ours_s, by_concurrency[best], GOAL_UPDATE)
+        figure["bareByConcurrency"] = {key: _rounded(samples) for key, samples in by_concurrency.items()}
+        figures.append(figure | {"bestConcurrencyPerHost": best})
+
     concurrencies, samples = ([2, 4], 1) if quick else ([1, 2, 3, 4, 6, 8], 3)
     if options.only == "heal":
         burst.ours(options.binary, lab, engines, 30, healing)
+        return
+    if options.only in (None, "update30"):
+        rolling_update()
+    if options.only == "update30":
         return
     if options.only != "start60":
         compare(30, concurrencies, samples, None if options.only else healing)

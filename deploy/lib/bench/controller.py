@@ -116,14 +116,15 @@ class Controller:
         return int(fields["VmRSS"].split()[0]) / 1024
 
 
-def service(count):
+def service(count, minimum_healthy_s=1, version=1):
+    environment = f", environment: {{ VERSION: '{version}' }}" if version > 1 else ""
     return f"""apiVersion: roadstead/v1
 kind: Service
 metadata: {{ name: web }}
 spec:
   desiredCount: {count}
-  minimumHealthySeconds: 1
+  minimumHealthySeconds: {minimum_healthy_s}
   taskDefinition:
     containerDefinitions:
-      - {{ name: web, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}] }}
+      - {{ name: web, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}]{environment} }}
 """

@@ -72,6 +72,9 @@ class Engine:
     def start(self, container):
         self.call("POST", f"/containers/{container}/start")
 
+    def stop(self, container, timeout_s):
+        self.call("POST", f"/containers/{container}/stop?t={timeout_s}")
+
     def kill(self, container):
         self.call("POST", f"/containers/{container}/kill")
 
