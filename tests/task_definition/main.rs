@@ -27,7 +27,8 @@ use roadstead_core::{
 use serde_json::Value;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
-const HOST: &str = "apiVersion: roadstead/v1\nkind: Host\nmetadata: { name: box }\nspec: { address: 198.18.0.11 }\n";
+const HOST: &str =
+    "apiVersion: roadstead/v1\nkind: Host\nmetadata: { name: box }\nspec: { address: 198.18.0.11, gpus: 4 }\n";
 
 fn root(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)

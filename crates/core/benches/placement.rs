@@ -49,6 +49,7 @@ impl Fleet {
             accepts: Ok(()),
             cpu: 65_536,
             memory: 262_144,
+            gpus: 0,
             ports_in_use: Vec::new(),
         })
     }
@@ -60,6 +61,7 @@ impl Fleet {
             host: &self.hosts[task * 611 % HOSTS].0,
             cpu: 100,
             memory: 100,
+            gpus: 0,
             ports: vec![HostPort { protocol: Protocol::Tcp, port: 32_768 + (task / HOSTS) as u16 }],
             counts: true,
         })
@@ -74,6 +76,7 @@ impl Fleet {
                 cluster: &self.cluster,
                 cpu: 100,
                 memory: 1000,
+                gpus: 0,
                 ports: &ports,
                 architecture: None,
                 constraints: &[],

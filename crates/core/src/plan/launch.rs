@@ -13,7 +13,9 @@ use crate::model::{
     small_map::SmallMap,
     spec::{
         ClusterSpec, TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode, Protocol},
+        task_definition::{
+            ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode, Protocol, ResourceType,
+        },
     },
     state::Revision,
     task::{Task, TaskContainer},
@@ -41,6 +43,20 @@ pub(super) fn reservation(spec: &TaskDefinitionSpec) -> (u32, u32) {
         |memory| memory.0,
     );
     (cpu, memory)
+}
+
+/// GPUs that a task of this definition has on its host; all containers' together.
+pub(super) fn gpus(spec: &TaskDefinitionSpec) -> u32 {
+    spec.container_definitions.iter().map(gpus_of).fold(0, u32::saturating_add)
+}
+
+/// GPUs of one container; admission has seen that they are numbers.
+fn gpus_of(definition: &ContainerDefinition) -> u32 {
+    let wanted = definition.resource_requirements.iter().map(|requirement| match requirement.kind {
+        ResourceType::Gpu => requirement.value.trim().parse().unwrap_or(0),
+        ResourceType::InferenceAccelerator => 0,
+    });
+    wanted.fold(0, u32::saturating_add)
 }
 
 /// A port to publish.

@@ -24,6 +24,7 @@ use super::{
 pub(super) struct Wants {
     cpu: u32,
     memory: u32,
+    gpus: u32,
     ports: Vec<PortRequest>,
     constraints: Vec<PlacementConstraint>,
     architecture: Option<String>,
@@ -41,6 +42,7 @@ impl Wants {
         Self {
             cpu,
             memory,
+            gpus: launch::gpus(definition),
             ports: ports.collect(),
             constraints: service
                 .spec
@@ -62,6 +64,7 @@ impl Subjected<'_> {
             cluster: &self.spec.cluster,
             cpu: wants.cpu,
             memory: wants.memory,
+            gpus: wants.gpus,
             ports: &wants.ports,
             architecture: wants.architecture.as_deref(),
             constraints: &wants.constraints,
@@ -97,6 +100,7 @@ pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &Servic
         cluster: &spec.cluster,
         cpu: 0,
         memory: 0,
+        gpus: 0,
         ports: &[],
         architecture: platform.and_then(|platform| platform.cpu_architecture.as_deref()),
         constraints: &constraints,
@@ -116,6 +120,7 @@ pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &Servic
             accepts: Ok(()),
             cpu: 0,
             memory: 0,
+            gpus: 0,
             ports_in_use: Vec::new(),
         }
     });
@@ -221,6 +226,7 @@ pub(super) fn host_input<'w>(host: &Host<'w>) -> HostInput<'w> {
         },
         cpu: identity.map_or(0, |identity| identity.cpus.saturating_mul(1024)).saturating_sub(spec.reserved.cpu.0),
         memory: identity.map_or(0, |identity| identity.memory_mib).saturating_sub(spec.reserved.memory.0),
+        gpus: spec.gpus,
         ports_in_use: Vec::new(),
     }
 }
@@ -240,6 +246,7 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         host: &task.host,
         cpu: task.cpu,
         memory: task.memory,
+        gpus: draft.revision(&task.revision).and_then(|it| it.spec.as_deref()).map_or(0, launch::gpus),
         ports: task.containers.values().flat_map(|container| container.ports.iter().map(host_port)).collect(),
         counts: task.is_wanted(),
     });

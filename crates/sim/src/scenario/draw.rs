@@ -309,6 +309,7 @@ pub(crate) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desired {
             ssh: SshSpec::default(),
             cluster: "default".into(),
             reserved: Reserved::default(),
+            gpus: 0,
             docker_socket: "/var/run/docker.sock".into(),
         };
         let file = format!("{name}.yaml");

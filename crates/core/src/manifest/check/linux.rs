@@ -238,11 +238,7 @@ fn hardware(requirements: &[ResourceRequirement], base: &[Step<'_>], scope: &mut
         let at = |field| join(base, &[Step::Key("resourceRequirements"), Step::Index(number), Step::Key(field)]);
         match requirement.kind {
             ResourceType::Gpu => match requirement.value.trim().parse::<u16>() {
-                Ok(1..) => {
-                    scope
-                        .notice(&at("value"), "gpu", "GPUs are asked for at the engine, and not counted by placement")
-                        .help("label the hosts that have some, and say `placementConstraints: [{ type: memberOf, expression: \"attribute:gpu == true\" }]`");
-                }
+                Ok(1..) => {}
                 Ok(0) | Err(_) => {
                     let message = format!("{} is no number of GPUs", quote(&requirement.value));
                     scope.error(&at("value"), "wrong-value", message).label("such as 1");

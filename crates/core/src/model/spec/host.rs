@@ -23,6 +23,10 @@ pub struct HostSpec {
     /// Kept back for the machine itself.
     #[serde(default)]
     pub reserved: Reserved,
+    /// How many GPUs tasks may have there: Docker tells of none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(range(min = 0, max = 64))]
+    pub gpus: u32,
     /// The Docker socket on the host.
     #[serde(default = "default_docker_socket")]
     pub docker_socket: String,
@@ -60,6 +64,10 @@ pub struct Reserved {
     pub cpu: CpuUnits,
     /// MiB.
     pub memory: Mebibytes,
+}
+
+fn is_none(gpus: &u32) -> bool {
+    *gpus == 0
 }
 
 fn default_cluster() -> ClusterName {

@@ -9,8 +9,7 @@ use crate::model::{
     spec::{
         ClusterSpec, TaskDefinitionSpec,
         task_definition::{
-            ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode,
-            ResourceType, Tmpfs,
+            ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode, Tmpfs,
         },
     },
     task::{Task, TaskContainer},
@@ -122,12 +121,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         capabilities_added: capabilities.add,
         capabilities_dropped: capabilities.drop,
         devices: linux.devices.iter().map(device).collect(),
-        gpus: definition
-            .resource_requirements
-            .iter()
-            .filter(|requirement| requirement.kind == ResourceType::Gpu)
-            .filter_map(|requirement| requirement.value.trim().parse::<u32>().ok())
-            .fold(0, u32::saturating_add),
+        gpus: super::gpus_of(definition),
         init: linux.init_process_enabled,
         terminal: definition.pseudo_terminal,
         interactive: definition.interactive,

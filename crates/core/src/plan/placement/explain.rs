@@ -42,6 +42,13 @@ pub enum Reason {
         /// The most that one of these hosts has, in MiB.
         best: u32,
     },
+    /// Too few GPUs are left.
+    Gpus {
+        /// What the task wants.
+        wanted: u32,
+        /// The most that one of these hosts has.
+        best: u32,
+    },
     /// The host port is held.
     PortTaken(HostPort),
     /// No dynamic host port is left.
@@ -82,6 +89,7 @@ impl Unplaceable {
             let reason = match misfit {
                 Misfit::Cpu => Reason::Cpu { wanted: request.cpu, best: best(hosts, |room| room.cpu) },
                 Misfit::Memory => Reason::Memory { wanted: request.memory, best: best(hosts, |room| room.memory) },
+                Misfit::Gpus => Reason::Gpus { wanted: request.gpus, best: best(hosts, |room| room.gpus) },
                 Misfit::Port(PortLack::Taken(port)) => Reason::PortTaken(*port),
                 Misfit::Port(PortLack::Dynamic) => Reason::NoDynamicPort,
                 Misfit::Port(PortLack::Twice(port)) => Reason::PortTwice(*port),
@@ -134,6 +142,7 @@ impl Reason {
         match self {
             Self::Cpu { wanted, best } => write!(f, "{lack} {wanted} CPU units ({has} {best})"),
             Self::Memory { wanted, best } => write!(f, "{lack} {wanted} MiB memory ({has} {best})"),
+            Self::Gpus { wanted, best } => write!(f, "{lack} {wanted} GPUs ({has} {best}; a Host says them in `gpus`)"),
             Self::PortTaken(port) => write!(f, "{have} port {port} in use"),
             Self::NoDynamicPort => write!(f, "{have} no dynamic port left"),
             Self::PortTwice(port) => write!(f, "cannot give port {port} twice to one task"),

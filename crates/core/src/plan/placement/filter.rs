@@ -19,6 +19,7 @@ use crate::model::{
 pub(super) enum Misfit {
     Cpu,
     Memory,
+    Gpus,
     Port(PortLack),
     AlreadyThere,
     Refused(Refusal),
@@ -129,6 +130,9 @@ impl Class {
         }
         if room.memory < request.memory.into() && request.memory > 0 {
             return Some(Misfit::Memory);
+        }
+        if room.gpus < request.gpus.into() && request.gpus > 0 {
+            return Some(Misfit::Gpus);
         }
         fleet.hosts[host].ports.lacks(ports).map(Misfit::Port)
     }

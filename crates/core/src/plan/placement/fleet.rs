@@ -27,6 +27,7 @@ pub(super) struct Host<'a> {
 pub(super) struct Room {
     pub(super) cpu: i64,
     pub(super) memory: i64,
+    pub(super) gpus: i64,
     /// All that hold room.
     pub(super) tasks: u32,
 }
@@ -54,8 +55,13 @@ impl<'a> Fleet<'a> {
         inputs.sort_by_key(|input| input.name);
         inputs.dedup_by_key(|input| input.name);
         let ids = inputs.iter().enumerate().map(|(id, input)| (input.name.as_str(), id)).collect();
-        let room =
-            inputs.iter().map(|input| Room { cpu: input.cpu.into(), memory: input.memory.into(), tasks: 0 }).collect();
+        let room = |input: &HostInput<'_>| Room {
+            cpu: input.cpu.into(),
+            memory: input.memory.into(),
+            gpus: input.gpus.into(),
+            tasks: 0,
+        };
+        let room = inputs.iter().map(room).collect();
         let host = |mut input: HostInput<'a>| {
             let ports = PortTable::new(std::mem::take(&mut input.ports_in_use));
             Host { input, ports, services: BTreeMap::new(), groups_version: 1 }
@@ -68,10 +74,11 @@ impl<'a> Fleet<'a> {
     }
 
     /// Takes room; ports are taken by who knows them.
-    pub(super) fn take(&mut self, host: HostId, cpu: u32, memory: u32) {
+    pub(super) fn take(&mut self, host: HostId, cpu: u32, memory: u32, gpus: u32) {
         let room = &mut self.room[host];
         room.cpu -= i64::from(cpu);
         room.memory -= i64::from(memory);
+        room.gpus -= i64::from(gpus);
         room.tasks = room.tasks.saturating_add(1);
     }
 
@@ -80,6 +87,7 @@ impl<'a> Fleet<'a> {
         let room = &mut self.room[host];
         room.cpu += i64::from(placed.cpu);
         room.memory += i64::from(placed.memory);
+        room.gpus += i64::from(placed.gpus);
         room.tasks = room.tasks.saturating_sub(1);
         let ports = &mut self.hosts[host].ports;
         placed.ports.iter().for_each(|port| ports.release(*port));

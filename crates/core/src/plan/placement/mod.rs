@@ -55,6 +55,8 @@ pub struct HostInput<'a> {
     pub cpu: u32,
     /// MiB that tasks may reserve: registered minus reserved.
     pub memory: u32,
+    /// GPUs that tasks may have: as its manifest says.
+    pub gpus: u32,
     /// Ports held by anything but the tasks that [`Placer::new`] is told of.
     pub ports_in_use: Vec<HostPort>,
 }
@@ -96,6 +98,8 @@ pub struct Placed<'a> {
     pub cpu: u32,
     /// MiB.
     pub memory: u32,
+    /// GPUs.
+    pub gpus: u32,
     /// What it holds.
     pub ports: Vec<HostPort>,
     /// Whether it counts as a task of its service, for spread, `distinctInstance` and `task:group`: not when it was
@@ -125,6 +129,8 @@ pub struct Request<'a> {
     pub cpu: u32,
     /// MiB.
     pub memory: u32,
+    /// GPUs.
+    pub gpus: u32,
     /// Over all its containers, in the order in which the bindings are wanted back.
     pub ports: &'a [PortRequest],
     /// X86_64 or ARM64, when it needs one.

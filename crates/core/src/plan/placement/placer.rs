@@ -48,7 +48,7 @@ impl<'a> Placer<'a> {
                 let service = placer.number(task.service);
                 placer.fleet.count(host, service);
             }
-            placer.fleet.take(host, task.cpu, task.memory);
+            placer.fleet.take(host, task.cpu, task.memory, task.gpus);
             let ports = &mut placer.fleet.hosts[host].ports;
             task.ports.iter().for_each(|port| ports.hold(*port));
         }
@@ -201,7 +201,7 @@ fn reserve(
     request: &Request<'_>,
     hash: Hash,
 ) -> Placement {
-    fleet.take(host, request.cpu, request.memory);
+    fleet.take(host, request.cpu, request.memory, request.gpus);
     fleet.count(host, service);
     tally.add(fleet, host);
     let row = &mut fleet.hosts[host];

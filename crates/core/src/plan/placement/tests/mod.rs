@@ -22,6 +22,7 @@ pub(super) struct OwnedHost {
     pub(super) accepts: Result<(), Refusal>,
     pub(super) cpu: u32,
     pub(super) memory: u32,
+    pub(super) gpus: u32,
     pub(super) ports: Vec<HostPort>,
 }
 
@@ -35,12 +36,13 @@ impl OwnedHost {
             accepts: self.accepts,
             cpu: self.cpu,
             memory: self.memory,
+            gpus: self.gpus,
             ports_in_use: self.ports.clone(),
         }
     }
 }
 
-/// `NAME [CPU/MEMORY] [zone=Z] [LABEL=VALUE] [:PORT] [ARM64] [draining …]`, with 4096/8192 and X86_64 by default.
+/// `NAME [CPU/MEMORY] [gpus=N] [zone=Z] [LABEL=VALUE] [:PORT] [ARM64] [draining …]`, with 4096/8192 and X86_64 by default.
 pub(super) fn host(text: &str) -> OwnedHost {
     let mut words = text.split_whitespace();
     let mut host = OwnedHost {
@@ -51,6 +53,7 @@ pub(super) fn host(text: &str) -> OwnedHost {
         accepts: Ok(()),
         cpu: 4096,
         memory: 8192,
+        gpus: 0,
         ports: Vec::new(),
     };
     for word in words {
@@ -61,6 +64,10 @@ pub(super) fn host(text: &str) -> OwnedHost {
                 "zone" => host.labels.insert("availability-zone".into(), value.into()),
                 "cluster" => {
                     host.cluster = value.into();
+                    None
+                }
+                "gpus" => {
+                    host.gpus = value.parse().unwrap();
                     None
                 }
                 label => host.labels.insert(label.into(), value.into()),
@@ -100,6 +107,7 @@ pub(super) struct OwnedTask {
     pub(super) host: HostName,
     pub(super) cpu: u32,
     pub(super) memory: u32,
+    pub(super) gpus: u32,
     pub(super) ports: Vec<HostPort>,
     pub(super) counts: bool,
 }
@@ -111,6 +119,7 @@ impl OwnedTask {
             host: &self.host,
             cpu: self.cpu,
             memory: self.memory,
+            gpus: self.gpus,
             ports: self.ports.clone(),
             counts: self.counts,
         }
@@ -121,8 +130,15 @@ impl OwnedTask {
 pub(super) fn task(text: &str) -> OwnedTask {
     let mut words = text.split_whitespace();
     let (service, host) = words.next().unwrap().split_once('@').unwrap();
-    let mut task =
-        OwnedTask { service: service.into(), host: host.into(), cpu: 0, memory: 0, ports: Vec::new(), counts: true };
+    let mut task = OwnedTask {
+        service: service.into(),
+        host: host.into(),
+        cpu: 0,
+        memory: 0,
+        gpus: 0,
+        ports: Vec::new(),
+        counts: true,
+    };
     for word in words {
         if let Some(number) = word.strip_prefix(':') {
             task.ports.push(port(number));
@@ -143,6 +159,7 @@ pub(super) struct Ask {
     pub(super) cluster: ClusterName,
     pub(super) cpu: u32,
     pub(super) memory: u32,
+    pub(super) gpus: u32,
     pub(super) ports: Vec<PortRequest>,
     pub(super) architecture: Option<String>,
     pub(super) constraints: Vec<PlacementConstraint>,
@@ -159,6 +176,7 @@ impl Ask {
             cluster: &self.cluster,
             cpu: self.cpu,
             memory: self.memory,
+            gpus: self.gpus,
             ports: &self.ports,
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
@@ -177,7 +195,7 @@ impl Ask {
     }
 }
 
-/// `SERVICE [CPU/MEMORY] [:PORT | :any] [ARM64] [FARGATE] [nth=N] [cluster=C] [spread=FIELD | binpack=FIELD | random]
+/// `SERVICE [CPU/MEMORY] [gpus=N] [:PORT | :any] [ARM64] [FARGATE] [nth=N] [cluster=C] [spread=FIELD | binpack=FIELD | random]
 /// [distinct]`, then, after a bar, a `memberOf` expression each.
 pub(super) fn ask(text: &str) -> Ask {
     let mut parts = text.split(" | ");
@@ -187,6 +205,7 @@ pub(super) fn ask(text: &str) -> Ask {
         cluster: "default".into(),
         cpu: 0,
         memory: 0,
+        gpus: 0,
         ports: Vec::new(),
         architecture: None,
         constraints: parts.map(member_of).collect(),
@@ -206,6 +225,7 @@ pub(super) fn ask(text: &str) -> Ask {
         } else if let Some((key, value)) = word.split_once('=') {
             match key {
                 "cluster" => ask.cluster = value.into(),
+                "gpus" => ask.gpus = value.parse().unwrap(),
                 "nth" => ask.nth = value.parse().unwrap(),
                 "spread" => ask.strategies.push(strategy(PlacementStrategyType::Spread, value)),
                 "binpack" => ask.strategies.push(strategy(PlacementStrategyType::Binpack, value)),

@@ -74,6 +74,7 @@ fn as_tasks(asks: &[Ask], results: &[Result<Placement, Unplaceable>]) -> Vec<Own
             host: placement.host.clone(),
             cpu: ask.cpu,
             memory: ask.memory,
+            gpus: ask.gpus,
             ports: placement
                 .ports
                 .iter()

@@ -32,6 +32,19 @@ const FILTERS: &[Row] = &[
         &["web"],
         &["0/6 hosts fit: 1 cordoned, 1 draining, 1 suspect, 1 lost, 1 untrusted, 1 not seen yet"],
     ),
+    (
+        "GPUs are counted as the hosts' manifests state them",
+        &["a gpus=2", "b"],
+        &[],
+        &["ai gpus=1", "ai gpus=2", "ai gpus=1", "ai gpus=1", "web"],
+        &[
+            "a",
+            "0/2 hosts fit: 2 lack 2 GPUs (best has 1; a Host says them in `gpus`)",
+            "a",
+            "0/2 hosts fit: 2 lack 1 GPUs (best has 0; a Host says them in `gpus`)",
+            "b",
+        ],
+    ),
     ("the architecture must agree", &["a", "b ARM64"], &[], &["web ARM64", "web X86_64"], &["b", "a"]),
     ("no host has the architecture", &["a", "b"], &[], &["web ARM64"], &["0/2 hosts fit: 2 are not ARM64"]),
     ("exactly enough is enough", &["a 256/512"], &[], &["web 256/512"], &["a"]),
@@ -300,6 +313,7 @@ fn dynamic_ports_are_free_different_and_not_those_just_given_back() {
         host: &"a".into(),
         cpu: 0,
         memory: 0,
+        gpus: 0,
         ports: vec![held(first), held(second), HostPort { protocol: Protocol::Udp, port: udp }, held(81)],
         counts: true,
     };
