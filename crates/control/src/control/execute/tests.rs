@@ -119,6 +119,7 @@ fn order(engine: &Arc<Gated>, slots: &HostSlots, task: &str, verb: Verb) -> Exec
         slots: slots.clone(),
         key: FleetKey::new([7; 32]),
         clock: Clock::starting_at(Timestamp(0)),
+        overtaken: CancellationToken::new(),
     }
 }
 
@@ -161,6 +162,41 @@ async fn stops_do_not_wait_for_launches() {
     }
     assert_eq!(engine.inside.load(SeqCst), 3, "two launches and the stop");
     running.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_launch_that_is_overtaken_takes_no_further_step() {
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    for (overtaken, made) in [(false, 2), (true, 1)] {
+        let mut both = launch("web:1");
+        let Verb::Launch { containers } = &mut both else { panic!("{both:?}") };
+        containers.extend(containers.clone());
+        let order = order(&engine, &slots, "t", both);
+        let word = order.overtaken.clone();
+        let running = tokio::spawn(order.run());
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+        assert_eq!(engine.inside.load(SeqCst), 1, "the first is being made");
+        if overtaken {
+            word.cancel();
+        }
+        engine.gate.add_permits(made);
+        let answer = timeout(DEADLINE, running).await.unwrap().unwrap();
+        let ActionResult::Done { containers } = answer.result else { panic!("{answer:?}") };
+        assert_eq!(containers.len(), made, "what exists of it is told");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_is_gone_at_its_start_was_removed_by_somebody() {
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    engine.gate.add_permits(1);
+    let mut verb = launch("web:1");
+    let Verb::Launch { containers } = &mut verb else { panic!("{verb:?}") };
+    containers[0].start = true;
+    let answer = timeout(DEADLINE, order(&engine, &slots, "t", verb).run()).await.unwrap();
+    assert!(matches!(&answer.result, ActionResult::Removed { containers, .. } if containers.len() == 1), "{answer:?}");
 }
 
 /// The lines of a log.
