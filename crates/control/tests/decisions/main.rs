@@ -3,6 +3,7 @@
 mod failures;
 mod life;
 mod rebalancing;
+mod containers;
 mod rollouts;
 mod story;
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod mounts;
+mod restart;
 mod sandbox;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ use crate::model::{
     state::Revision,
     task::{Task, TaskContainer},
 };
+
+pub(super) use restart::{Restart, must_end, restart};
 
 /// ECS's default `stopTimeout`.
 pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
@@ -240,19 +243,6 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     }
     ordered.append(&mut left);
     ordered
-}
-
-/// Whether the engine restarts it: services' containers by default, but not those that others wait for to end.
-pub(super) fn restarts(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
-    definition.restart_policy.as_ref().map_or(!must_end(spec, definition), |policy| policy.enabled)
-}
-
-/// Whether others wait for it to end.
-fn must_end(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
-    spec.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
-        dependency.container_name == definition.name
-            && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
-    })
 }
 
 /// From SIGTERM to SIGKILL.

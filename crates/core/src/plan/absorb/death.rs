@@ -10,7 +10,11 @@ use crate::model::{
     task::{DesiredStatus, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{breaker, launch, throttle};
+use crate::plan::{
+    breaker,
+    launch::{self, Restart},
+    throttle,
+};
 
 /// Ends the task of an essential container that died for good, so that it can be replaced before a look shows it: the engine
 /// lists a container as running for a while after its end. The task keeps all that it holds until a look does show it (S4).
@@ -74,7 +78,7 @@ fn stays_dead(state: &State, task: &Task, name: &ContainerName) -> bool {
     spec.is_some_and(|spec| {
         spec.container_definitions
             .iter()
-            .any(|definition| definition.name == name.as_str() && !launch::restarts(spec, definition))
+            .any(|definition| definition.name == name.as_str() && launch::restart(spec, definition) == Restart::Never)
     })
 }
 

@@ -221,6 +221,8 @@ impl Update<'_> {
         // Of a task that is to end, and of which nothing can appear any more, absence is real whatever became of its launch.
         let is_ending = self.task.desired_status == DesiredStatus::Stopped;
         let fresh = self.is_fresh() || (is_ending && self.nothing_can_appear());
+        let spec = self.state.revision(&self.task.revision).and_then(|revision| revision.spec.as_deref());
+        let awaited = |name: &ContainerName| spec.is_some_and(|spec| launch::must_end(spec, name.as_str()));
         let mut restarted = false;
         self.task.strays.clear();
         for (name, row) in self.task.containers.iter_mut() {
@@ -230,7 +232,8 @@ impl Update<'_> {
             let others = views().filter(|other| view.is_some_and(|view| view.id != other.id));
             self.task.strays.extend(others.map(|other| other.id.clone()));
             match view {
-                Some(view) => restarted |= note_view(row, view),
+                // Another one may fail again and again: its engine slows that down, and the task goes on without it.
+                Some(view) => restarted |= note_view(row, view) && (row.essential || awaited(name)),
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
                 // An id comes once: what an earlier look showed running and this one does not is gone, whatever is under way.

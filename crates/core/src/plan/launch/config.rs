@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{container_name, mounts::mounts, restarts, sandbox::namespaces, stop_timeout_s};
+use super::{container_name, mounts::mounts, restart::{Restart, restart}, sandbox::namespaces, stop_timeout_s};
 use crate::model::{
     container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, Ulimit},
     ownership::Claim,
@@ -65,11 +65,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         working_directory: definition.working_directory.clone(),
         readonly_root_filesystem: definition.readonly_root_filesystem,
         privileged: definition.privileged,
-        restart: restarts(spec, definition),
-        restart_failed_only: definition
-            .restart_policy
-            .as_ref()
-            .is_some_and(|policy| policy.ignored_exit_codes.contains(&0)),
+        restart: restart(spec, definition) != Restart::Never,
+        restart_failed_only: restart(spec, definition) == Restart::OnFailure,
         health_check: definition.health_check.as_ref().map(|check| HealthCheckConfig {
             command: check.command.clone(),
             interval_ms: check.interval.as_ms(),

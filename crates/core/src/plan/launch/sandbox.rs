@@ -38,7 +38,7 @@ fn place<'a>(spec: &'a TaskDefinitionSpec, definition: &ContainerDefinition) -> 
         return Place::Alone;
     }
     let mut order = in_dependency_order(spec).into_iter();
-    let anchor = order.find(|other| !must_end(spec, other));
+    let anchor = order.find(|other| !must_end(spec, &other.name));
     match anchor {
         Some(anchor) if anchor.name == definition.name => Place::Anchor,
         Some(anchor) if order.any(|other| other.name == definition.name) => Place::Joins(&anchor.name),
