@@ -210,6 +210,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
             "web" => vec![PortBinding { container_port: 80, host_port: 40_000, protocol: Protocol::Tcp }],
             _ => Vec::new(),
         },
+        revived: None,
     };
     Task {
         id: TaskId::from(id),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use roadstead_core::model::{
     action::Verb,
     container::{ContainerState, ContainerView},
+    task::StopCode,
 };
 use serde_json::{Value, json};
 
@@ -68,4 +69,80 @@ fn whom_the_engine_restarts() {
         ("retried", (true, true)),
     ];
     assert_eq!(found, BTreeMap::from(expected));
+}
+
+/// As Docker leaves it: the signal switched its policy off.
+fn killed(view: &mut ContainerView) {
+    (view.state, view.exit_code) = (ContainerState::Exited, Some(137));
+}
+
+#[test]
+fn a_killed_sidecar_is_started_again_with_growing_pauses_and_its_task_goes_on() {
+    let side = json!([{ "name": "side", "image": "demo:1", "memory": 64, "essential": false }]);
+    let mut story = Story::begin(web(1), with(side));
+    story.settle(&[]);
+    let made = story.containers.clone();
+    let mut starts = Vec::new();
+    for second in 0..10 {
+        change(&mut story, "side", killed);
+        let plan = story.decide(1_000, &[]);
+        for action in &plan.actions {
+            let Verb::Launch { containers } = &action.verb else { panic!("{action:?}") };
+            let names: Vec<&str> = containers.iter().map(|step| step.container.as_str()).collect();
+            assert_eq!(names, ["side"]);
+            story.obey(action);
+            starts.push(second);
+        }
+    }
+    assert_eq!(starts, [0, 1, 3, 7], "at once, then after 2 s and 4 s");
+    story.settle(&[]);
+    assert_eq!(story.stop_codes(), []);
+    assert_eq!(story.running(), 2);
+    let ids = |of: &BTreeMap<_, BTreeMap<_, _>>| of.values().flat_map(BTreeMap::keys).cloned().collect::<Vec<_>>();
+    assert_eq!(ids(&story.containers), ids(&made), "in place: no container was made");
+}
+
+#[test]
+fn what_has_done_its_work_or_may_not_come_back_is_left_alone() {
+    for (what, more, code) in [
+        ("it ended well", json!({}), 0),
+        ("its policy is off", json!({ "restartPolicy": { "enabled": false } }), 137),
+        ("its exit code is ignored", json!({ "restartPolicy": { "enabled": true, "ignoredExitCodes": [0, 7] } }), 7),
+    ] {
+        let mut side = json!({ "name": "side", "image": "demo:1", "memory": 64, "essential": false });
+        side.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut story = Story::begin(web(1), with(json!([side])));
+        story.settle(&[]);
+        change(&mut story, "side", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(code)));
+        story.settle(&[]);
+        assert_eq!((story.running(), story.stop_codes()), (1, vec![]), "{what}");
+        let silent = story.decide(6_000, &["a", "b", "c"]).report.waiting;
+        assert!(!silent.iter().any(|waiting| waiting.reason.contains("cannot start")), "{what}: {silent:?}");
+    }
+}
+
+#[test]
+fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_that_one_runs() {
+    let joiner = json!([{ "name": "second", "image": "demo:1", "memory": 64 }]);
+    let mut definition = with(joiner);
+    definition["pidMode"] = json!("task");
+    let mut story = Story::begin(web(1), definition);
+    story.settle(&[]);
+    change(&mut story, "main", |view| view.state = ContainerState::Restarting);
+    change(&mut story, "second", killed);
+    assert!(story.decide(1_000, &[]).actions.is_empty(), "there is nothing to join yet");
+    let now = story.now;
+    change(&mut story, "main", |view| {
+        (view.state, view.restart_count, view.started_at) = (ContainerState::Running, 1, Some(now));
+    });
+    story.settle(&[]);
+    assert_eq!((story.running(), story.stop_codes()), (2, vec![]));
+    // One that does not stay up takes its task down after all.
+    for _ in 0..10 {
+        if story.stop_codes().is_empty() {
+            change(&mut story, "second", killed);
+            story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        }
+    }
+    assert_eq!(story.stop_codes(), [StopCode::EssentialContainerExited]);
 }

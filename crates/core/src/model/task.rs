@@ -91,6 +91,19 @@ pub struct TaskContainer {
     pub started_at: Option<Timestamp>,
     /// Host ports: allocated, exclusive until a look shows the container gone (S4).
     pub ports: Vec<PortBinding>,
+    /// That the controller started it again after it had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revived: Option<Revived>,
+}
+
+/// How often the controller started a container again, while one time followed closely on the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revived {
+    /// At least 1.
+    pub times: u32,
+    /// The last time.
+    pub at: Timestamp,
 }
 
 /// The outcome of the last launch order.

@@ -22,7 +22,7 @@ use crate::model::{
     task::{Task, TaskContainer},
 };
 
-pub(super) use restart::{Restart, must_end, restart};
+pub(super) use restart::{Restart, Revivals, comes_back, must_end, restart};
 
 /// ECS's default `stopTimeout`.
 pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
@@ -127,6 +127,7 @@ pub(super) fn task_containers(
                 restart_count: 0,
                 started_at: None,
                 ports: Vec::new(),
+                revived: None,
             };
             (ContainerName::from(definition.name.as_str()), row)
         })
@@ -140,7 +141,13 @@ pub(super) fn task_containers(
 }
 
 /// What a launch would do now for a task whose containers stand as they do; empty when nothing can be done.
-pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>, cluster: &ClusterSpec) -> Vec<LaunchStep> {
+pub(super) fn steps(
+    task: &Task,
+    revision: &Revision,
+    revivals: &Revivals,
+    zone: Option<&str>,
+    cluster: &ClusterSpec,
+) -> Vec<LaunchStep> {
     let Some(spec) = revision.spec.as_deref() else { return Vec::new() };
     let context = config::Context { task, spec, hash: &revision.hash, zone, cluster };
     let mut starting: BTreeSet<&str> = BTreeSet::new();
@@ -148,8 +155,14 @@ pub(super) fn steps(task: &Task, revision: &Revision, zone: Option<&str>, cluste
     for definition in in_dependency_order(spec) {
         let Some(row) = task.containers.get(definition.name.as_str()) else { continue };
         let exists = row.state.is_some();
-        let startable = matches!(row.state, None | Some(ContainerState::Created));
+        let startable = matches!(row.state, None | Some(ContainerState::Created)) || revivals.has(&definition.name);
+        // Docker joins a container only to one that runs.
+        let joined_runs = sandbox::joined(spec, definition).is_none_or(|anchor| {
+            let state = task.containers.get(anchor).and_then(|row| row.state);
+            starting.contains(anchor) || state == Some(ContainerState::Running)
+        });
         let start = startable
+            && joined_runs
             && sandbox::dependencies(spec, definition).iter().all(|dependency| {
                 // In this very launch the other one is started first.
                 let starts_now = dependency.condition == DependencyCondition::Start

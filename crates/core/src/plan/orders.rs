@@ -5,15 +5,18 @@ use std::sync::Arc;
 use crate::model::{
     action::{Action, ActionKey, StopStep, Verb, VerbName},
     container::ContainerState,
-    name::RuntimeId,
+    name::{ContainerName, RuntimeId},
     spec::TaskDefinitionSpec,
-    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
+    state::{EventLevel, EventSubject},
+    task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
     world::{HostStatus, Subject},
 };
 
 use super::{
     draft::{Draft, TaskNo},
-    gc, launch, throttle,
+    gc,
+    launch::{self, Revivals},
+    throttle,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -25,7 +28,9 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
     let mut kept = None;
     for no in busy {
         if !draft.is_heard(no) {
-            wait_for_host(draft, no);
+            if has_orders(draft, no) {
+                wait_for_host(draft, no);
+            }
             continue;
         }
         let has_strays = !draft.task(no).strays.is_empty();
@@ -50,6 +55,28 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
 
 fn subject(draft: &Draft<'_>, no: TaskNo) -> Subject {
     Subject::Task(draft.task(no).id.clone())
+}
+
+/// Whether something is left to order of a task, which may only seem so: a container that ended may have done its work.
+fn has_orders(draft: &Draft<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
+    let is_missing = |row: &TaskContainer| matches!(row.state, None | Some(ContainerState::Created));
+    let comes_back = || {
+        let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+        spec.is_some_and(|spec| {
+            let revivals = Revivals::of(task, spec, draft.now());
+            !revivals.due.is_empty() || revivals.next.is_some()
+        })
+    };
+    match task.desired_status {
+        DesiredStatus::Running => {
+            !task.strays.is_empty()
+                || task.launch == Launch::NotIssued
+                || task.containers.values().any(is_missing)
+                || comes_back()
+        }
+        DesiredStatus::Stopped => true,
+    }
 }
 
 fn wait_for_host(draft: &mut Draft<'_>, no: TaskNo) {
@@ -116,11 +143,20 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     };
     let zone = draft.tasks.host(no).and_then(|host| draft.hosts[host].zone());
     let cluster = draft.world.state.desired.cluster(&task.cluster);
-    let containers = launch::steps(task, revision, zone, &cluster);
+    let revivals = Revivals::of(task, spec, now);
+    let containers = launch::steps(task, revision, &revivals, zone, &cluster);
+    let spec = Arc::clone(spec);
+    revivals.next.into_iter().for_each(|at| draft.wake_at(at));
     if containers.is_empty() {
-        let spec = Arc::clone(spec);
         wait_for_dependencies(draft, no, &spec);
         return;
+    }
+    for (name, revived) in revivals.due.iter().filter(|(name, _)| containers.iter().any(|step| step.container == *name))
+    {
+        tell_of_revival(draft, no, name);
+        draft.tasks.change(no, |task| {
+            task.containers.get_mut(name).into_iter().for_each(|row| row.revived = Some(*revived));
+        });
     }
     draft.tasks.change(no, |task| {
         task.launch = Launch::Issued { at: now };
@@ -128,6 +164,15 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     });
     let reason = format!("{} wants it", draft.task(no).service);
     act(draft, no, Verb::Launch { containers }, reason);
+}
+
+fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
+    let task = draft.task(no);
+    let code = task.containers.get(name).and_then(|row| row.exit_code);
+    let how = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+    let words = format!("container {name} of task {} on {} ended{how} and is started again", task.id, task.host);
+    let subject = EventSubject::Service(task.service.clone());
+    draft.event(subject, EventLevel::Warning, "ContainerRestarted", words);
 }
 
 /// Containers of the task wait for others: until their `startTimeout` is over, which counts from the last start.

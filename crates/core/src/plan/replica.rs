@@ -87,7 +87,8 @@ pub(super) fn unhealthy_words(task: &Task) -> String {
 
 /// What a crash loop looked like, in words.
 pub(super) fn crash_loop_words(task: &Task) -> String {
-    let culprit = task.containers.iter().max_by_key(|(_, container)| container.restart_count);
+    let restarted = task.containers.iter().filter(|(_, container)| container.restart_count > 0);
+    let culprit = restarted.max_by_key(|(_, container)| (container.essential, container.restart_count));
     let (name, code) = culprit.map_or(("?", None), |(name, container)| (name.as_str(), container.exit_code));
     let code = code.map_or_else(String::new, |code| format!(", last with exit code {code}"));
     format!("container {name} was restarted {} times in 5 minutes{code}", health::CRASH_LOOP_RESTARTS)

@@ -66,6 +66,7 @@ pub fn container(ports: &[u16]) -> TaskContainer {
         restart_count: 2,
         started_at: Some(Timestamp(9)),
         ports: ports.iter().map(|&port| binding(port)).collect(),
+        revived: None,
     }
 }
 

@@ -302,8 +302,15 @@ impl Update<'_> {
             return Some(removed(name));
         }
         let fresh = self.is_fresh();
+        let spec = self.state.revision(&self.task.revision).and_then(|revision| revision.spec.as_deref());
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
+            let comes_back = spec.is_some_and(|spec| {
+                let mut definitions = spec.container_definitions.iter();
+                let definition = definitions.find(|definition| definition.name == name.as_str());
+                definition.is_some_and(|definition| launch::comes_back(spec, definition, row))
+            });
             match row.state {
+                Some(ContainerState::Exited) if comes_back => {}
                 Some(ContainerState::Exited | ContainerState::Dead) => {
                     return Some((throttle::after_failure, exit_words(name, row.oom_killed, row.exit_code)));
                 }
@@ -318,8 +325,7 @@ impl Update<'_> {
                 | None => {}
             }
         }
-        let spec = self.state.revision(&self.task.revision)?.spec.as_deref()?;
-        let (name, code) = launch::failed_success_dependency(&self.task, spec)?;
+        let (name, code) = launch::failed_success_dependency(&self.task, spec?)?;
         let words = format!("container {name} had to end with 0 and ended with {code}");
         Some((throttle::after_failure, words))
     }

@@ -222,7 +222,10 @@ fn is_busy(task: &Task) -> bool {
                 || task
                     .containers
                     .values()
-                    .any(|container| matches!(container.state, None | Some(ContainerState::Created)))
+                    // What has ended may be to be started again.
+                    .any(|container| {
+                        matches!(container.state, None | Some(ContainerState::Created | ContainerState::Exited))
+                    })
         }
         DesiredStatus::Stopped => task.last_status != LastStatus::Stopped || !holds_nothing(task),
     }

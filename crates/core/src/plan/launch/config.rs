@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{container_name, mounts::mounts, restart::{Restart, restart}, sandbox::namespaces, stop_timeout_s};
+use super::{
+    container_name,
+    mounts::mounts,
+    restart::{Restart, restart},
+    sandbox::namespaces,
+    stop_timeout_s,
+};
 use crate::model::{
     container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, Ulimit},
     ownership::Claim,

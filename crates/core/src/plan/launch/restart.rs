@@ -1,9 +1,22 @@
 //! Who starts a container again that ended: its engine by its policy, and where the engine cannot, the controller.
 
-use crate::model::spec::{
-    TaskDefinitionSpec,
-    task_definition::{ContainerDefinition, DependencyCondition},
+use super::sandbox;
+use crate::model::{
+    container::ContainerState,
+    name::ContainerName,
+    spec::{
+        TaskDefinitionSpec,
+        task_definition::{ContainerDefinition, DependencyCondition},
+    },
+    task::{Revived, Task, TaskContainer},
+    time::Timestamp,
 };
+use crate::plan::throttle;
+
+/// Started again no more than this many times in close succession, an essential container takes its task down.
+const MOST_REVIVALS: u32 = 3;
+/// A container that stayed up for this long, beyond the pause before its last start, failed for another reason.
+const CLOSE_MS: u64 = 5 * 60_000;
 
 /// When a container is started again after it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +50,62 @@ pub(in crate::plan) fn must_end(spec: &TaskDefinitionSpec, name: &str) -> bool {
         dependency.container_name == name
             && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
     })
+}
+
+/// Whether the controller is to start a container again that its engine leaves as it ended: somebody killed it, which
+/// switches the engine's policy off, or what it shares a sandbox with went away under it. The end of any other essential
+/// container is that of its task.
+pub(in crate::plan) fn comes_back(
+    spec: &TaskDefinitionSpec,
+    definition: &ContainerDefinition,
+    row: &TaskContainer,
+) -> bool {
+    let by_policy = match restart(spec, definition) {
+        Restart::Never => false,
+        Restart::OnFailure => row.exit_code != Some(0),
+        Restart::Always => true,
+    };
+    let ignored = definition.restart_policy.as_ref().map_or(&[][..], |policy| &policy.ignored_exit_codes);
+    let is_ignored = row.exit_code.is_some_and(|code| ignored.contains(&code));
+    let may = !row.essential
+        || sandbox::joined(spec, definition).is_some()
+            && row.revived.is_none_or(|revived| revived.times < MOST_REVIVALS);
+    row.state == Some(ContainerState::Exited) && by_policy && !is_ignored && may && !must_end(spec, &definition.name)
+}
+
+/// What the controller is to start again of a task.
+#[derive(Debug, Default)]
+pub(in crate::plan) struct Revivals {
+    /// Now, with what is noted of it then.
+    pub(in crate::plan) due: Vec<(ContainerName, Revived)>,
+    /// When the next one is due.
+    pub(in crate::plan) next: Option<Timestamp>,
+}
+
+impl Revivals {
+    /// At once, then with the pauses that failing tasks have.
+    pub(in crate::plan) fn of(task: &Task, spec: &TaskDefinitionSpec, now: Timestamp) -> Self {
+        let mut revivals = Self::default();
+        for definition in &spec.container_definitions {
+            let Some((name, row)) = task.containers.get_key_value(definition.name.as_str()) else { continue };
+            if !comes_back(spec, definition, row) {
+                continue;
+            }
+            let before = row.revived.map(|revived| (revived, revived.at.plus_ms(throttle::delay_ms(revived.times))));
+            let times = match before {
+                Some((_, due_at)) if due_at > now => {
+                    revivals.next = revivals.next.into_iter().chain([due_at]).min();
+                    continue;
+                }
+                Some((revived, due_at)) if now.since_ms(due_at) < CLOSE_MS => revived.times.saturating_add(1),
+                Some(_) | None => 1,
+            };
+            revivals.due.push((name.clone(), Revived { times, at: now }));
+        }
+        revivals
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.due.iter().any(|(due, _)| due.as_str() == name)
+    }
 }

@@ -13,13 +13,18 @@ use crate::model::{
 
 /// What must hold of other containers before this one starts: what it says itself, and what Docker needs.
 pub(super) fn dependencies(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> Vec<ContainerDependency> {
-    let joined = definition.linked().map(|(name, _)| name).chain(match place(spec, definition) {
-        Place::Joins(anchor) => Some(anchor),
-        Place::Anchor | Place::Alone => None,
-    });
+    let joined = definition.linked().map(|(name, _)| name).chain(joined(spec, definition));
     let start =
         |name: &str| ContainerDependency { container_name: name.to_owned(), condition: DependencyCondition::Start };
     definition.depends_on.iter().cloned().chain(joined.map(start)).collect()
+}
+
+/// The container whose namespaces it joins.
+pub(super) fn joined<'a>(spec: &'a TaskDefinitionSpec, definition: &ContainerDefinition) -> Option<&'a str> {
+    match place(spec, definition) {
+        Place::Joins(anchor) => Some(anchor),
+        Place::Anchor | Place::Alone => None,
+    }
 }
 
 /// A container's part in the namespaces that its task shares.
