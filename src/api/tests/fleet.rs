@@ -206,6 +206,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         oom_killed: false,
         restart_count: 0,
         started_at: runs.then_some(at),
+        seen_started_at: runs.then_some(at),
         ports: match service {
             "web" => vec![PortBinding { container_port: 80, host_port: 40_000, protocol: Protocol::Tcp }],
             _ => Vec::new(),

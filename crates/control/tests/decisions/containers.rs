@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use roadstead_core::model::{
     action::Verb,
-    container::{ContainerState, ContainerView},
+    container::{ContainerState, ContainerView, HealthStatus},
     task::StopCode,
 };
 use serde_json::{Value, json};
@@ -145,4 +145,70 @@ fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_tha
         }
     }
     assert_eq!(story.stop_codes(), [StopCode::EssentialContainerExited]);
+}
+
+/// `db`, with a health check, and `main`, which waits for it.
+fn waits_for_db(more: &Value) -> Value {
+    let mut db =
+        json!({ "name": "db", "image": "demo:1", "memory": 64, "healthCheck": { "command": ["CMD", "check"] } });
+    db.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let condition = json!([{ "containerName": "db", "condition": "HEALTHY" }]);
+    json!({ "containerDefinitions": [db, { "name": "main", "image": "demo:1", "memory": 64, "dependsOn": condition }] })
+}
+
+/// How long the first task lived, and why it was stopped.
+fn first_stop(story: &mut Story, seconds: u64) -> Option<(u64, String)> {
+    for _ in 0..seconds {
+        story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        let mut tasks = story.core.world().state.tasks.values();
+        if let Some((at, why)) = tasks
+            .find_map(|task| Some((task.stopping_at?.since_ms(task.created_at) / 1_000, task.stopped_reason.clone()?)))
+        {
+            return Some((at, why));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_dependency_without_a_start_timeout_is_not_waited_for_for_ever() {
+    for (more, least, most) in [
+        (json!({}), 180, 185),
+        (json!({ "healthCheck": { "command": ["CMD", "check"], "startPeriod": 60 } }), 240, 245),
+        (json!({ "startTimeout": 20 }), 20, 25),
+    ] {
+        let mut story = Story::begin(web(1), waits_for_db(&more));
+        let (lived, why) = first_stop(&mut story, 400).expect("it is given up");
+        assert!((least..=most).contains(&lived) && why.contains("main waits for db to be healthy"), "{lived} s: {why}");
+    }
+}
+
+#[test]
+fn a_start_timeout_counts_from_the_dependencys_own_start() {
+    // db itself waits for a migration, which may take its time.
+    let migrate = json!({ "name": "migrate", "image": "demo:1", "memory": 64, "essential": false });
+    let mut definition = waits_for_db(
+        &json!({ "startTimeout": 20, "dependsOn": [{ "containerName": "migrate", "condition": "SUCCESS" }] }),
+    );
+    definition["containerDefinitions"].as_array_mut().unwrap().push(migrate);
+    let mut story = Story::begin(web(1), definition);
+    assert_eq!(first_stop(&mut story, 300), None);
+    change(&mut story, "migrate", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(0)));
+    assert_eq!(first_stop(&mut story, 15), None);
+    change(&mut story, "db", |view| view.health = HealthStatus::Healthy);
+    story.settle(&[]);
+    assert_eq!((story.running(), story.stop_codes()), (2, vec![]));
+}
+
+#[test]
+fn a_dependency_that_is_unhealthy_ends_the_task_before_it_ever_ran_and_after_the_grace_period() {
+    for (grace, least, most) in [(0, 0, 5), (60, 60, 65)] {
+        let mut service = web(1);
+        service["healthCheckGracePeriodSeconds"] = json!(grace);
+        let mut story = Story::begin(service, waits_for_db(&json!({})));
+        assert_eq!(first_stop(&mut story, 3), None);
+        change(&mut story, "db", |view| view.health = HealthStatus::Unhealthy);
+        let (lived, why) = first_stop(&mut story, 100).expect("it is given up");
+        assert!((least..=most).contains(&lived) && why == "its health check fails", "{lived} s: {why}");
+    }
 }

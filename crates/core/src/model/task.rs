@@ -89,6 +89,9 @@ pub struct TaskContainer {
     pub restart_count: u32,
     /// Last start by the host's clock.
     pub started_at: Option<Timestamp>,
+    /// When a look first showed it started, by ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_started_at: Option<Timestamp>,
     /// Host ports: allocated, exclusive until a look shows the container gone (S4).
     pub ports: Vec<PortBinding>,
     /// That the controller started it again after it had ended.

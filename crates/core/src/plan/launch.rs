@@ -20,12 +20,15 @@ use crate::model::{
     },
     state::Revision,
     task::{Task, TaskContainer},
+    time::Timestamp,
 };
 
 pub(super) use restart::{Restart, Revivals, comes_back, must_end, restart};
 
 /// ECS's default `stopTimeout`.
 pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
+/// ECS's default `startTimeout`.
+const DEFAULT_START_TIMEOUT_S: u32 = 180;
 
 /// CPU units and MiB that a task of this definition reserves on its host.
 ///
@@ -126,6 +129,7 @@ pub(super) fn task_containers(
                 oom_killed: false,
                 restart_count: 0,
                 started_at: None,
+                seen_started_at: None,
                 ports: Vec::new(),
                 revived: None,
             };
@@ -197,8 +201,17 @@ fn is_met(task: &Task, dependency: &ContainerDependency) -> bool {
     }
 }
 
-/// What containers wait for: the other container, and the whole in words.
-pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<(String, String)> {
+/// What a container waits for.
+pub(super) struct Unmet {
+    /// In words.
+    pub(super) words: String,
+    /// When it gives up and how many seconds it will have waited then; none while the other has not started, and where it
+    /// may take as long as it takes.
+    pub(super) until: Option<(Timestamp, u32)>,
+}
+
+/// What the containers of a task wait for.
+pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<Unmet> {
     let mut unmet = Vec::new();
     for definition in &spec.container_definitions {
         if task.containers.get(definition.name.as_str()).is_some_and(|row| row.state == Some(ContainerState::Created)) {
@@ -210,12 +223,31 @@ pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<
                     DependencyCondition::Success => "to end with 0",
                     DependencyCondition::Healthy => "to be healthy",
                 };
-                let words = format!("{} waits for {} {word}", definition.name, dependency.container_name);
-                unmet.push((dependency.container_name.clone(), words));
+                let other = dependency.container_name.as_str();
+                let since = task.containers.get(other).and_then(|row| row.seen_started_at);
+                let until = since.zip(start_timeout_s(spec, dependency));
+                unmet.push(Unmet {
+                    words: format!("{} waits for {other} {word}", definition.name),
+                    until: until.map(|(since, timeout_s)| (since.plus_ms(u64::from(timeout_s) * 1_000), timeout_s)),
+                });
             }
         }
     }
     unmet
+}
+
+/// For how long a dependency is waited for once it was seen started. Without a `startTimeout` as long as ECS's agent does by
+/// default, beyond the time in which failing checks do not count; but work that is to end may take its time.
+fn start_timeout_s(spec: &TaskDefinitionSpec, dependency: &ContainerDependency) -> Option<u32> {
+    let other = spec.container_definitions.iter().find(|other| other.name == dependency.container_name)?;
+    let by_default = match dependency.condition {
+        DependencyCondition::Complete | DependencyCondition::Success => None,
+        DependencyCondition::Start | DependencyCondition::Healthy => {
+            let start_period_s = other.health_check.as_ref().map_or(0, |check| check.start_period.0);
+            Some(DEFAULT_START_TIMEOUT_S.saturating_add(start_period_s))
+        }
+    };
+    other.start_timeout.map(|timeout| timeout.0).or(by_default)
 }
 
 /// A container that failed a SUCCESS dependency, with its exit code.

@@ -15,7 +15,7 @@ use crate::model::{
 use super::{
     draft::{Draft, TaskNo},
     gc,
-    launch::{self, Revivals},
+    launch::{self, Revivals, Unmet},
     throttle,
 };
 
@@ -175,33 +175,23 @@ fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
     draft.event(subject, EventLevel::Warning, "ContainerRestarted", words);
 }
 
-/// Containers of the task wait for others: until their `startTimeout` is over, which counts from the last start.
+/// Containers of the task wait for others, until one of these took too long.
 fn wait_for_dependencies(draft: &mut Draft<'_>, no: TaskNo, spec: &TaskDefinitionSpec) {
     let unmet = launch::unmet_dependencies(draft.task(no), spec);
     if unmet.is_empty() {
         return;
     }
-    let started_at = match draft.task(no).launch {
-        Launch::Answered { at } => at,
-        Launch::NotIssued | Launch::Issued { .. } => draft.now(),
-    };
-    for (dependency, words) in &unmet {
-        let timeout = spec
-            .container_definitions
-            .iter()
-            .find(|other| other.name == *dependency)
-            .and_then(|other| other.start_timeout);
-        let Some(timeout) = timeout else { continue };
-        let over_at = started_at.plus_ms(timeout.as_ms());
-        if over_at <= draft.now() {
-            let reason = format!("{words}, and did so for longer than the startTimeout of {} s", timeout.0);
+    for Unmet { words, until } in &unmet {
+        let Some((over_at, timeout_s)) = until else { continue };
+        if *over_at <= draft.now() {
+            let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
             throttle::count_sick_start(draft, no);
             super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
             return;
         }
-        draft.wake_at(over_at);
+        draft.wake_at(*over_at);
     }
-    let words: Vec<String> = unmet.into_iter().map(|(_, words)| words).collect();
+    let words: Vec<String> = unmet.into_iter().map(|unmet| unmet.words).collect();
     draft.waiting(subject(draft, no), words.join("; "), "the other container is seen in that state", None);
 }
 

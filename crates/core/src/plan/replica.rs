@@ -102,11 +102,14 @@ pub(super) fn crash_loops(draft: &Draft<'_>, task: &Task) -> bool {
 /// Whether a task is unhealthy for good: failing checks are overlooked within the grace period.
 pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> bool {
     let task = draft.task(no);
-    if task.health_status != HealthStatus::Unhealthy || task.last_status != LastStatus::Running {
+    // Also before all of it runs: others may wait for the very container that fails.
+    let is_up = matches!(task.last_status, LastStatus::Activating | LastStatus::Running);
+    if task.health_status != HealthStatus::Unhealthy || !is_up {
         return false;
     }
-    let overlooked_until =
-        task.started_at.unwrap_or(draft.now()).plus_ms(service.spec.health_check_grace_period_seconds.as_ms());
+    let first_seen = || task.containers.values().filter_map(|row| row.seen_started_at).min();
+    let since = task.started_at.or_else(first_seen).unwrap_or(draft.now());
+    let overlooked_until = since.plus_ms(service.spec.health_check_grace_period_seconds.as_ms());
     draft.wake_at(overlooked_until);
     overlooked_until <= draft.now()
 }

@@ -65,6 +65,7 @@ pub fn container(ports: &[u16]) -> TaskContainer {
         oom_killed: false,
         restart_count: 2,
         started_at: Some(Timestamp(9)),
+        seen_started_at: Some(Timestamp(9)),
         ports: ports.iter().map(|&port| binding(port)).collect(),
         revived: None,
     }

@@ -53,8 +53,9 @@ pub(super) fn adopt(
             continue;
         }
         let revision = adopted_revision(state, &mut stubs, claim, look, changes);
-        let containers =
-            seen.iter().map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held)));
+        let containers = seen
+            .iter()
+            .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held, look.finished_at)));
         let mut task = Task::new(NewTask {
             id: id.clone(),
             cluster: claim.cluster.clone(),
@@ -155,7 +156,7 @@ fn adopted_revision(
     id
 }
 
-fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>) -> TaskContainer {
+fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>, seen_at: Timestamp) -> TaskContainer {
     let free = |port: &&PortBinding| !held.contains(&port.host_port);
     let mut row = TaskContainer {
         created_name: claim.created_name.clone(),
@@ -170,10 +171,11 @@ fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>) 
         oom_killed: false,
         restart_count: 0,
         started_at: None,
+        seen_started_at: None,
         // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
         ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
         revived: None,
     };
-    note_view(&mut row, view);
+    note_view(&mut row, view, seen_at);
     row
 }

@@ -233,7 +233,9 @@ impl Update<'_> {
             self.task.strays.extend(others.map(|other| other.id.clone()));
             match view {
                 // Another one may fail again and again: its engine slows that down, and the task goes on without it.
-                Some(view) => restarted |= note_view(row, view) && (row.essential || awaited(name)),
+                Some(view) => {
+                    restarted |= note_view(row, view, self.look.finished_at) && (row.essential || awaited(name))
+                }
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
                 // An id comes once: what an earlier look showed running and this one does not is gone, whatever is under way.
@@ -243,6 +245,7 @@ impl Update<'_> {
                     }
                     row.runtime_id = None;
                     row.state = None;
+                    row.seen_started_at = None;
                     row.health = HealthStatus::Unknown;
                 }
                 None => {}
@@ -390,7 +393,7 @@ fn removed(name: &ContainerName) -> (Counted, String) {
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
-pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
+pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: Timestamp) -> bool {
     let restarted =
         row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
     row.runtime_id = Some(view.id.clone());
@@ -411,6 +414,7 @@ pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView) -> bool {
     row.oom_killed = view.oom_killed;
     row.restart_count = view.restart_count;
     row.started_at = view.started_at.or(row.started_at);
+    row.seen_started_at = row.seen_started_at.or(view.started_at.map(|_| seen_at));
     row.image_digest = Some(view.image_id.clone());
     restarted
 }
