@@ -340,7 +340,8 @@ impl Core {
             ActionResult::Done { .. } => {
                 self.attempts.remove(&answer.key);
             }
-            ActionResult::Failed { .. }
+            ActionResult::Partly { .. }
+            | ActionResult::Failed { .. }
             | ActionResult::Removed { .. }
             | ActionResult::NotSent { .. }
             | ActionResult::Unknown { .. } => {

@@ -73,6 +73,7 @@ impl Execution {
             };
             match &result {
                 ActionResult::Done { .. } => tracing::debug!("done"),
+                ActionResult::Partly { reason, .. } => tracing::warn!(%reason, "done in part"),
                 ActionResult::Failed { reason, .. } => tracing::warn!(%reason, "failed"),
                 ActionResult::Removed { reason, .. } => tracing::warn!(%reason, "somebody removed it"),
                 ActionResult::NotSent { reason } => tracing::warn!(%reason, "not sent"),
@@ -86,35 +87,62 @@ impl Execution {
 
     async fn launch(&self, steps: &[LaunchStep]) -> ActionResult {
         let mut containers: Vec<(ContainerName, RuntimeId)> = Vec::new();
+        let mut lacking: Vec<String> = Vec::new();
         for step in steps {
-            if self.is_overtaken() {
-                break;
-            }
-            let id = match &step.runtime_id {
-                Some(id) => id.clone(),
-                None => match self.create(step).await {
-                    Ok(Some(id)) => id,
-                    Ok(None) => break,
-                    Err(error) => return failed_launch(&error, containers),
-                },
-            };
-            containers.push((step.container.clone(), id.clone()));
-            if step.start {
-                if self.is_overtaken() {
-                    break;
+            match self.launch_one(step, &mut containers).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(
+                    ActionResult::Failed { reason, containers: made }
+                    | ActionResult::Removed { reason, containers: made },
+                ) if !step.needed => {
+                    lacking.push(format!("{}: {reason}", step.container));
+                    containers = made;
                 }
-                reach(Point::BeforeStart);
-                match self.engine.start(&id).await {
-                    Ok(()) => {}
-                    Err(error @ EngineError::NotFound { .. }) => {
-                        return ActionResult::Removed { reason: error.to_string(), containers };
-                    }
-                    Err(error) => return failed_launch(&error, containers),
-                }
-                reach(Point::Started);
+                Err(end) => return end,
             }
         }
-        ActionResult::Done { containers }
+        match lacking.is_empty() {
+            true => ActionResult::Done { containers },
+            false => ActionResult::Partly { reason: lacking.join("; "), containers },
+        }
+    }
+
+    /// One step of a launch; false when it was overtaken, and how the launch ends where it failed.
+    async fn launch_one(
+        &self,
+        step: &LaunchStep,
+        containers: &mut Vec<(ContainerName, RuntimeId)>,
+    ) -> Result<bool, ActionResult> {
+        if self.is_overtaken() {
+            return Ok(false);
+        }
+        let id = match &step.runtime_id {
+            Some(id) => id.clone(),
+            None => match self.create(step).await {
+                Ok(Some(id)) => id,
+                Ok(None) => return Ok(false),
+                Err(error) => return Err(failed_launch(&error, std::mem::take(containers))),
+            },
+        };
+        containers.push((step.container.clone(), id.clone()));
+        if !step.start {
+            return Ok(true);
+        }
+        if self.is_overtaken() {
+            return Ok(false);
+        }
+        reach(Point::BeforeStart);
+        match self.engine.start(&id).await {
+            Ok(()) => {
+                reach(Point::Started);
+                Ok(true)
+            }
+            Err(error @ EngineError::NotFound { .. }) => {
+                Err(ActionResult::Removed { reason: error.to_string(), containers: std::mem::take(containers) })
+            }
+            Err(error) => Err(failed_launch(&error, std::mem::take(containers))),
+        }
     }
 
     /// Whether to leave a launch where it is: what exists of it is told, as at its end.

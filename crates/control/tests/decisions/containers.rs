@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use roadstead_core::model::{
-    action::Verb,
+    action::{Action, ActionResult, Verb},
     container::{ContainerState, ContainerView, HealthStatus},
-    task::StopCode,
+    task::{LastStatus, StopCode},
 };
 use serde_json::{Value, json};
 
@@ -145,6 +145,28 @@ fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_tha
         }
     }
     assert_eq!(story.stop_codes(), [StopCode::EssentialContainerExited]);
+}
+
+#[test]
+fn what_a_task_can_be_without_does_not_fail_it() {
+    let others = json!([
+        { "name": "side", "image": "demo:1", "memory": 64, "essential": false },
+        { "name": "shared", "image": "demo:1", "memory": 64, "essential": false },
+        { "name": "second", "image": "demo:1", "memory": 64, "volumesFrom": [{ "sourceContainer": "shared" }] }
+    ]);
+    let mut story = Story::begin(web(1), with(others));
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).unwrap();
+    let Verb::Launch { containers } = &launch.verb else { panic!("{launch:?}") };
+    let needed: Vec<&str> = containers.iter().filter(|step| step.needed).map(|step| step.container.as_str()).collect();
+    assert_eq!(needed, ["main", "shared", "second"]);
+    let made = containers.iter().filter(|step| step.needed).cloned().collect();
+    let containers = story.make(&Action { verb: Verb::Launch { containers: made }, ..launch.clone() });
+    story.answer(&launch, ActionResult::Partly { reason: "side: no such image".into(), containers });
+    story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    assert_eq!(story.stop_codes(), []);
+    assert_eq!(story.core.world().state.tasks[&launch.task].last_status, LastStatus::Running);
+    story.settle(&[]);
+    assert_eq!((story.running(), story.stop_codes()), (4, vec![]), "it was tried again");
 }
 
 /// `db`, with a health check, and `main`, which waits for it.

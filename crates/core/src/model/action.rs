@@ -62,6 +62,8 @@ pub struct LaunchStep {
     pub runtime_id: Option<RuntimeId>,
     /// Whether to start it now.
     pub start: bool,
+    /// Whether the task cannot be without it.
+    pub needed: bool,
 }
 
 /// One container of a stop.
@@ -138,6 +140,13 @@ pub struct Answer {
 pub enum ActionResult {
     /// Done; for a launch the ids by container.
     Done {
+        /// Containers that exist now.
+        containers: Vec<(ContainerName, RuntimeId)>,
+    },
+    /// A launch that did all but what its task can be without.
+    Partly {
+        /// What the engine said, in words a person can act on.
+        reason: String,
         /// Containers that exist now.
         containers: Vec<(ContainerName, RuntimeId)>,
     },

@@ -182,10 +182,23 @@ pub(super) fn steps(
                 config: config::config(&context, row, definition),
                 runtime_id: row.runtime_id.clone(),
                 start,
+                needed: is_needed(spec, definition),
             });
         }
     }
     steps
+}
+
+/// Whether a task cannot be without a container: it is essential, or another one needs it.
+fn is_needed(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
+    let name = definition.name.as_str();
+    definition.essential
+        || spec.container_definitions.iter().any(|other| needs(spec, other).any(|needed| needed == name))
+}
+
+/// Those that a container comes after, and goes before when the task stops.
+fn needs<'a>(spec: &'a TaskDefinitionSpec, definition: &'a ContainerDefinition) -> impl Iterator<Item = &'a str> {
+    definition.comes_after().chain(sandbox::joined(spec, definition))
 }
 
 /// Whether what a container waits for was seen.

@@ -103,7 +103,9 @@ impl Engine for Gated {
 
 fn launch(image: &str) -> Verb {
     let config = ContainerConfig { image: image.to_owned(), ..ContainerConfig::default() };
-    Verb::Launch { containers: vec![LaunchStep { container: "web".into(), config, runtime_id: None, start: false }] }
+    Verb::Launch {
+        containers: vec![LaunchStep { container: "web".into(), config, runtime_id: None, start: false, needed: true }],
+    }
 }
 
 fn stop() -> Verb {
@@ -197,6 +199,28 @@ async fn a_container_that_is_gone_at_its_start_was_removed_by_somebody() {
     containers[0].start = true;
     let answer = timeout(DEADLINE, order(&engine, &slots, "t", verb).run()).await.unwrap();
     assert!(matches!(&answer.result, ActionResult::Removed { containers, .. } if containers.len() == 1), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_a_task_can_be_without_does_not_end_its_launch() {
+    let step = |name: &str, image: &str, needed| {
+        let config = ContainerConfig { name: name.to_owned(), image: image.to_owned(), ..ContainerConfig::default() };
+        LaunchStep { container: name.into(), config, runtime_id: None, start: false, needed }
+    };
+    for needed in [false, true] {
+        let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+        engine.gate.add_permits(2);
+        let verb = Verb::Launch { containers: vec![step("side", "wrong", needed), step("web", "web:1", true)] };
+        let answer = timeout(DEADLINE, order(&engine, &slots, "t", verb).run()).await.unwrap();
+        let made = vec![(ContainerName::from("web"), RuntimeId::from("web"))];
+        match answer.result {
+            ActionResult::Partly { reason, containers } if !needed => {
+                assert!(reason.starts_with("side: ") && containers == made, "{reason} {containers:?}");
+            }
+            ActionResult::Failed { containers, .. } if needed => assert_eq!(containers, []),
+            other => panic!("{needed}: {other:?}"),
+        }
+    }
 }
 
 /// The lines of a log.

@@ -20,8 +20,11 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
         }
-        (ActionResult::Failed { reason, containers }, VerbName::Launch) if task.last_status >= LastStatus::Running => {
-            // What runs goes on: only a further container of it could not be started.
+        // What runs goes on: only a further container of it could not be started, or one that it can be without.
+        (
+            ActionResult::Partly { reason, containers } | ActionResult::Failed { reason, containers },
+            VerbName::Launch,
+        ) if task.last_status >= LastStatus::Running || matches!(answer.result, ActionResult::Partly { .. }) => {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
             let message = format!("a container of task {} on {} could not start: {reason}", changed.id, changed.host);
@@ -64,7 +67,7 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             ));
         }
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
-        (ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
+        (ActionResult::Partly { .. } | ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
         | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
     }
     if changed != **task {
