@@ -432,3 +432,30 @@ fn a_paused_rollout_neither_starts_nor_stops_anything_and_heals() {
     assert!(story.order(RolloutVerb::Pause).is_err(), "none is under way");
     assert!(story.order(RolloutVerb::Continue).is_err());
 }
+
+#[test]
+fn tasks_that_fail_their_check_after_they_were_healthy_count_against_the_rollout_under_way() {
+    let mut story = Story::begin(breaker(json!({ "resetOnHealthyTask": false })), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    for _ in 0..100 {
+        story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        let now = story.now;
+        for (host, on) in &mut story.containers {
+            for view in on.values_mut().filter(|view| view.started_at.is_some()) {
+                let is_young = now.since_ms(view.started_at.unwrap()) < 10_000;
+                view.health = match (view.image.as_str(), host.as_str(), is_young) {
+                    // It keeps the rollout going.
+                    ("demo:2", "a", _) => HealthStatus::Unknown,
+                    ("demo:2", _, false) => HealthStatus::Unhealthy,
+                    _ => HealthStatus::Healthy,
+                };
+            }
+        }
+        let deployments = &story.core.world().state.services["web"].deployments;
+        if deployments.iter().any(|deployment| deployment.outcome.is_some() && deployment.failed_tasks == 3) {
+            return;
+        }
+    }
+    panic!("{:?}", story.core.world().state.services["web"].deployments);
+}

@@ -147,7 +147,7 @@ fn reason_to_end(
         return Some((StopCode::ServiceSchedulerInitiated, words));
     }
     if unhealthy {
-        throttle::count_sick_start(draft, no);
+        throttle::count_sick(draft, no);
     }
     unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(draft.task(no))))
 }

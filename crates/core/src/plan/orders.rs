@@ -185,7 +185,7 @@ fn wait_for_dependencies(draft: &mut Draft<'_>, no: TaskNo, spec: &TaskDefinitio
         let Some((over_at, timeout_s)) = until else { continue };
         if *over_at <= draft.now() {
             let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
-            throttle::count_sick_start(draft, no);
+            throttle::count_sick(draft, no);
             super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
             return;
         }

@@ -336,7 +336,7 @@ fn stop_replaced(
         }
         places_filled = places_filled.saturating_sub(1);
         if why == Replace::Unhealthy {
-            throttle::count_sick_start(draft, no);
+            throttle::count_sick(draft, no);
         }
         service::stop(draft, no, why.code(), &words);
     }

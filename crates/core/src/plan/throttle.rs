@@ -71,19 +71,26 @@ pub(super) fn after_failure(known: Option<&ServiceRecord>, task: &Task, now: Tim
 /// Counts a task of a draft as a start that failed.
 pub(super) fn count_start_failure(draft: &mut Draft<'_>, no: TaskNo) {
     let now = draft.now();
-    draft.change_service_of(no, |task, record| count_failure(record, task, now));
+    count_told(draft, no, |record, task| count_failure(record, task, now));
+}
+
+/// The same for a task that is given up as unhealthy, if it was never healthy; one that was is no failed start, but counts
+/// against the deployment that is under way.
+pub(super) fn count_sick(draft: &mut Draft<'_>, no: TaskNo) {
+    match draft.task(no).healthy_at {
+        None => count_start_failure(draft, no),
+        Some(_) => count_told(draft, no, breaker::count),
+    }
+}
+
+fn count_told(draft: &mut Draft<'_>, no: TaskNo, count: impl FnOnce(&mut ServiceRecord, &Task)) {
+    let now = draft.now();
+    draft.change_service_of(no, |task, record| count(record, task));
     let Some(service) = draft.tasks.service(no).map(|service| &draft.services[service]) else { return };
     let threshold = breaker::threshold_of(&draft.world.state, service.name);
     let event = service.record().and_then(|record| breaker::event(record, threshold, now));
     if let Some(event) = event {
         draft.event(event.subject, event.level, &event.reason, event.message);
-    }
-}
-
-/// The same for a task that is given up as unhealthy, if it was never healthy.
-pub(super) fn count_sick_start(draft: &mut Draft<'_>, no: TaskNo) {
-    if draft.task(no).healthy_at.is_none() {
-        count_start_failure(draft, no);
     }
 }
 
