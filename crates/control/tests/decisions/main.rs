@@ -4,6 +4,7 @@ mod failures;
 mod life;
 mod rebalancing;
 mod containers;
+mod daemons;
 mod rollouts;
 mod story;
 

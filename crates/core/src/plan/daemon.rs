@@ -137,6 +137,12 @@ fn reason_to_end(
     }
     // On a cordoned host nothing could take its place.
     if status == HostStatus::Cordoned {
+        if service.replaces(draft.task(no)) {
+            let words = service.replacement_words(draft.task(no));
+            let reason = format!("{words}: it stays, since host {name} is cordoned and takes no new task");
+            let subject = Subject::Task(draft.task(no).id.clone());
+            draft.waiting(subject, reason, format!("host {name} is ACTIVE again"), None);
+        }
         return None;
     }
     if service.replaces(draft.task(no)) && !(unhealthy && protected_until(draft, no).is_some()) {

@@ -11,8 +11,8 @@ use crate::model::{
 };
 
 use super::{
-    draft::{Draft, TaskNo},
-    rollout,
+    draft::{Draft, Host, TaskNo},
+    place, rollout,
     service::Subjected,
     throttle,
 };
@@ -79,6 +79,10 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
 /// Completes the PRIMARY deployment when the service is steady on it, and retires older ones without tasks.
 pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let now = draft.now();
+    let belongs = match service.spec.scheduling_strategy {
+        SchedulingStrategy::Replica => 0,
+        SchedulingStrategy::Daemon => place::eligible_hosts(draft, service).len(),
+    };
     // A daemon's task on a lost host waits for it for ever: the rollout does not.
     let is_beyond_reach = |no| {
         service.spec.scheduling_strategy == SchedulingStrategy::Daemon
@@ -96,8 +100,16 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     }
     let desired = match service.spec.scheduling_strategy {
         SchedulingStrategy::Replica => service.spec.desired_count as usize,
-        // Of a daemon: as many as there are, and at least one where any host matches.
-        SchedulingStrategy::Daemon => live.max(1),
+        // Of a daemon: as many as there are, and one wherever it belongs; while a host may yet turn out to be such, one.
+        SchedulingStrategy::Daemon => {
+            let is_unknown = |host: &Host<'_>| match host.status {
+                HostStatus::Active => !host.heard,
+                HostStatus::Suspect => true,
+                HostStatus::Cordoned | HostStatus::Draining | HostStatus::Lost | HostStatus::Untrusted => false,
+            };
+            let may_belong = usize::from(draft.hosts.iter().any(is_unknown));
+            belongs.max(live).max(may_belong)
+        }
     };
     // A daemon that failed on some hosts is missing there, and not among those that are counted.
     let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && service.failures(draft) > 0;
