@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -213,12 +214,16 @@ impl Execution {
     }
 
     async fn stop(&self, steps: &[StopStep]) -> ActionResult {
-        for step in steps {
-            reach(Point::BeforeStop);
-            if let Err(error) = self.engine.stop(&step.runtime_id, step.timeout_s).await {
+        for wave in steps.chunk_by(|one, next| one.wave == next.wave) {
+            let stops = wave.iter().map(|step| async {
+                reach(Point::BeforeStop);
+                self.engine.stop(&step.runtime_id, step.timeout_s).await?;
+                reach(Point::Stopped);
+                Ok::<(), EngineError>(())
+            });
+            if let Some(error) = join_all(stops).await.into_iter().find_map(Result::err) {
                 return failed_end(&error);
             }
-            reach(Point::Stopped);
         }
         let removed: Vec<RuntimeId> =
             steps.iter().filter(|step| step.remove).map(|step| step.runtime_id.clone()).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use roadstead_core::model::{
-    action::{Action, ActionResult, Verb},
+    action::{Action, ActionResult, StopStep, Verb},
     container::{ContainerState, ContainerView, HealthStatus},
     task::{LastStatus, StopCode},
 };
@@ -233,4 +233,32 @@ fn a_dependency_that_is_unhealthy_ends_the_task_before_it_ever_ran_and_after_the
         let (lived, why) = first_stop(&mut story, 100).expect("it is given up");
         assert!((least..=most).contains(&lived) && why == "its health check fails", "{lived} s: {why}");
     }
+}
+
+#[test]
+fn containers_stop_at_once_but_for_those_that_others_need() {
+    let needs = |name: &str, other: &str| {
+        let needed = json!([{ "containerName": other, "condition": "START" }]);
+        json!({ "name": name, "image": "demo:1", "memory": 64, "stopTimeout": 7, "dependsOn": needed })
+    };
+    let others = json!([
+        needs("app", "db"), needs("db", "net"), { "name": "net", "image": "demo:1", "memory": 64 },
+        { "name": "logs", "image": "demo:1", "memory": 64 }
+    ]);
+    let mut story = Story::begin(web(1), with(others));
+    story.settle(&[]);
+    story.desired.services.get_mut("web").unwrap().spec.desired_count = 0;
+    story.tell();
+    let stop = story.decide(1_000, &[]).actions.remove(0);
+    let Verb::Stop { containers } = &stop.verb else { panic!("{stop:?}") };
+    let name = |step: &StopStep| {
+        let name = story.containers[&stop.host][&step.runtime_id].name.clone();
+        name.rsplit_once('-').unwrap().1.to_owned()
+    };
+    let mut found: Vec<(u32, String, u32)> =
+        containers.iter().map(|step| (step.wave, name(step), step.timeout_s)).collect();
+    assert!(found.is_sorted_by_key(|(wave, ..)| *wave), "{found:?}");
+    found.sort();
+    let expected = [(0, "app", 7), (0, "logs", 30), (0, "main", 30), (1, "db", 7), (2, "net", 30)];
+    assert_eq!(found, expected.map(|(wave, name, timeout_s)| (wave, name.to_owned(), timeout_s)));
 }

@@ -33,9 +33,9 @@ pub enum Verb {
         /// In order.
         containers: Vec<LaunchStep>,
     },
-    /// Stop these containers, in this order (each SIGTERM, its time-out, SIGKILL), then remove those that say so.
+    /// Stop these containers, wave by wave (each SIGTERM, its time-out, SIGKILL), then remove those that say so.
     Stop {
-        /// In order.
+        /// By wave.
         containers: Vec<StopStep>,
     },
     /// Remove these ended or never started containers.
@@ -74,6 +74,8 @@ pub struct StopStep {
     pub runtime_id: RuntimeId,
     /// From SIGTERM to SIGKILL.
     pub timeout_s: u32,
+    /// Those of one wave stop at once, and before those of the next.
+    pub wave: u32,
     /// Remove it afterwards.
     pub remove: bool,
 }

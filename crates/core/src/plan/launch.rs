@@ -303,6 +303,18 @@ pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDe
     ordered
 }
 
+/// In which wave each container stops, by wave: dependants before what they depend on, all others at once.
+pub(super) fn stop_waves(spec: &TaskDefinitionSpec) -> Vec<(&ContainerDefinition, u32)> {
+    let mut waves: Vec<(&ContainerDefinition, u32)> = Vec::new();
+    for definition in in_dependency_order(spec).into_iter().rev() {
+        let after = waves.iter().filter(|(other, _)| needs(spec, other).any(|needed| needed == definition.name));
+        let wave = after.map(|(_, wave)| wave + 1).max().unwrap_or(0);
+        waves.push((definition, wave));
+    }
+    waves.sort_by_key(|(_, wave)| *wave);
+    waves
+}
+
 /// From SIGTERM to SIGKILL.
 pub(super) fn stop_timeout_s(definition: &ContainerDefinition) -> u32 {
     definition.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT_S, |timeout| timeout.0)

@@ -200,7 +200,7 @@ fn remove_strays(draft: &mut Draft<'_>, no: TaskNo) {
         return;
     }
     let strays = draft.task(no).strays.iter().cloned();
-    let stray = |runtime_id| StopStep { runtime_id, timeout_s: launch::DEFAULT_STOP_TIMEOUT_S, remove: true };
+    let stray = |runtime_id| StopStep { runtime_id, timeout_s: launch::DEFAULT_STOP_TIMEOUT_S, wave: 0, remove: true };
     let containers = strays.map(stray).collect();
     act(draft, no, Verb::Tidy { containers }, "the task has it twice".to_owned());
 }
@@ -214,11 +214,9 @@ fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {
         return;
     }
     let remove = !keeps_containers(task);
-    let live = stop_order(draft, task);
-    if !live.is_empty() {
+    let containers = stop_steps(draft, task, remove);
+    if !containers.is_empty() {
         if may_order(draft, no, VerbName::Stop) {
-            let containers =
-                live.into_iter().map(|(runtime_id, timeout_s)| StopStep { runtime_id, timeout_s, remove }).collect();
             let reason = draft.task(no).stopped_reason.clone().unwrap_or_default();
             act(draft, no, Verb::Stop { containers }, reason);
         }
@@ -241,31 +239,24 @@ fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {
     }
 }
 
-/// Live containers with their stop time-outs, dependants before what they depend on.
-fn stop_order(draft: &Draft<'_>, task: &Task) -> Vec<(RuntimeId, u32)> {
+/// How the live containers of a task are stopped.
+fn stop_steps(draft: &Draft<'_>, task: &Task, remove: bool) -> Vec<StopStep> {
     let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
-    let mut live = Vec::new();
-    let mut add = |name: &str, timeout_s: u32| {
-        if let Some(container) = task.containers.get(name)
-            && container.state.is_some_and(ContainerState::is_live)
-            && let Some(id) = &container.runtime_id
-        {
-            live.push((id.clone(), timeout_s));
-        }
+    let step = |name: &str, timeout_s: u32, wave: u32| {
+        let container = task.containers.get(name)?;
+        let runtime_id = container.runtime_id.clone()?;
+        let is_live = container.state.is_some_and(ContainerState::is_live);
+        is_live.then_some(StopStep { runtime_id, timeout_s, wave, remove })
     };
     match spec {
-        Some(spec) => {
-            for definition in launch::in_dependency_order(spec).into_iter().rev() {
-                add(&definition.name, launch::stop_timeout_s(definition));
-            }
-        }
+        Some(spec) => launch::stop_waves(spec)
+            .into_iter()
+            .filter_map(|(definition, wave)| step(&definition.name, launch::stop_timeout_s(definition), wave))
+            .collect(),
         None => {
-            for name in task.containers.keys() {
-                add(name.as_str(), 30);
-            }
+            task.containers.keys().filter_map(|name| step(name.as_str(), launch::DEFAULT_STOP_TIMEOUT_S, 0)).collect()
         }
     }
-    live
 }
 
 /// Whether its ended containers stay for a while, so that a person can read the logs of what failed. Not those that an order

@@ -109,7 +109,7 @@ fn launch(image: &str) -> Verb {
 }
 
 fn stop() -> Verb {
-    Verb::Stop { containers: vec![StopStep { runtime_id: "id".into(), timeout_s: 1, remove: false }] }
+    Verb::Stop { containers: vec![StopStep { runtime_id: "id".into(), timeout_s: 1, wave: 0, remove: false }] }
 }
 
 fn order(engine: &Arc<Gated>, slots: &HostSlots, task: &str, verb: Verb) -> Execution {
@@ -199,6 +199,23 @@ async fn a_container_that_is_gone_at_its_start_was_removed_by_somebody() {
     containers[0].start = true;
     let answer = timeout(DEADLINE, order(&engine, &slots, "t", verb).run()).await.unwrap();
     assert!(matches!(&answer.result, ActionResult::Removed { containers, .. } if containers.len() == 1), "{answer:?}");
+}
+
+#[tokio::test]
+async fn containers_of_one_wave_stop_at_once_and_before_those_of_the_next() {
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let step = |wave| StopStep { runtime_id: "id".into(), timeout_s: 1, wave, remove: false };
+    let verb = Verb::Stop { containers: [0, 0, 0, 1].map(step).to_vec() };
+    let running = tokio::spawn(order(&engine, &slots, "t", verb).run());
+    for inside in [3, 1] {
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+        assert_eq!(engine.inside.load(SeqCst), inside);
+        engine.gate.add_permits(inside);
+    }
+    let answer = timeout(DEADLINE, running).await.unwrap().unwrap();
+    assert!(matches!(answer.result, ActionResult::Done { .. }), "{answer:?}");
 }
 
 #[tokio::test]
