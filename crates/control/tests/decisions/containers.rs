@@ -262,3 +262,31 @@ fn containers_stop_at_once_but_for_those_that_others_need() {
     let expected = [(0, "app", 7), (0, "logs", 30), (0, "main", 30), (1, "db", 7), (2, "net", 30)];
     assert_eq!(found, expected.map(|(wave, name, timeout_s)| (wave, name.to_owned(), timeout_s)));
 }
+
+#[test]
+fn a_task_whose_first_step_fails_never_started() {
+    let init = json!({ "name": "init", "image": "demo:1", "memory": 64, "essential": false });
+    let mut definition = with(json!([init]));
+    definition["containerDefinitions"][0]["dependsOn"] = json!([{ "containerName": "init", "condition": "SUCCESS" }]);
+    let mut story = Story::begin(web(1), definition);
+    assert_eq!(first_stop(&mut story, 5), None);
+    change(&mut story, "init", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(1)));
+    let (_, why) = first_stop(&mut story, 5).expect("it is given up");
+    assert_eq!(why, "container init had to end with 0 and ended with 1");
+    assert_eq!(story.stop_codes(), [StopCode::TaskFailedToStart]);
+}
+
+#[test]
+fn with_complete_any_exit_code_will_do() {
+    let init = json!({ "name": "init", "image": "demo:1", "memory": 64, "essential": false });
+    let mut definition = with(json!([init]));
+    definition["containerDefinitions"][0]["dependsOn"] = json!([{ "containerName": "init", "condition": "COMPLETE" }]);
+    let mut story = Story::begin(web(1), definition);
+    story.settle(&[]);
+    assert_eq!(story.running(), 1, "main waits");
+    change(&mut story, "init", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(7)));
+    story.settle(&[]);
+    let ended = |view: &&ContainerView| view.state == ContainerState::Exited;
+    let left = story.containers.values().flat_map(BTreeMap::values).filter(ended).count();
+    assert_eq!((story.running(), left, story.stop_codes()), (1, 1, vec![]), "main runs, and init is not run again");
+}

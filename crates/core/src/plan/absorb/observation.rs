@@ -194,6 +194,20 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
 /// What an early end makes of a service's record, by whose doing it was.
 type Counted = fn(Option<&ServiceRecord>, &Task, Timestamp) -> ServiceRecord;
 
+/// Why a task is over.
+struct Over {
+    counted: Counted,
+    code: StopCode,
+    reason: String,
+}
+
+impl Over {
+    fn removed(name: &ContainerName) -> Self {
+        let reason = format!("container {name} was removed on the host by somebody");
+        Self { counted: throttle::after_removal, code: StopCode::EssentialContainerExited, reason }
+    }
+}
+
 /// One task against one look.
 struct Update<'a> {
     state: &'a State,
@@ -277,8 +291,8 @@ impl Update<'_> {
         let live = self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live));
         match self.task.desired_status {
             DesiredStatus::Running => {
-                if let Some((counted, reason)) = self.ended() {
-                    self.fail(counted, reason);
+                if let Some(over) = self.ended() {
+                    self.fail(over);
                     if !self.task.containers.values().any(|row| row.state.is_some_and(ContainerState::is_live)) {
                         self.task.advance(LastStatus::Deprovisioning);
                     }
@@ -297,12 +311,12 @@ impl Update<'_> {
     }
 
     /// Why the task is over, if it is.
-    fn ended(&self) -> Option<(Counted, String)> {
+    fn ended(&self) -> Option<Over> {
         if self.task.launch == Launch::NotIssued {
             return None;
         }
         if let Some(name) = &self.vanished {
-            return Some(removed(name));
+            return Some(Over::removed(name));
         }
         let fresh = self.is_fresh();
         let spec = self.state.revision(&self.task.revision).and_then(|revision| revision.spec.as_deref());
@@ -315,9 +329,14 @@ impl Update<'_> {
             match row.state {
                 Some(ContainerState::Exited) if comes_back => {}
                 Some(ContainerState::Exited | ContainerState::Dead) => {
-                    return Some((throttle::after_failure, exit_words(name, row.oom_killed, row.exit_code)));
+                    let reason = exit_words(name, row.oom_killed, row.exit_code);
+                    return Some(Over {
+                        counted: throttle::after_failure,
+                        code: StopCode::EssentialContainerExited,
+                        reason,
+                    });
                 }
-                None if fresh => return Some(removed(name)),
+                None if fresh => return Some(Over::removed(name)),
                 Some(
                     ContainerState::Created
                     | ContainerState::Running
@@ -329,14 +348,18 @@ impl Update<'_> {
             }
         }
         let (name, code) = launch::failed_success_dependency(&self.task, spec?)?;
-        let words = format!("container {name} had to end with 0 and ended with {code}");
-        Some((throttle::after_failure, words))
+        // What waits for it never started.
+        Some(Over {
+            counted: throttle::after_failure,
+            code: StopCode::TaskFailedToStart,
+            reason: format!("container {name} had to end with 0 and ended with {code}"),
+        })
     }
 
-    fn fail(&mut self, counted: Counted, reason: String) {
+    fn fail(&mut self, Over { counted, code, reason }: Over) {
         let at = self.look.finished_at;
         self.failure = throttle::failed_early(&self.task, at).then_some(counted);
-        self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
+        self.task.order_stop(at, code, reason.clone());
         self.events.push(ended(&self.task, at, &reason));
     }
 
@@ -386,10 +409,6 @@ impl Update<'_> {
             message,
         ));
     }
-}
-
-fn removed(name: &ContainerName) -> (Counted, String) {
-    (throttle::after_removal, format!("container {name} was removed on the host by somebody"))
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
