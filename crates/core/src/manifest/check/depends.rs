@@ -58,6 +58,15 @@ pub fn check(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
                         )
                         .help(format!("give {} `essential: false`", quote(name)));
                 }
+                DependencyCondition::Complete if other.restart_policy.as_ref().is_some_and(|policy| policy.enabled) => {
+                    scope
+                        .error(
+                            condition_path,
+                            "depends-on",
+                            format!("{} is started again whenever it ends, so it is never COMPLETE", quote(name)),
+                        )
+                        .help("take its `restartPolicy` away, or wait for `SUCCESS`: it is started again until it ends with 0");
+                }
                 DependencyCondition::Complete | DependencyCondition::Success => {}
             }
         }
