@@ -318,8 +318,19 @@ fn what_nobody_says_is_not_asked_for() {
     let said: Vec<&str> = body["HostConfig"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         said,
-        ["LogConfig", "Memory", "NetworkMode", "PortBindings", "Privileged", "ReadonlyRootfs", "RestartPolicy"]
+        [
+            "CpuShares",
+            "LogConfig",
+            "Memory",
+            "NetworkMode",
+            "PortBindings",
+            "Privileged",
+            "ReadonlyRootfs",
+            "RestartPolicy"
+        ]
     );
+    // Docker would take 1024 for nothing said; ECS's agent says the least there is.
+    assert_eq!(body["HostConfig"]["CpuShares"], 2);
 }
 
 /// Its log driver needs AWS: the cluster says where the output goes, and Docker's own file is where it goes by itself.

@@ -63,7 +63,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             NetworkMode::Host => NetworkMode::Host,
             NetworkMode::None => NetworkMode::None,
         },
-        cpu_shares: definition.cpu.0,
+        // ECS's agent: the least there is, where Docker would take 1024 for nothing said.
+        cpu_shares: definition.cpu.0.max(2),
         nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
         memory_bytes,
         memory_reservation_bytes: definition.memory_reservation.map(|memory| u64::from(memory.0) * BYTES_PER_MIB),
