@@ -123,7 +123,8 @@ const IPC_SETTINGS: &[&str] = &[
 pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     let base = at!["containerDefinitions", index];
     if let Some(linux) = &container.linux_parameters {
-        parameters(linux, &join(base, &[Step::Key("linuxParameters")]), scope);
+        let has_limit = container.memory.or(task.memory).is_some();
+        parameters(linux, has_limit, &join(base, &[Step::Key("linuxParameters")]), scope);
     }
     limits(&container.ulimits, base, scope);
     settings(container, base, task, scope);
@@ -131,7 +132,7 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
     security(&container.docker_security_options, base, scope);
 }
 
-fn parameters(linux: &LinuxParameters, base: &[Step<'_>], scope: &mut Scope<'_>) {
+fn parameters(linux: &LinuxParameters, has_limit: bool, base: &[Step<'_>], scope: &mut Scope<'_>) {
     let capabilities = linux.capabilities.clone().unwrap_or_default();
     for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
         for (number, name) in names.iter().enumerate() {
@@ -166,6 +167,10 @@ fn parameters(linux: &LinuxParameters, base: &[Step<'_>], scope: &mut Scope<'_>)
                 one_of(scope, &path, word, TMPFS_OPTIONS);
             }
         }
+    }
+    if linux.max_swap.is_some() && !has_limit {
+        let path = join(base, &[Step::Key("maxSwap")]);
+        scope.warning(&path, "max-swap", "without a `memory` limit of the container or the task it changes nothing");
     }
     if let Some(swappiness) = linux.swappiness {
         let path = join(base, &[Step::Key("swappiness")]);

@@ -124,6 +124,15 @@ fn containers(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
 fn sums(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
     let containers = &spec.container_definitions;
     if let Some(task) = spec.memory {
+        let unlimited: Vec<String> =
+            containers.iter().filter(|one| one.memory.is_none()).map(|one| quote(&one.name)).collect();
+        if containers.len() > 1 && !unlimited.is_empty() {
+            let message = format!("each of {} may use all {} MiB of the task", unlimited.join(", "), task.0);
+            scope
+                .warning(at!["memory"], "memory-not-shared", message)
+                .label("a limit of each container, not of all together")
+                .help("give each container a `memory` of its own");
+        }
         let counted: u64 = containers
             .iter()
             .map(|container| u64::from(container.memory_reservation.or(container.memory).unwrap_or_default().0))
