@@ -105,3 +105,18 @@ fn placeholders_are_filled_in() {
     let bad = image(&with(r#"{ "IMAGE1_NAME": "Not An Image" }"#), &[]).unwrap_err();
     assert!(bad.contains("`Not An Image` is not an image reference"), "{bad}");
 }
+
+#[test]
+fn pasted_into_a_yaml_file_it_is_the_same() {
+    let json = r#"{ "taskDefinition": { "family": "web", "revision": 7, "containerDefinitions": [
+        { "name": "app", "image": "demo:1", "memory": 64, "environment": [{ "name": "A", "value": "b" }] } ] } }"#;
+    let yaml = "family: web\ncontainerDefinitions:\n  - name: app\n    image: demo:1\n    memory: 64\n    environment: [{ name: A, value: b }]\n";
+    let hash = |name: &str, text: &str| {
+        let admission = admitted(&[(name, text)]);
+        assert_eq!(render(&admission.diagnostics, false), "", "{name}");
+        admission.desired.task_definitions["web"].spec.hash().to_owned()
+    };
+    let expected = hash("web.json", json);
+    assert_eq!(hash("web.yaml", json), expected);
+    assert_eq!(hash("web.yml", yaml), expected);
+}

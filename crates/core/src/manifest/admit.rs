@@ -152,7 +152,7 @@ impl Clerk<'_> {
         self.say(&file.path, composed.errors);
         let (mut documents, mut names) = (Vec::new(), Vec::new());
         for root in composed.documents {
-            let outcome = read(root, json, &tree.images);
+            let outcome = read(root, &tree.images);
             broken |= outcome.findings.iter().any(Finding::is_error);
             self.say(&file.path, outcome.findings);
             self.not_acted_on(&file.path, outcome.fields);

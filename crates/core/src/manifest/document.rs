@@ -81,10 +81,10 @@ impl Outcome {
     }
 }
 
-/// Reads one document. `bare_ecs`: it may be what the ECS API prints, with nothing around it. `images` stand for placeholders.
-pub fn read(mut root: Node, bare_ecs: bool, images: &BTreeMap<String, String>) -> Outcome {
+/// Reads one document: a manifest, or what the ECS API prints, with nothing around it. `images` stand for placeholders.
+pub fn read(mut root: Node, images: &BTreeMap<String, String>) -> Outcome {
     let line = root.span.line;
-    if bare_ecs && is_bare_ecs(&root) {
+    if is_bare_ecs(&root) {
         root = dress(root);
     }
     if root.entries().is_none() {
