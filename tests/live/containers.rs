@@ -21,6 +21,33 @@ fn a_killed_container_is_replaced() {
     assert!(stopped.contains("was killed (exit code 137)"), "{stopped}");
 }
 
+/// The engine heals what crashes, the controller what its engine cannot; what cannot be made holds nobody up.
+#[test]
+#[ignore = "needs a lab"]
+fn of_a_task_of_several_containers_whatever_dies_comes_back_in_its_place() {
+    let pair = "apiVersion: roadstead/v1\nkind: Service\nmetadata: { name: pair }\nspec:\n  desiredCount: 1\n  minimumHealthySeconds: 1\n  taskDefinition:\n    containerDefinitions:\n      - { name: app, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2 }\n      - { name: beat, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2, essential: false }\n      - { name: lost, image: 'registry.invalid/lost:1', memory: 16, essential: false }\n";
+    let lab = Lab::with("pair", "1");
+    let controller = Controller::start(&lab, &[("pair.yaml", pair)]);
+    controller.wait_steady();
+    let containers = lab.truth_of("host-a");
+    let id = |name: &str| containers.iter().find(|(_, (full, _))| full.ends_with(name)).unwrap().0.clone();
+    let (app, beat) = (id("-app"), id("-beat"));
+    let inspected = |id: &str, what: &str| lab.docker("host-a", &["inspect", "--format", what, id]).trim().to_owned();
+    let policy = |id| inspected(id, "{{.HostConfig.RestartPolicy.Name}}");
+    assert_eq!((policy(&app).as_str(), policy(&beat).as_str()), ("unless-stopped", "on-failure"));
+    assert_eq!(containers.len(), 2, "the third has no image: {containers:?}");
+    assert!(controller.cli(&["events"]).contains("lost: "), "and that is said");
+
+    let main_process = inspected(&app, "{{.State.Pid}}");
+    lab.lab(&["ssh", "host-a", &format!("kill -9 {main_process}")]);
+    until("the engine restarts app", MINUTE, || inspected(&app, "{{.RestartCount}} {{.State.Running}}") == "1 true");
+    lab.docker("host-a", &["kill", &beat]);
+    until("beat runs again", MINUTE, || inspected(&beat, "{{.State.Running}}") == "true");
+    controller.wait_steady();
+    let found: Vec<String> = lab.truth_of("host-a").into_keys().collect();
+    assert_eq!(found, containers.into_keys().collect::<Vec<_>>(), "the same containers of the same task");
+}
+
 #[test]
 #[ignore = "needs a lab"]
 fn a_killed_container_that_somebody_starts_again_is_stopped() {
