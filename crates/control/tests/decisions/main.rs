@@ -5,6 +5,7 @@ mod life;
 mod rebalancing;
 mod rollouts;
 mod story;
+mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
