@@ -95,6 +95,17 @@ impl Client {
         Ok(done.message)
     }
 
+    /// The bytes of an answer that comes bit by bit, however long it is.
+    pub async fn bytes(&self, path: &str) -> Result<impl Stream<Item = Result<Bytes, Failure>> + use<>, Failure> {
+        let response = self.send(Method::GET, path, Bytes::new(), None).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await?.into());
+        }
+        let lost = format!("the controller at {} gave up half-way", self.endpoint);
+        let pieces = response.into_body().into_data_stream();
+        Ok(pieces.map(move |piece| piece.map_err(|error| Failure::failed(format!("{lost}: {error}")))))
+    }
+
     /// The lines of an answer that comes bit by bit.
     pub async fn lines(&self, path: &str) -> Result<impl Stream<Item = Result<String, Failure>> + use<>, Failure> {
         let response = self.send(Method::GET, path, Bytes::new(), None).await?;

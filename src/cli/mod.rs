@@ -27,6 +27,7 @@ mod table;
 mod text;
 mod validate;
 mod version;
+mod volume;
 mod why;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -137,6 +138,9 @@ enum Command {
     /// How a service's deployment goes; let it stand still, go back, or begin anew
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
+    /// Where the data of tasks is, and its way to another host
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Stop a task; its service starts another
     Stop(stop::Options),
     /// Keep a task through scale-in and deployments for a while
@@ -211,6 +215,7 @@ fn execute(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Exec(options) => wait(exec::run(context, options)),
         Command::Host(command) => wait(host::run(context, command)),
         Command::Rollout(command) => wait(rollout::run(context, command)),
+        Command::Volume(command) => wait(volume::run(context, command)),
         Command::Stop(options) => wait(stop::run(context, options)),
         Command::Protect(options) => wait(protect::run(context, options)),
         Command::Confirm(options) => wait(confirm::run(context, options)),

@@ -23,3 +23,4 @@ mod shells;
 #[cfg(debug_assertions)]
 mod socket;
 mod support;
+mod volumes;

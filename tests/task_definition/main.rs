@@ -22,6 +22,7 @@ use roadstead_core::{
         observed::{EngineIdentity, HostContact, HostObservation},
         state::State,
         time::Timestamp,
+        volume::VolumesSeen,
     },
 };
 use serde_json::Value;
@@ -64,11 +65,12 @@ fn launched(desired: &Desired) -> Vec<LaunchStep> {
         identity,
         containers: BTreeMap::new(),
     };
+    core.take(NOW, Input::Volumes("box".into(), VolumesSeen::default()));
     core.take(NOW, Input::Look(Arc::new(look)));
     let plan = core.decide(NOW);
     let launches = plan.actions.into_iter().filter_map(|action| match action.verb {
         Verb::Launch { containers } => Some(containers),
-        Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } => None,
+        Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } | Verb::Sweep { .. } => None,
     });
     launches.flatten().collect()
 }

@@ -90,7 +90,7 @@ pub fn of_a_container() -> Vec<Row> {
                 "/HostConfig/Mounts",
                 json!([volume(
                     "shared",
-                    json!({ "ReadOnly": true, "VolumeOptions": { "Labels": { "a": "b" }, "DriverConfig": { "Name": "local", "Options": { "type": "tmpfs" } } } })
+                    json!({ "ReadOnly": true, "VolumeOptions": { "Labels": { "a": "b", "dev.roadstead.cluster": "default", "dev.roadstead.volume": "shared" }, "DriverConfig": { "Name": "local", "Options": { "type": "tmpfs" } } } })
                 )]),
             )],
         ),
@@ -200,7 +200,7 @@ pub fn of_a_task() -> Vec<Row> {
         row(
             "volumes[].name",
             json!([{ "name": "v", "host": {} }]),
-            [("/HostConfig/Mounts", mounted("rs-task-TASK-v", json!({ "Labels": { "dev.roadstead.task": "TASK" } })))],
+            [("/HostConfig/Mounts", mounted("rs-task-TASK-v", json!({ "Labels": of_task("rs-task-TASK-v") })))],
         ),
         row(
             "volumes[].dockerVolumeConfiguration",
@@ -209,7 +209,7 @@ pub fn of_a_task() -> Vec<Row> {
                 "/HostConfig/Mounts",
                 mounted(
                     "vv",
-                    json!({ "Labels": { "a": "1" }, "DriverConfig": { "Name": "local", "Options": { "type": "tmpfs", "device": "tmpfs" } } }),
+                    json!({ "Labels": { "a": "1", "dev.roadstead.cluster": "default", "dev.roadstead.volume": "vv" }, "DriverConfig": { "Name": "local", "Options": { "type": "tmpfs", "device": "tmpfs" } } }),
                 ),
             )],
         ),
@@ -230,6 +230,11 @@ pub fn of_a_task() -> Vec<Row> {
             )],
         ),
     ]
+}
+
+/// The labels of a volume that ends with its task.
+fn of_task(volume: &str) -> Value {
+    json!({ "dev.roadstead.service": "web", "dev.roadstead.task": "TASK", "dev.roadstead.volume": volume })
 }
 
 const FILES: [(&str, &str); 3] = [

@@ -83,6 +83,7 @@ fn engine_at(socket: PathBuf) -> DockerEngine {
         answer_bytes: 256 * 1024,
         item_bytes: 64 * 1024,
         containers: 3,
+        volumes: 100,
     };
     DockerEngine::new(Arc::new(LocalTransport::new()), socket, limits)
 }

@@ -80,6 +80,7 @@ impl Fleet {
                 ports: &ports,
                 architecture: None,
                 constraints: &[],
+                homes: &[],
                 strategies: &self.strategies,
                 launch_type: LaunchType::Ec2,
                 recent_failures: &[],

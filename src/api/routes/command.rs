@@ -23,12 +23,17 @@ pub(super) struct Order(Command);
 const FIELDS: &[(&str, &str)] = &[
     (
         "order",
-        "setSchedulability {host, to}, stopTask {task, reason}, rollout {service, verb, to}, protectTask {task, minutes}, confirm {token}, releaseBrake, repin {host}, rescan",
+        "setSchedulability {host, to}, stopTask {task, reason}, rollout {service, verb, to}, protectTask {task, minutes}, volume {cluster, name, verb, to, host}, confirm {token}, releaseBrake, repin {host}, rescan",
     ),
     ("host", "A host's name"),
-    ("to", "Of a host: ACTIVE, CORDONED, DRAINING; of an undo: family:revision, may be absent"),
+    (
+        "to",
+        "Of a host: ACTIVE, CORDONED, DRAINING; of an undo: family:revision, may be absent; of a volume's move: a host's name",
+    ),
+    ("cluster", "A volume's cluster"),
+    ("name", "A volume's name"),
     ("service", "A service's name"),
-    ("verb", "pause, continue, abort, undo, restart"),
+    ("verb", "Of a rollout: pause, continue, abort, undo, restart; of a volume: move, cancelMove, pin, forget"),
     ("minutes", "A number from 1 to 2880; absent: it is protected no longer"),
     ("task", "A task's id, or the beginning of it"),
     ("reason", "Why, in words; may be absent"),
@@ -78,6 +83,7 @@ pub(super) async fn command(
         | Command::Confirm { .. }
         | Command::ReleaseBrake
         | Command::Rollout { .. }
+        | Command::Volume { .. }
         | Command::Repin { .. }
         | Command::Rescan => command,
     };
@@ -89,16 +95,22 @@ pub(super) async fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roadstead_core::{model::state::Schedulability, plan::absorb::RolloutVerb};
+    use roadstead_core::{
+        model::{state::Schedulability, volume::VolumeId},
+        plan::absorb::{RolloutVerb, VolumeVerb},
+    };
 
     #[test]
     fn every_order_is_described() {
+        let volume = VolumeId { cluster: "default".into(), name: "data".into() };
         let orders = [
             Command::SetSchedulability { host: "a".into(), to: Schedulability::Cordoned },
             Command::StopTask { task: "1".into(), reason: Some(String::new()) },
             Command::Rollout { service: "web".into(), verb: RolloutVerb::Undo { to: "web:1".parse().ok() } },
             Command::Rollout { service: "web".into(), verb: RolloutVerb::Pause },
             Command::ProtectTask { task: "1".into(), minutes: Some(1) },
+            Command::Volume { volume: volume.clone(), verb: VolumeVerb::Move { to: "b".into() } },
+            Command::Volume { volume, verb: VolumeVerb::Pin { host: "b".into() } },
             Command::Confirm { token: String::new() },
             Command::ReleaseBrake,
             Command::Repin { host: "a".into() },

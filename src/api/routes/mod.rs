@@ -7,6 +7,7 @@ mod logs;
 mod objects;
 mod plan;
 mod story;
+mod volume;
 mod watch;
 
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/taskdefinitions/{name}", get(objects::task_definition)),
         read("/v1/deployments", get(objects::deployments)),
         read("/v1/deployments/{name}", get(objects::deployment)),
+        read("/v1/volumes", get(objects::volumes)),
+        read("/v1/volumes/{name}/content", get(volume::content)),
         read("/v1/events", get(story::events)),
         read("/v1/why/{kind}/{name}", get(story::why)),
         read("/v1/watch", get(watch::watch)),
@@ -109,6 +112,8 @@ mod docs {
             objects::task_definition,
             objects::deployments,
             objects::deployment,
+            objects::volumes,
+            volume::content,
             story::events,
             story::why,
             watch::watch,

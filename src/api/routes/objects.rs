@@ -12,7 +12,8 @@ use crate::api::{
     error::{ApiError, ErrorBody},
     view::{
         Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView, service,
-        service::ServiceView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView,
+        service::ServiceView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView, volume,
+        volume::VolumeView,
     },
 };
 use roadstead_core::model::state::EventSubject;
@@ -143,4 +144,11 @@ pub(super) async fn deployment(State(api): State<Api>, Named(name): Named<String
     let all = deployment::list(&api.handle.snapshot(), None);
     let found = all.into_iter().find(|view| view.id == name || view.service == name);
     found.map(Json).ok_or_else(|| ApiError::not_found("deployment", &name))
+}
+
+/// Volumes that have one place.
+#[utoipa::path(get, path = "/v1/volumes", params(InCluster), responses((status = 200, body = Items<VolumeView>)))]
+pub(super) async fn volumes(State(api): State<Api>, Params(query): Params<InCluster>) -> Json<Items<VolumeView>> {
+    let all = volume::list(&api.handle.snapshot(), &api.handle.copies);
+    items(all.into_iter().filter(|view| query.cluster.as_ref().is_none_or(|name| *name == view.cluster)).collect())
 }

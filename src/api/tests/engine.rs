@@ -9,14 +9,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::io::ReaderStream;
 
 use roadstead_control::engine::{
-    Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput, ExecSession,
-    Inspected, LogLine, LogOptions, OutputStream, Progress, Verify,
+    Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput,
+    ExecSession, Inspected, LogLine, LogOptions, OutputStream, Progress, Verify, VerifyVolume,
 };
 use roadstead_core::model::{
     container::{ContainerConfig, ContainerView},
     name::RuntimeId,
     observed::EngineIdentity,
     time::Timestamp,
+    volume::VolumeClaim,
 };
 
 /// Prints `lines` as (milliseconds, text); a command prints its arguments, then its input, and ends with 7.
@@ -59,6 +60,26 @@ impl Engine for Script {
     async fn remove(&self, _: &RuntimeId, _: bool) -> Result<(), EngineError> {
         unused()
     }
+    async fn volumes(&self, _: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
+        unused()
+    }
+
+    async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {
+        unused()
+    }
+
+    async fn has_volume(&self, _: &str) -> Result<bool, EngineError> {
+        unused()
+    }
+
+    async fn download(&self, _: &RuntimeId, _: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        unused()
+    }
+
+    async fn upload(&self, _: &RuntimeId, _: &str, _: Content) -> Result<(), EngineError> {
+        unused()
+    }
+
     async fn inspect(&self, _: &str, _: Verify<'_>) -> Result<Option<Inspected>, EngineError> {
         unused()
     }

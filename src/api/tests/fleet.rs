@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_control::{
     control::{
+        Copies,
         handle::{Handle, Snapshot},
         ingest::check_expression,
     },
@@ -294,7 +295,14 @@ impl Fleet {
         // Nobody takes orders, unless a test does.
         let (commands, _) = mpsc::channel(4);
         let engines = watch::Sender::new(Arc::new(engines)).subscribe();
-        let handle = Handle { snapshots: watched, commands, engines, store: Arc::new(store), manifests };
+        let handle = Handle {
+            snapshots: watched,
+            commands,
+            engines,
+            copies: Copies::default(),
+            store: Arc::new(store),
+            manifests,
+        };
         Self { handle, snapshots, folder }
     }
 }

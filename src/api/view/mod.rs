@@ -11,6 +11,7 @@ pub mod service;
 pub mod status;
 pub mod task;
 pub mod task_definition;
+pub mod volume;
 pub mod why;
 
 use serde::{Deserialize, Serialize};

@@ -19,9 +19,13 @@ use roadstead_core::model::{
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
+    volume::VolumesSeen,
     world::{HostStatus, Plan, Subject, World},
 };
-use roadstead_core::plan::{self, absorb};
+use roadstead_core::plan::{
+    self,
+    absorb::{self, Copied},
+};
 
 use super::handle::{Command, CommandError};
 
@@ -50,10 +54,14 @@ pub enum Input {
     Contacts(BTreeMap<HostName, HostContact>),
     /// A complete look at a host.
     Look(Arc<HostObservation>),
+    /// The volumes of ours on a host, all of them.
+    Volumes(HostName, VolumesSeen),
     /// An engine announced the end of a container.
     Died(Death),
     /// An order ended.
     Answer(Answer),
+    /// The copy of a volume that moves ended.
+    Copied(Copied),
 }
 
 /// The controller's memory.
@@ -146,6 +154,9 @@ impl Core {
                 return self.sync();
             }
             Input::Contacts(contacts) => {
+                if self.world.volumes.keys().any(|host| !contacts.contains_key(host)) {
+                    self.world.volumes.retain(|host, _| contacts.contains_key(host));
+                }
                 self.world.contacts = contacts.into();
                 for (host, contact) in &mut self.world.contacts {
                     contact.looked_at = self.looked.get(host).copied();
@@ -159,8 +170,15 @@ impl Core {
             }
             Input::ManifestsRead(_) => Vec::new(),
             Input::Look(look) => self.look(&look),
+            Input::Volumes(host, seen) => {
+                if self.world.state.desired.hosts.contains_key(&host) {
+                    self.world.volumes.insert(host, seen);
+                }
+                Vec::new()
+            }
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
+            Input::Copied(copied) => absorb::volume_copied(&self.world.state, &copied),
         };
         self.apply(&changes);
         changes
@@ -216,6 +234,7 @@ impl Core {
             Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
             Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
             Command::Rollout { service, verb } => absorb::rollout(&self.world.state, &service, &verb, now)?,
+            Command::Volume { volume, verb } => absorb::volume(&self.world.state, &volume, &verb, now)?,
             Command::ProtectTask { task, minutes } => absorb::protect(&self.world.state, &task, minutes, now)?,
             Command::Confirm { token } => self.confirm(&token)?,
             Command::ReleaseBrake => self.release_brake()?,

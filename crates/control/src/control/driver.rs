@@ -27,6 +27,7 @@ use super::{
     fleet::Fleet,
     handle::{Command, CommandEnvelope, CommandError, Snapshot},
     launches::Launches,
+    movers::Movers,
     rescan::{Rescan, Waiting},
     seams::{Clock, Ledger, Witness},
 };
@@ -60,6 +61,7 @@ pub enum DriverError {
 /// The loop's parts.
 pub(super) struct Driver {
     pub(super) core: Core,
+    pub(super) movers: Movers,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
     pub(super) launches: Launches,
@@ -136,6 +138,9 @@ impl Driver {
             log_events(&changes);
             self.launches.review(self.core.world());
             self.dispatch_all(plan.actions);
+            if self.core.fenced().is_none() && !self.core.world().settling {
+                self.movers.follow(self.core.world(), &self.fleet);
+            }
             self.follow_manifests().await;
             self.publish();
             self.readers.answer();
@@ -291,7 +296,7 @@ impl Driver {
         };
         let overtaken = match action.verb.name() {
             VerbName::Launch => self.launches.begin(&action.task, self.core.world()),
-            VerbName::Stop | VerbName::Remove | VerbName::Tidy => CancellationToken::new(),
+            VerbName::Stop | VerbName::Remove | VerbName::Tidy | VerbName::Sweep => CancellationToken::new(),
         };
         let execution = Execution {
             action: action.clone(),
@@ -368,9 +373,9 @@ fn reach_taken(input: &Input) {
         Input::Manifests { .. } => reach(Point::ManifestsTaken),
         Input::Look(_) => reach(Point::LookTaken),
         Input::Died(_) => reach(Point::DeathTaken),
-        Input::Answer(_) => reach(Point::AnswerTaken),
+        Input::Answer(_) | Input::Copied(_) => reach(Point::AnswerTaken),
         // Nothing of them is durable.
-        Input::Contacts(_) | Input::ManifestsRead(_) => {}
+        Input::Contacts(_) | Input::ManifestsRead(_) | Input::Volumes(..) => {}
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, LaunchStep, StopStep, Verb},
-    container::{ContainerConfig, ContainerState},
+    container::{ContainerConfig, ContainerState, MountSource},
     name::{ContainerName, HostName, RuntimeId},
     ownership::{Claim, FleetKey},
 };
@@ -70,6 +70,10 @@ impl Execution {
                 Verb::Remove { containers } => {
                     let _slot = self.slots.stops.acquire().await;
                     self.remove(containers).await
+                }
+                Verb::Sweep { volumes } => {
+                    let _slot = self.slots.stops.acquire().await;
+                    self.sweep(volumes).await
                 }
             };
             match &result {
@@ -158,7 +162,12 @@ impl Execution {
     /// Creates it, or adopts what bears its name and is it; `None` when the launch was overtaken meanwhile.
     async fn create(&self, step: &LaunchStep) -> Result<Option<RuntimeId>, EngineError> {
         let labels = self.key.sign(&self.action.host, &step.config.name, &step.config.labels);
-        let config = ContainerConfig { labels, ..step.config.clone() };
+        let mut config = ContainerConfig { labels, ..step.config.clone() };
+        for mount in &mut config.mounts {
+            if let MountSource::Volume(volume) = &mut mount.source {
+                volume.labels = self.key.sign_volume(&self.action.host, &volume.labels);
+            }
+        }
         reach(Point::BeforeCreate);
         let first = match self.engine.create(&config).await {
             Err(EngineError::ImageMissing { .. }) => {
@@ -238,6 +247,15 @@ impl Execution {
                 return failed_end(&error);
             }
             reach(Point::Removed);
+        }
+        ActionResult::Done { containers: Vec::new() }
+    }
+
+    async fn sweep(&self, volumes: &[String]) -> ActionResult {
+        for volume in volumes {
+            if let Err(error) = self.engine.remove_volume(volume).await {
+                return failed_end(&error);
+            }
         }
         ActionResult::Done { containers: Vec::new() }
     }

@@ -14,10 +14,13 @@ use roadstead_core::{
         spec::Kind,
         state::Schedulability,
         time::Timestamp,
+        volume::VolumeId,
         world::{Plan, World},
     },
-    plan::absorb::{Refusal, RolloutVerb},
+    plan::absorb::{Refusal, RolloutVerb, VolumeVerb},
 };
+
+use super::copy::Copies;
 
 /// The controller at one moment, published after every decision.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +84,15 @@ pub enum Command {
         /// Which host.
         host: HostName,
     },
+    /// Move a volume, or say where it is.
+    Volume {
+        /// Which.
+        #[serde(flatten)]
+        volume: VolumeId,
+        /// What.
+        #[serde(flatten)]
+        verb: VolumeVerb,
+    },
     /// Read the manifests now; answered once what they say is decided upon.
     Rescan,
 }
@@ -120,6 +132,8 @@ pub struct Handle {
     pub commands: mpsc::Sender<CommandEnvelope>,
     /// Engines of the declared hosts, for logs and exec.
     pub engines: watch::Receiver<Arc<BTreeMap<HostName, Arc<dyn Engine>>>>,
+    /// How far copies of volumes are.
+    pub copies: Copies,
     /// Events and decisions.
     pub store: Arc<Store>,
     /// The manifests' folder.

@@ -9,6 +9,7 @@
 //! writes: it commits what was decided before anything is sent (S8).
 
 pub mod connect;
+mod copy;
 pub mod core;
 mod driver;
 mod execute;
@@ -19,6 +20,7 @@ pub mod ingest;
 mod key;
 mod launches;
 mod listen;
+mod movers;
 mod observe;
 mod rescan;
 pub mod seams;
@@ -29,6 +31,12 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    copy::{Copies, Reading, read_volume},
+    driver::DriverError,
+    key::KeyError,
+    movers::image_for,
+};
 use self::{
     core::Core,
     driver::Driver,
@@ -37,10 +45,10 @@ use self::{
     handle::{CommandEnvelope, Handle, Snapshot},
     ingest::Ingest,
     launches::Launches,
+    movers::Movers,
     rescan::{Rescan, Waiting},
     seams::{Clock, Parts},
 };
-pub use self::{driver::DriverError, key::KeyError};
 use crate::{
     crash_point::{self, Point, reach},
     store::{Store, StoreError},
@@ -124,6 +132,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         snapshots: loops.snapshots,
         commands: loops.commands,
         engines: loops.engines,
+        copies: loops.copies,
         store,
         manifests: options.manifests,
     };
@@ -138,6 +147,8 @@ pub struct Loops {
     pub commands: mpsc::Sender<CommandEnvelope>,
     /// Engines of the declared hosts.
     pub engines: watch::Receiver<Engines>,
+    /// How far copies of volumes are.
+    pub copies: Copies,
     /// Ends when the controller has stopped.
     pub driver: tokio::task::JoinHandle<Result<(), DriverError>>,
 }
@@ -174,7 +185,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         stop: stop.clone(),
     };
     let ingest = tokio::spawn(ingest.run());
+    let movers = Movers::default();
+    let copies = movers.copies.clone();
     let driver = Driver {
+        movers,
         core,
         ledger: parts.ledger,
         fleet,
@@ -197,5 +211,5 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         ingest.abort();
         result
     });
-    Ok(Loops { snapshots: watch_snapshots, commands, engines, driver })
+    Ok(Loops { snapshots: watch_snapshots, commands, engines, copies, driver })
 }

@@ -25,6 +25,7 @@ use roadstead_core::model::{
     observed::{EngineIdentity, HostContact, HostObservation},
     ownership::FleetKey,
     spec::cluster::HostLoss,
+    volume::VolumesSeen,
 };
 
 use super::{connect::Connection, core::Input, listen::Listener, seams::Clock};
@@ -35,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_GAP: Duration = Duration::from_millis(100);
 /// A complete look takes no longer.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// A host that had no volumes of ours is asked for them this often.
+const VOLUMES_EVERY: Duration = Duration::from_secs(60);
 /// Pause after a look that failed.
 const LOOK_RETRY: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,13 @@ impl Contacts {
     pub(super) fn remove(&self, host: &HostName) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
+}
+
+/// What is known of a host's volumes.
+#[derive(Default)]
+struct Volumes {
+    listed_at: Option<Instant>,
+    is_empty: bool,
 }
 
 /// One host's observer.
@@ -151,10 +161,12 @@ impl Observer {
 
     async fn looks(&self, strange: &AtomicBool) {
         let mut identity: Option<EngineIdentity> = None;
+        let mut volumes = Volumes::default();
         loop {
             let began = Instant::now();
             if strange.swap(false, Ordering::Relaxed) {
                 identity = None;
+                volumes = Volumes::default();
             }
             match timeout(LOOK_DEADLINE, self.look(&mut identity)).await {
                 Ok(Ok(look)) => {
@@ -165,6 +177,7 @@ impl Observer {
                         contact.error = None;
                         contact.untrusted = None;
                     });
+                    self.look_at_volumes(&mut volumes).await;
                     if self.inputs.send(Input::Look(Arc::new(look))).await.is_err() {
                         return;
                     }
@@ -182,6 +195,26 @@ impl Observer {
                     sleep(LOOK_RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Lists the host's volumes, if it may have some of ours: a host without any is asked now and then only. A look is
+    /// worth as much without them.
+    async fn look_at_volumes(&self, known: &mut Volumes) {
+        if known.is_empty && known.listed_at.is_some_and(|at| at.elapsed() < VOLUMES_EVERY) {
+            return;
+        }
+        let started_at = self.clock.now();
+        let verify = |name: &str, labels: &BTreeMap<String, String>| self.key.volume_of(&self.host, name, labels);
+        let listed = timeout(LOOK_DEADLINE, self.connection.engine.volumes(&verify)).await;
+        match listed {
+            Ok(Ok(volumes)) => {
+                *known = Volumes { listed_at: Some(Instant::now()), is_empty: volumes.is_empty() };
+                let seen = VolumesSeen { started_at, volumes };
+                let _ = self.inputs.send(Input::Volumes(self.host.clone(), seen)).await;
+            }
+            Ok(Err(error)) => tracing::debug!(host = %self.host, %error, "no list of volumes"),
+            Err(_) => tracing::debug!(host = %self.host, "no list of volumes within {LOOK_DEADLINE:?}"),
         }
     }
 

@@ -12,6 +12,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder,
 };
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use super::call::{Call, Terms};
@@ -20,14 +21,15 @@ use super::error::clip;
 use super::version::ApiVersion;
 use super::wire::Wire;
 use super::{
-    Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, EventAction, ExecId, ExecOptions, ExecSession,
-    Inspected, LogLine, LogOptions, Progress, Verify, create, exec, logs, pull, view,
+    Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, EventAction, ExecId, ExecOptions,
+    ExecSession, Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume, create, exec, logs, pull, view,
 };
 use crate::host::{Lane, Transport};
 use roadstead_core::model::container::{ContainerConfig, ContainerView};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::time::Timestamp;
+use roadstead_core::model::volume::VolumeClaim;
 
 /// How long to wait and how much to take.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Limits {
     pub item_bytes: u64,
     /// Containers on one host.
     pub containers: usize,
+    /// Volumes of ours on one host.
+    pub volumes: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +77,7 @@ impl Default for Limits {
             answer_bytes: 32 << 20,
             item_bytes: 4 << 20,
             containers: 10_000,
+            volumes: 10_000,
         }
     }
 }
@@ -286,6 +291,26 @@ impl Engine for DockerEngine {
         }?;
         self.remove_volumes(&volumes).await;
         Ok(())
+    }
+
+    async fn volumes(&self, verify: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
+        self.our_volumes(verify).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.remove_one_volume(name).await
+    }
+
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
+        self.volume_exists(name).await
+    }
+
+    async fn download(&self, id: &RuntimeId, path: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        self.archive_of(id, path).await
+    }
+
+    async fn upload(&self, id: &RuntimeId, path: &str, content: Content) -> Result<(), EngineError> {
+        self.put_archive(id, path, content).await
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {

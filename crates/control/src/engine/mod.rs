@@ -5,6 +5,7 @@
 //! every call ends within its deadline; a failure says whether the engine may still act on it;
 //! a list is complete or an error; verbs can be repeated without harm.
 
+mod archive;
 mod call;
 mod create;
 mod details;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+pub use archive::Content;
 pub use create::body as create_body;
 pub use docker::check_name;
 pub use docker::{DockerEngine, Limits};
@@ -37,9 +39,13 @@ use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::ownership::Owner;
 use roadstead_core::model::time::Timestamp;
+use roadstead_core::model::volume::VolumeClaim;
 
 /// Tells whose a container with these labels is. Only labels of ours are shown to it.
 pub type Verify<'a> = &'a (dyn Fn(&BTreeMap<String, String>) -> Owner + Sync);
+
+/// Tells what our labels say of the volume of this name, if they are ours.
+pub type VerifyVolume<'a> = &'a (dyn Fn(&str, &BTreeMap<String, String>) -> Option<VolumeClaim> + Sync);
 
 /// Hears about each step of a pull.
 pub type Progress<'a> = &'a (dyn Fn(PullProgress) + Sync);
@@ -79,6 +85,21 @@ pub trait Engine: Send + Sync {
     /// Removes it with its anonymous volumes. Fine when it is gone or going. A running one is a
     /// [`EngineError::Conflict`] unless `force`d.
     async fn remove(&self, id: &RuntimeId, force: bool) -> Result<(), EngineError>;
+
+    /// Every volume that is ours, by name: all of them or an error. One request.
+    async fn volumes(&self, verify: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError>;
+
+    /// Removes a volume with its data. Fine when it is gone. One that a container has is a [`EngineError::Conflict`].
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError>;
+
+    /// Whether there is a volume of this name, whoever made it.
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError>;
+
+    /// A file or folder of a container as a tar stream, its own name being the first; the container need not run.
+    async fn download(&self, id: &RuntimeId, path: &str) -> Result<EngineStream<Bytes>, EngineError>;
+
+    /// Unpacks a tar stream in a folder of a container that need not run. It fails when nothing moves for a while.
+    async fn upload(&self, id: &RuntimeId, path: &str, content: Content) -> Result<(), EngineError>;
 
     /// One container by id or exact name; `None` when there is none.
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError>;

@@ -15,12 +15,14 @@ use roadstead_core::model::{
     observed::HostObservation,
     state::{FleetRecord, HostRecord, Revision, ServiceRecord, State},
     task::Task,
+    volume::VolumeRecord,
 };
 
 /// Everything, through one transaction's eyes.
 pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, StoreError> {
     let hosts: Vec<HostRecord> = docs(connection, "host", "SELECT name, doc FROM hosts").await?;
     let services: Vec<ServiceRecord> = docs(connection, "service", "SELECT name, doc FROM services").await?;
+    let volumes: Vec<VolumeRecord> = docs(connection, "volume", "SELECT name, doc FROM volumes").await?;
     Ok(State {
         desired: desired::load(connection).await?,
         revisions: revisions(connection).await?.into(),
@@ -28,6 +30,7 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
         tasks: tasks(connection).await?.into(),
         observations: observations(connection).await?.into(),
+        volumes: volumes.into_iter().map(|volume| (volume.id.clone(), volume)).collect(),
         fleet: fleet(connection).await?,
     })
 }

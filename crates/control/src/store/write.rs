@@ -17,6 +17,7 @@ use roadstead_core::model::{
     spec::task_definition::Protocol,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
+    volume::{VolumeId, VolumeRecord},
 };
 
 /// Writes everything of one commit; gives the ids of the events.
@@ -38,6 +39,8 @@ pub(super) async fn all(
             Change::Task(task) => put_task(connection, task).await?,
             Change::TaskRemoved(id) => remove_task(connection, id).await?,
             Change::Observation(observation) => put_observation(connection, observation).await?,
+            Change::Volume(volume) => put_volume(connection, volume).await?,
+            Change::VolumeRemoved(id) => remove_volume(connection, id).await?,
             Change::Fleet(fleet) => put_fleet(connection, fleet).await?,
             Change::Event(event) => event_ids.push(add_event(connection, event).await?),
         }
@@ -194,6 +197,28 @@ async fn put_observation(connection: &mut SqliteConnection, observation: &HostOb
     .bind(to_json(&observation.containers)?)
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+async fn put_volume(connection: &mut SqliteConnection, volume: &VolumeRecord) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO volumes (cluster, name, doc) VALUES (?, ?, ?)
+         ON CONFLICT (cluster, name) DO UPDATE SET doc = excluded.doc",
+    )
+    .bind(volume.id.cluster.as_str())
+    .bind(&volume.id.name)
+    .bind(to_json(volume)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn remove_volume(connection: &mut SqliteConnection, id: &VolumeId) -> Result<(), StoreError> {
+    query("DELETE FROM volumes WHERE cluster = ? AND name = ?")
+        .bind(id.cluster.as_str())
+        .bind(&id.name)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

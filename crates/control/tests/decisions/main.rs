@@ -7,6 +7,7 @@ mod containers;
 mod daemons;
 mod rollouts;
 mod story;
+mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use roadstead_control::control::core::{Core, Input};
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, Verb},
-    container::{ContainerState, ContainerView, HealthStatus},
+    container::{ContainerState, ContainerView, HealthStatus, MountSource},
     desired::{Desired, Manifest},
     name::{ContainerName, HostName, RuntimeId},
     observed::{Death, EngineIdentity, HostContact, HostObservation},
-    ownership::{Claim, Owner},
+    ownership::{Claim, FleetKey, Owner},
     spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
     state::State,
     task::{StopCode, Task},
     time::Timestamp,
+    volume::{VolumeClaim, VolumesSeen},
     world::Plan,
 };
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ pub struct Story {
     pub desired: Desired,
     pub contacts: BTreeMap<HostName, HostContact>,
     pub containers: BTreeMap<HostName, BTreeMap<RuntimeId, ContainerView>>,
+    /// Of ours, by host and name.
+    pub volumes: BTreeMap<HostName, BTreeMap<String, VolumeClaim>>,
     pub made: u32,
 }
 
@@ -49,7 +52,8 @@ impl Story {
         let contact = HostContact { watched_since: now, ..HostContact::default() };
         let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
         let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
-        let mut story = Self { core, now, desired, contacts, containers, made: 0 };
+        let volumes = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
+        let mut story = Self { core, now, desired, contacts, containers, volumes, made: 0 };
         story.tell();
         story
     }
@@ -77,6 +81,8 @@ impl Story {
             if silent.contains(&host.as_str()) {
                 continue;
             }
+            let seen = VolumesSeen { started_at: self.now, volumes: self.volumes[host].clone() };
+            self.core.take(self.now, Input::Volumes(host.clone(), seen));
             let look = self.look_at(host.as_str(), self.now);
             self.core.take(self.now, Input::Look(Arc::new(look)));
         }
@@ -114,6 +120,13 @@ impl Story {
             Verb::Launch { containers } => {
                 for step in containers {
                     self.made += 1;
+                    let key = FleetKey::new([1; 32]);
+                    for mount in &step.config.mounts {
+                        let MountSource::Volume(volume) = &mount.source else { continue };
+                        let labels = key.sign_volume(&action.host, &volume.labels);
+                        let claim = key.volume_of(&action.host, &volume.name, &labels).unwrap();
+                        self.volumes.get_mut(&action.host).unwrap().entry(volume.name.clone()).or_insert(claim);
+                    }
                     let id = step.runtime_id.clone().unwrap_or_else(|| RuntimeId::from(format!("c{}", self.made)));
                     let claim = Claim::from_labels(&step.config.labels).unwrap();
                     let view = host.entry(id.clone()).or_insert_with(|| ContainerView {
@@ -146,6 +159,10 @@ impl Story {
             Verb::Remove { containers } => containers.iter().for_each(|id| {
                 host.remove(id);
             }),
+            Verb::Sweep { volumes } => {
+                let seen = self.volumes.get_mut(&action.host).unwrap();
+                seen.retain(|name, _| !volumes.contains(name));
+            }
         }
         ids
     }

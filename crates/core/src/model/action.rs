@@ -48,6 +48,11 @@ pub enum Verb {
         /// In order.
         containers: Vec<StopStep>,
     },
+    /// Remove volumes that an ended task left behind.
+    Sweep {
+        /// By name.
+        volumes: Vec<String>,
+    },
 }
 
 /// One container of a launch.
@@ -85,7 +90,7 @@ pub struct StopStep {
 pub struct ActionKey {
     /// The task.
     pub task: TaskId,
-    /// launch, stop, remove, tidy.
+    /// launch, stop, remove, tidy, sweep.
     pub verb: VerbName,
 }
 
@@ -101,6 +106,8 @@ pub enum VerbName {
     Remove,
     /// [`Verb::Tidy`].
     Tidy,
+    /// [`Verb::Sweep`].
+    Sweep,
 }
 
 impl Action {
@@ -118,6 +125,7 @@ impl Verb {
             Self::Stop { .. } => VerbName::Stop,
             Self::Remove { .. } => VerbName::Remove,
             Self::Tidy { .. } => VerbName::Tidy,
+            Self::Sweep { .. } => VerbName::Sweep,
         }
     }
 }

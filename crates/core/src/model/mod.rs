@@ -17,4 +17,5 @@ pub mod spec;
 pub mod state;
 pub mod task;
 pub mod time;
+pub mod volume;
 pub mod world;

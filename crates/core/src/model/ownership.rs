@@ -8,11 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
 use super::spec::service::LaunchType;
 use super::task::{Task, TaskContainer};
+use super::time::Timestamp;
+use super::volume::VolumeClaim;
 
 /// All our labels begin with this.
 pub const PREFIX: &str = "dev.roadstead.";
 const MAC: &str = "dev.roadstead.mac";
 const FLEET: &str = "dev.roadstead.fleet";
+/// On a volume of ours: its name.
+pub const VOLUME: &str = "dev.roadstead.volume";
+/// On a volume that ends with its task: the task.
+pub const TASK: &str = "dev.roadstead.task";
+const SERVICE: &str = "dev.roadstead.service";
+const MOVED: &str = "dev.roadstead.moved-at-ms";
+const CLUSTER: &str = "dev.roadstead.cluster";
 
 /// The secret that marks containers as this fleet's. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,6 +83,54 @@ impl FleetKey {
             Ok(()) => Owner::Ours(Box::new(claim)),
             Err(_) => Owner::Forged,
         }
+    }
+
+    /// Signs the labels of a volume that [`VolumeClaim::to_labels`] marked as ours; others stay as they are.
+    pub fn sign_volume(&self, host: &HostName, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        match labels.get(VOLUME) {
+            Some(name) => self.sign(host, name, labels),
+            None => labels.clone(),
+        }
+    }
+
+    /// What our labels say of the volume `name` on `host`; `None` unless they are ours and made for this very volume.
+    pub fn volume_of(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Option<VolumeClaim> {
+        if labels.get(FLEET) != Some(&self.id()) || labels.get(VOLUME).map(String::as_str) != Some(name) {
+            return None;
+        }
+        let expected = hex(&self.mac(&message(host, name, labels)));
+        verify_slices_are_equal(expected.as_bytes(), labels.get(MAC)?.as_bytes()).ok()?;
+        match (labels.get(TASK), labels.get(CLUSTER)) {
+            (Some(task), _) => Some(VolumeClaim::Task {
+                task: task.as_str().into(),
+                service: labels.get(SERVICE).map_or("", String::as_str).into(),
+            }),
+            (None, Some(cluster)) => Some(VolumeClaim::Shared {
+                cluster: cluster.as_str().into(),
+                moved_at: labels.get(MOVED).and_then(|ms| ms.parse().ok()).map(Timestamp),
+            }),
+            (None, None) => None,
+        }
+    }
+}
+
+impl VolumeClaim {
+    /// As labels of the volume `name`, without the digest; `given` are the user's, of which none can pass for ours.
+    pub fn to_labels(&self, name: &str, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut labels = given.clone();
+        labels.retain(|label, _| !label.starts_with(PREFIX));
+        labels.insert(VOLUME.to_owned(), name.to_owned());
+        match self {
+            Self::Task { task, service } => {
+                labels.insert(TASK.to_owned(), task.to_string());
+                labels.insert(SERVICE.to_owned(), service.to_string());
+            }
+            Self::Shared { cluster, moved_at } => {
+                labels.insert(CLUSTER.to_owned(), cluster.to_string());
+                labels.extend(moved_at.map(|Timestamp(ms)| (MOVED.to_owned(), ms.to_string())));
+            }
+        }
+        labels
     }
 }
 
@@ -276,5 +333,24 @@ mod tests {
         let mut extra = labels;
         extra.insert(format!("{PREFIX}zzz"), "1".into());
         assert_eq!(key.owner_of(&host, &extra), Owner::Forged);
+    }
+
+    #[test]
+    fn a_volume_is_ours_on_its_host_and_under_its_name_only() {
+        let key = FleetKey::new([1; 32]);
+        let host: HostName = "a".into();
+        let task = VolumeClaim::Task { task: "0123456789abcdef".into(), service: "web".into() };
+        let shared = VolumeClaim::Shared { cluster: "default".into(), moved_at: Some(Timestamp(7)) };
+        let given =
+            BTreeMap::from([("dev.roadstead.task".to_owned(), "x".to_owned()), ("a".to_owned(), "b".to_owned())]);
+        for claim in [task, shared] {
+            let labels = key.sign_volume(&host, &claim.to_labels("data", &given));
+            assert_eq!(labels.get("a").map(String::as_str), Some("b"));
+            assert_eq!(key.volume_of(&host, "data", &labels), Some(claim.clone()));
+            assert_eq!(key.volume_of(&host, "other", &labels), None);
+            assert_eq!(key.volume_of(&"b".into(), "data", &labels), None);
+            assert_eq!(FleetKey::new([2; 32]).volume_of(&host, "data", &labels), None);
+            assert_eq!(key.volume_of(&host, "data", &claim.to_labels("data", &given)), None, "not signed");
+        }
     }
 }

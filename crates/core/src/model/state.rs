@@ -15,6 +15,7 @@ use super::{
     spec::TaskDefinitionSpec,
     task::{Launch, Task},
     time::Timestamp,
+    volume::{VolumeId, VolumeRecord},
 };
 
 /// An immutable revision of a task definition.
@@ -353,6 +354,8 @@ pub struct State {
     pub tasks: Shared<BTreeMap<TaskId, Arc<Task>>>,
     /// Last complete look at each host.
     pub observations: Shared<BTreeMap<HostName, Arc<HostObservation>>>,
+    /// Volumes that have one place.
+    pub volumes: Shared<BTreeMap<VolumeId, VolumeRecord>>,
     /// The fleet's own numbers.
     pub fleet: FleetRecord,
 }
@@ -381,6 +384,10 @@ pub enum Change {
     TaskRemoved(TaskId),
     /// A complete look.
     Observation(Arc<HostObservation>),
+    /// A volume that has one place.
+    Volume(VolumeRecord),
+    /// A volume of which nobody cares any more where it is.
+    VolumeRemoved(VolumeId),
     /// The fleet's numbers.
     Fleet(FleetRecord),
     /// Something happened (its id is given by the store).
@@ -427,6 +434,12 @@ impl State {
             }
             Change::Observation(observation) => {
                 self.observations.insert(observation.host.clone(), Arc::clone(observation));
+            }
+            Change::Volume(volume) => {
+                self.volumes.insert(volume.id.clone(), volume.clone());
+            }
+            Change::VolumeRemoved(id) => {
+                self.volumes.remove(id);
             }
             Change::Fleet(fleet) => self.fleet = fleet.clone(),
             // Events are a record for people: nothing is decided from them.

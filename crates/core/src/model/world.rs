@@ -12,6 +12,7 @@ use super::{
     shared::Shared,
     state::{Change, State},
     time::Timestamp,
+    volume::VolumesSeen,
 };
 
 /// The planner's whole input.
@@ -25,6 +26,8 @@ pub struct World {
     pub state: State,
     /// How hosts can be reached just now.
     pub contacts: Shared<BTreeMap<HostName, HostContact>>,
+    /// The volumes of ours that each host's last list of them showed.
+    pub volumes: Shared<BTreeMap<HostName, VolumesSeen>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: Shared<BTreeSet<ActionKey>>,
     /// Orders that went wrong: not again before this.

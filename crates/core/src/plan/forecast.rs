@@ -72,6 +72,11 @@ fn pretend(world: &mut World, action: &Action) {
             task.advance(LastStatus::Stopped);
             task.stopped_at = Some(task.stopping_at.unwrap_or_default());
         }),
+        Verb::Sweep { volumes } => {
+            if let Some(seen) = world.volumes.get_mut(&action.host) {
+                seen.volumes.retain(|name, _| !volumes.contains(name));
+            }
+        }
     }
 }
 

@@ -15,7 +15,10 @@ use crate::model::{
     world::{HostStatus, Subject, World},
 };
 
-use super::draft::{Draft, Host};
+use super::{
+    draft::{Draft, Host},
+    volumes,
+};
 
 /// The label that stands for the availability zone.
 pub(super) const ZONE_LABEL: &str = "availability-zone";
@@ -228,7 +231,7 @@ fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>], judged: usize) -> Op
 }
 
 /// Orders tasks on lost hosts to stop, so that their services replace them; what of them still runs is stopped when the
-/// host is seen again. Daemon tasks and services that wait stay wanted.
+/// host is seen again. Daemon tasks, services that wait, and tasks that own a volume there stay wanted.
 pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
     if draft.braked() {
@@ -255,7 +258,18 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
         let on_lost = draft.tasks.host(no).is_some_and(|host| lost[host]);
         let is_wanted = || draft.task(no).desired_status == DesiredStatus::Running;
         let service = draft.tasks.service(no).filter(|_| on_lost && is_wanted());
-        if service.is_some_and(|service| replaceable(&draft.services[service].manifest.spec)) {
+        let is_replaceable = service.is_some_and(|service| replaceable(&draft.services[service].manifest.spec));
+        if !is_replaceable {
+            continue;
+        }
+        if let Some(volume) = volumes::held_by(draft, no) {
+            let task = draft.task(no);
+            let words =
+                format!("host {} is lost and is waited for: the data of volume {} is there", task.host, volume.name);
+            let wakes_when = format!("host {} answers, or is no longer declared", task.host);
+            let subject = Subject::Task(task.id.clone());
+            draft.waiting(subject, words, wakes_when, None);
+        } else {
             draft.tasks.change(no, |task| {
                 let reason =
                     format!("host {} is lost; what still runs there is stopped when it is seen again", task.host);

@@ -21,7 +21,9 @@ mod replica;
 pub mod revision;
 mod rollout;
 mod service;
+mod sweep;
 mod throttle;
+mod volumes;
 
 pub use hosts::host_status;
 
@@ -46,9 +48,12 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     }
     revision::number(&mut draft);
     draft.read_tasks(service::is_kept);
+    volumes::learn(&mut draft);
+    volumes::judge_moves(&mut draft);
     hosts::give_up_lost_tasks(&mut draft);
     service::reconcile(&mut draft);
     orders::issue(&mut draft);
+    sweep::issue(&mut draft);
     gc::forget(&mut draft);
     deployment::announce_outcomes(&mut draft);
     draft.finish()

@@ -13,11 +13,12 @@ use super::{
     draft::{Draft, Host, HostNo, TaskNo},
     launch,
     placement::{
-        self, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
+        self, Home, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
     },
     rebalance, revision,
     service::Subjected,
+    volumes,
 };
 
 /// What placement is asked for each task of a service.
@@ -28,10 +29,11 @@ pub(super) struct Wants {
     ports: Vec<PortRequest>,
     constraints: Vec<PlacementConstraint>,
     architecture: Option<String>,
+    homes: Vec<Home>,
 }
 
 impl Wants {
-    fn of(service: &Subjected<'_>) -> Self {
+    fn of(draft: &Draft<'_>, service: &Subjected<'_>) -> Self {
         let definition = &*service.definition;
         let (cpu, memory) = launch::reservation(definition);
         let ports = launch::published_ports(definition).into_iter().map(|port| PortRequest {
@@ -52,13 +54,14 @@ impl Wants {
                 .cloned()
                 .collect(),
             architecture: definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone()),
+            homes: volumes::homes(draft, service),
         }
     }
 }
 
 impl Subjected<'_> {
     fn request<'r>(&'r self, draft: &'r Draft<'_>) -> Request<'r> {
-        let wants = self.wants.get_or_init(|| Wants::of(self));
+        let wants = self.wants.get_or_init(|| Wants::of(draft, self));
         Request {
             service: self.name,
             cluster: &self.spec.cluster,
@@ -68,6 +71,7 @@ impl Subjected<'_> {
             ports: &wants.ports,
             architecture: wants.architecture.as_deref(),
             constraints: &wants.constraints,
+            homes: &wants.homes,
             strategies: &self.spec.placement_strategy,
             launch_type: self.spec.launch_type,
             recent_failures: draft.services[self.no].record().map_or(&[], |record| &record.failures),
@@ -104,6 +108,7 @@ pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &Servic
         ports: &[],
         architecture: platform.and_then(|platform| platform.cpu_architecture.as_deref()),
         constraints: &constraints,
+        homes: &[],
         strategies: &[],
         launch_type: spec.launch_type,
         recent_failures: &[],
@@ -168,6 +173,7 @@ pub(super) fn start(
         "TaskPlaced",
         format!("task {id} of {revision} goes to {}: {reason}", placement.host),
     );
+    volumes::note_placed(draft, service, &placement, &id);
     draft.doing("place", Subject::Task(id), Some(&placement.host), reason);
     draft.add_task(task, service.no);
     Ok(())

@@ -21,7 +21,7 @@ use super::{
     placement::Unplaceable,
     rebalance,
     service::{self, Subjected},
-    throttle,
+    throttle, volumes,
 };
 
 /// Fewest healthy and most live tasks.
@@ -116,7 +116,7 @@ pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, no: T
 
 pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let desired = service.spec.desired_count as usize;
-    let bounds = match service.spec.singleton {
+    let bounds = match service.exclusive {
         // It stops before it is started anew.
         true => Bounds { floor: 0, ceiling: desired },
         false => bounds(desired, &service.spec.deployment_configuration, 100, 200),
@@ -164,8 +164,8 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> Option<Replace> {
     let unhealthy = is_unhealthy(draft, service, no);
     let task = draft.task(no);
-    if crash_loops(draft, task) {
-        Some(Replace::CrashLoop)
+    let why = if crash_loops(draft, task) {
+        return Some(Replace::CrashLoop);
     } else if unhealthy && protected_until(draft, no).is_some() {
         // Protection is from scale-in and deployments, not from being healed.
         Some(Replace::Unhealthy)
@@ -177,7 +177,8 @@ fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo)
         Some(Replace::Unhealthy)
     } else {
         None
-    }
+    };
+    why.filter(|_| !volumes::keeps(draft, no))
 }
 
 /// Starts what is missing, as far as the ceiling and the throttle allow; returns how many, and why no host fits the next.
@@ -209,6 +210,10 @@ fn start_missing(
         let reason =
             format!("{missing} tasks are missing, but {failures} in a row failed to start: the next try is delayed");
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
+        return (0, None);
+    }
+    if let Some((reason, wakes_when)) = volumes::obstacle(draft, service) {
+        draft.waiting(subject(), format!("{missing} tasks are missing: {reason}"), wakes_when, None);
         return (0, None);
     }
     let mut slots = free_slots(draft, service);

@@ -20,7 +20,7 @@ use super::{
     draft::{Counts, Draft, Host, Service, ServiceNo, TaskNo},
     health,
     place::Wants,
-    rebalance, replica, revision, rollout, throttle,
+    rebalance, replica, revision, rollout, throttle, volumes,
 };
 
 /// A service with all that reconciling it needs.
@@ -38,6 +38,8 @@ pub(super) struct Subjected<'a> {
     pub(super) standstill: Option<String>,
     /// Tasks that older deployments than this one started are to be replaced, of whatever revision.
     restarted_by: Option<u64>,
+    /// It stops before it is started anew, and is never there twice: a singleton, or a task that owns a volume (S19).
+    pub(super) exclusive: bool,
     /// Its live tasks.
     pub(super) live: &'a [TaskNo],
     /// What placement is asked for a task of it, once that is needed.
@@ -202,6 +204,7 @@ impl<'a> Subjected<'a> {
             spec,
             starts: Some(target.clone()),
             target,
+            exclusive: spec.singleton || volumes::owns(spec, &definition),
             definition,
             standstill: None,
             restarted_by: None,
@@ -234,6 +237,7 @@ impl<'a> Subjected<'a> {
         };
         self.starts = match known_good {
             Some((id, definition)) => {
+                self.exclusive |= volumes::owns(self.spec, &definition);
                 self.definition = definition;
                 Some(id)
             }
@@ -284,7 +288,7 @@ impl<'a> Subjected<'a> {
     /// Live tasks that count against the ceiling, those placed in this draft included: not those on hosts that cannot be
     /// asked (ghosts, S2).
     pub(super) fn counted_live(&self, draft: &Draft<'_>) -> usize {
-        let known = match self.spec.singleton {
+        let known = match self.exclusive {
             // Never two, not even one that nobody can see (S19).
             true => self.live.iter().filter(|no| draft.task(**no).is_live()).count(),
             false => self.known_live(draft).count(),

@@ -6,11 +6,13 @@
 //! | [`rows`] | something is committed |
 //! | [`decisions`] | the planner decided |
 //! | [`rest`] | faults are over |
+//! | [`volumes`] | each of these, about volumes |
 
 mod decisions;
 mod requests;
 mod rest;
 mod rows;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

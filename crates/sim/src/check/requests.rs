@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken};
+use super::{Broken, Checks, Predicate, broken, volumes};
 use crate::{
     engine::machine::{Answer, Request},
     fleet::{FakeHost, Reach},
@@ -33,6 +33,7 @@ impl Checks {
     ) -> Result<(), Broken> {
         match request {
             Request::Pull(_) => Ok(()),
+            Request::RemoveVolume(name) => volumes::s5_of_the_dead(durable, host, name),
             Request::Create(config) => {
                 let Some(claim) = Claim::from_labels(&config.labels) else {
                     return broken(Predicate::S1, format!("{} is made without labels of ours", config.name));
@@ -76,12 +77,16 @@ impl Checks {
                 if !self.committed.contains(&claim.task) {
                     return broken(Predicate::S8, format!("container {} on {name} has no committed row", config.name));
                 }
+                if times.1.since_ms(times.0) < 5_000 {
+                    volumes::s4_not_empty(durable, hosts, name, &claim)?;
+                }
                 s4_once(hosts, &claim)
             }
             (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {
                 let Some(claim) = host.ours.get(id) else { return Ok(()) };
                 // Late requests are ghosts until they are seen (S9).
                 if times.1.since_ms(times.0) < 5_000 {
+                    volumes::s4_with_its_data(durable, name, claim)?;
                     s2_ceiling(durable, hosts, claim)?;
                     s19_never_two(durable, hosts, name, claim)?;
                 }
@@ -94,7 +99,12 @@ impl Checks {
                 s1_strangers(host)
             }
             (
-                Request::Create(_) | Request::Start(_) | Request::Stop(_) | Request::Remove { .. } | Request::Pull(_),
+                Request::Create(_)
+                | Request::Start(_)
+                | Request::Stop(_)
+                | Request::Remove { .. }
+                | Request::RemoveVolume(_)
+                | Request::Pull(_),
                 Ok(_) | Err(_),
             ) => Ok(()),
         }

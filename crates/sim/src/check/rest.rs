@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken};
+use super::{Broken, Checks, Predicate, broken, volumes};
 use crate::{
     fleet::{FakeHost, Ground, Reach},
     scenario::{has_fixed_port, takes_fixed_port},
@@ -35,6 +35,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
         return broken(Predicate::L1, format!("the manifests are not in force: {words}"));
     }
     let live = live_tasks(ground, &reachable)?;
+    volumes::l6_swept(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
         let wanted = match manifest.spec.scheduling_strategy {
             SchedulingStrategy::Replica => manifest.spec.desired_count as usize,
@@ -106,7 +107,7 @@ fn live_tasks<'g>(
 }
 
 /// Specs that can wait for ever, visibly: a fixed host port with more tasks than hosts beside each other; bounds that allow
-/// neither a start nor a stop; tasks that wait for their lost host.
+/// neither a start nor a stop; tasks that wait for their lost host, or for the one with their data.
 fn may_wait(
     state: &State,
     service: &ServiceName,
@@ -127,7 +128,7 @@ fn may_wait(
         && state.tasks.values().any(|task| {
             task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)
         });
-    stuck || crowded || waits_for_host
+    stuck || crowded || waits_for_host || volumes::waits_for_data(state, service, reachable, hosts)
 }
 
 impl Checks {

@@ -58,6 +58,8 @@ impl Ground {
             | Change::ServiceRemoved(_)
             | Change::TaskRemoved(_)
             | Change::Observation(_)
+            | Change::Volume(_)
+            | Change::VolumeRemoved(_)
             | Change::Event(_) => Ok(()),
         }
     }
@@ -87,6 +89,8 @@ impl Ground {
             | Change::ServiceRemoved(_)
             | Change::TaskRemoved(_)
             | Change::Observation(_)
+            | Change::Volume(_)
+            | Change::VolumeRemoved(_)
             | Change::Fleet(_) => {}
         }
     }

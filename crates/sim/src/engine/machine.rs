@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 
 use roadstead_control::engine::{
-    Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, check_name,
+    Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, VerifyVolume, check_name,
 };
-use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView, HealthStatus, PortBinding};
+use roadstead_core::model::container::{
+    ContainerConfig, ContainerState, ContainerView, HealthStatus, MountSource, PortBinding, VolumeConfig,
+};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::ownership::{Owner, PREFIX};
 use roadstead_core::model::spec::task_definition::Protocol;
 use roadstead_core::model::time::Timestamp;
+use roadstead_core::model::volume::VolumeClaim;
 
 /// Docker remembers so many events.
 const EVENT_RING: usize = 256;
@@ -42,6 +45,8 @@ pub enum Request {
         /// Also a running one.
         force: bool,
     },
+    /// Remove a volume.
+    RemoveVolume(String),
     /// Pull an image.
     Pull(String),
 }
@@ -97,6 +102,8 @@ pub(crate) struct Machine {
     pub(crate) identity: EngineIdentity,
     pub(crate) info: EngineInfo,
     containers: BTreeMap<RuntimeId, Container>,
+    /// Volumes with a name, and their labels.
+    pub(crate) volumes: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) images: BTreeSet<String>,
     pub(crate) registry: BTreeMap<String, Registry>,
     /// Host ports that processes outside of containers hold.
@@ -129,6 +136,7 @@ impl Machine {
                 warnings: Vec::new(),
             },
             containers: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             images: BTreeSet::new(),
             registry: BTreeMap::new(),
             foreign_ports: BTreeSet::new(),
@@ -148,6 +156,7 @@ impl Machine {
                 Ok(Answer::Done)
             }
             Request::Remove { id, force } => self.remove(id, *force, now).map(|()| Answer::Done),
+            Request::RemoveVolume(name) => self.remove_volume(name).map(|()| Answer::Done),
             Request::Pull(image) => self.pull(image).map(Answer::Image),
         }
     }
@@ -179,6 +188,15 @@ impl Machine {
         }
         if self.disk_full {
             return Err(out_of_space());
+        }
+        if let Some(missing) =
+            mounted(config).find(|volume| volume.must_exist && !self.volumes.contains_key(&volume.name))
+        {
+            let message = format!("there is no volume `{}` on this host", missing.name);
+            return Err(EngineError::Refused { status: 404, message });
+        }
+        for volume in mounted(config) {
+            self.volumes.entry(volume.name.clone()).or_insert_with(|| volume.labels.clone());
         }
         self.made += 1;
         let id = RuntimeId::from(format!("{:08x}{:08x}{:048x}", self.seed, self.made, 0));
@@ -277,6 +295,21 @@ impl Machine {
         self.emit(id, EventAction::Destroy, now);
         self.containers.remove(id);
         Ok(())
+    }
+
+    /// A task's volumes stay when its last container goes: what a real engine is asked for with that is left to the sweep.
+    fn remove_volume(&mut self, name: &str) -> Result<(), EngineError> {
+        check_name(name)?;
+        let user = self.containers.iter().find(|(_, c)| mounted(&c.config).any(|volume| volume.name == name));
+        if let Some((id, _)) = user {
+            return Err(EngineError::Conflict { message: format!("remove {name}: volume is in use - [{id}]") });
+        }
+        self.volumes.remove(name);
+        Ok(())
+    }
+
+    pub(crate) fn our_volumes(&self, verify: VerifyVolume<'_>) -> BTreeMap<String, VolumeClaim> {
+        self.volumes.iter().filter_map(|(name, labels)| Some((name.clone(), verify(name, labels)?))).collect()
     }
 
     fn pull(&mut self, image: &str) -> Result<String, EngineError> {
@@ -522,6 +555,13 @@ impl Machine {
     pub(crate) fn take_fresh(&mut self) -> Vec<EngineEvent> {
         std::mem::take(&mut self.fresh)
     }
+}
+
+fn mounted(config: &ContainerConfig) -> impl Iterator<Item = &VolumeConfig> {
+    config.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Volume(volume) => Some(volume),
+        MountSource::Host(_) => None,
+    })
 }
 
 fn holds_ports(state: ContainerState) -> bool {

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Answer, FakeEngine, Printed, Request, no_answer};
 use roadstead_control::engine::{
-    Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput, ExecSession,
-    Inspected, LogLine, LogOptions, OutputStream, Progress, PullProgress, Verify,
+    Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput,
+    ExecSession, Inspected, LogLine, LogOptions, OutputStream, Progress, PullProgress, Verify, VerifyVolume,
 };
 use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::time::Timestamp;
+use roadstead_core::model::volume::VolumeClaim;
 
 #[async_trait]
 impl Engine for FakeEngine {
@@ -71,6 +73,26 @@ impl Engine for FakeEngine {
     async fn remove(&self, id: &RuntimeId, force: bool) -> Result<(), EngineError> {
         let request = Request::Remove { id: id.clone(), force };
         self.change(&format!("remove {id:.12}"), request).map(drop)
+    }
+
+    async fn volumes(&self, verify: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
+        self.ask("list volumes", |inner| Ok(inner.machine.our_volumes(verify)))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.change(&format!("remove volume {name}"), Request::RemoveVolume(name.to_owned())).map(drop)
+    }
+
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
+        self.ask("inspect volume", |inner| Ok(inner.machine.volumes.contains_key(name)))
+    }
+
+    async fn download(&self, _id: &RuntimeId, _path: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        self.ask("read an archive", |_| Ok(no_content()))
+    }
+
+    async fn upload(&self, _id: &RuntimeId, _path: &str, _content: Content) -> Result<(), EngineError> {
+        self.ask("write an archive", |_| Ok(()))
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {
@@ -164,6 +186,11 @@ impl Engine for FakeEngine {
             code.map(|code| Some(*code)).ok_or_else(|| EngineError::NotFound { what: "exec".into() })
         })
     }
+}
+
+/// Fake volumes have labels and no content.
+pub(crate) fn no_content() -> EngineStream<Bytes> {
+    Box::pin(stream::empty())
 }
 
 /// The items up to the first error, which is the last.

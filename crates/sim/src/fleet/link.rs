@@ -12,11 +12,14 @@ use tokio::{
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{FakeFleet, FakeHost, Reach, Sent};
-use crate::engine::machine::{Answer, Request};
+use crate::engine::{
+    machine::{Answer, Request},
+    no_content,
+};
 use roadstead_control::{
     engine::{
-        Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession,
-        Inspected, LogLine, LogOptions, Progress, Verify,
+        Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession,
+        Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume,
     },
     host::{BoxIo, ExecOutput, ExecRequest, ExitStatus, Lane, LinkState, Transport, TransportError},
 };
@@ -25,6 +28,7 @@ use roadstead_core::model::{
     name::{HostName, RuntimeId},
     observed::EngineIdentity,
     time::Timestamp,
+    volume::VolumeClaim,
 };
 
 /// As the real engine's.
@@ -166,6 +170,26 @@ impl Engine for Link {
 
     async fn remove(&self, id: &RuntimeId, force: bool) -> Result<(), EngineError> {
         self.change("remove", Request::Remove { id: id.clone(), force }, REMOVE).await.map(drop)
+    }
+
+    async fn volumes(&self, verify: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
+        self.read("list volumes", true, |host, _| host.machine.our_volumes(verify)).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.change("remove a volume", Request::RemoveVolume(name.to_owned()), REMOVE).await.map(drop)
+    }
+
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
+        self.read("inspect volume", false, |host, _| host.machine.volumes.contains_key(name)).await
+    }
+
+    async fn download(&self, _id: &RuntimeId, _path: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        self.read("read an archive", false, |_, _| no_content()).await
+    }
+
+    async fn upload(&self, _id: &RuntimeId, _path: &str, _content: Content) -> Result<(), EngineError> {
+        self.read("write an archive", false, |_, _| ()).await
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {

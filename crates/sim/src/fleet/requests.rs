@@ -64,7 +64,7 @@ impl Ground {
             Request::Create(_) => (10, 80),
             Request::Start(_) => (100, 500),
             Request::Stop(_) => (20, 2_500),
-            Request::Remove { .. } => (10, 80),
+            Request::Remove { .. } | Request::RemoveVolume(_) => (10, 80),
             Request::Pull(_) => (100, 5_000),
         };
         let delay_ms = if slow { self.within(1_000, 40_000) } else { self.within(usual.0, usual.1) };
@@ -151,7 +151,12 @@ impl Ground {
                 host.ours.remove(id);
             }
             (
-                Request::Create(_) | Request::Start(_) | Request::Stop(_) | Request::Remove { .. } | Request::Pull(_),
+                Request::Create(_)
+                | Request::Start(_)
+                | Request::Stop(_)
+                | Request::Remove { .. }
+                | Request::RemoveVolume(_)
+                | Request::Pull(_),
                 Ok(_) | Err(_),
             ) => {}
         }
@@ -184,7 +189,7 @@ impl Ground {
 fn target_state(host: &super::FakeHost, request: &Request) -> Option<roadstead_core::model::container::ContainerState> {
     match request {
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => host.machine.state(id),
-        Request::Create(_) | Request::Pull(_) => None,
+        Request::Create(_) | Request::RemoveVolume(_) | Request::Pull(_) => None,
     }
 }
 
@@ -194,6 +199,7 @@ pub(crate) fn verb(request: &Request) -> &'static str {
         Request::Start(_) => "start",
         Request::Stop(_) => "stop",
         Request::Remove { .. } => "remove",
+        Request::RemoveVolume(_) => "sweep",
         Request::Pull(_) => "pull",
     }
 }
@@ -202,6 +208,7 @@ pub(crate) fn target(request: &Request) -> &str {
     match request {
         Request::Create(config) => &config.name,
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => id.as_str(),
+        Request::RemoveVolume(name) => name,
         Request::Pull(image) => image,
     }
 }

@@ -269,7 +269,7 @@ impl Witness for FakeWitness {
     fn decided(&self, world: &World, plan: &Plan) {
         self.0.ground(|ground| {
             ground.counters.decisions += 1;
-            let checked = ground.s7_one_writer(world, plan);
+            let checked = ground.s7_one_writer(world, plan).and_then(|()| ground.s19_owner_is_alone(world, plan));
             ground.breaks(checked);
             let checked = ground.checks.decided(world, plan);
             ground.breaks(checked);

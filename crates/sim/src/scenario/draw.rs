@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness};
+use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, volumes};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
@@ -67,7 +67,8 @@ pub(crate) fn plain_desired(hosts: u64, count: u32) -> Desired {
 /// The scenario of a seed.
 pub fn draw(seed: u64, shape: Shape) -> Scenario {
     let mut rng = Rng::new(seed);
-    let desired = desired(&mut rng, shape.hosts, shape.services);
+    let mut desired = desired(&mut rng, shape.hosts, shape.services);
+    volumes::draw(seed, &mut desired);
     let (chances, rates) = (Chances::draw(&mut rng), rates(&mut rng));
     let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
     let mut script = Vec::new();

@@ -3,6 +3,7 @@
 
 mod change;
 mod draw;
+mod volumes;
 
 use std::collections::BTreeSet;
 

@@ -10,15 +10,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{task::yield_now, time::Duration, time::timeout};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 use crate::engine::{
-    Created, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession, Inspected, LogLine, LogOptions,
-    Progress, Verify,
+    Content, Created, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession, Inspected, LogLine,
+    LogOptions, Progress, Verify, VerifyVolume,
 };
-use roadstead_core::model::{container::ContainerView, observed::EngineIdentity, time::Timestamp};
+use roadstead_core::model::{container::ContainerView, observed::EngineIdentity, time::Timestamp, volume::VolumeClaim};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Enough for every task of a test to get as far as it can: all of them share one thread.
@@ -79,6 +80,21 @@ impl Engine for Gated {
         unused()
     }
     async fn remove(&self, _: &RuntimeId, _: bool) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn volumes(&self, _: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
+        unused()
+    }
+    async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {
+        unused()
+    }
+    async fn has_volume(&self, _: &str) -> Result<bool, EngineError> {
+        unused()
+    }
+    async fn download(&self, _: &RuntimeId, _: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        unused()
+    }
+    async fn upload(&self, _: &RuntimeId, _: &str, _: Content) -> Result<(), EngineError> {
         unused()
     }
     async fn inspect(&self, _: &str, _: Verify<'_>) -> Result<Option<Inspected>, EngineError> {

@@ -18,6 +18,7 @@ use roadstead_core::model::{
     },
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
+    volume::{MoveStage, VolumeId, VolumeMove, VolumeRecord},
 };
 
 /// Few, so that changes meet; odd, so that quoting is tried.
@@ -133,6 +134,25 @@ fn task() -> impl Strategy<Value = Task> {
     )
 }
 
+fn volume() -> impl Strategy<Value = VolumeRecord> {
+    (name(), name(), name(), option::of(name()), time()).prop_map(|(cluster, name, host, to, at)| VolumeRecord {
+        id: VolumeId { cluster: cluster.into(), name: name.to_owned() },
+        host: host.into(),
+        service: name.into(),
+        created_at: at,
+        last_used_by: to.map(|_| "0000000000000001".into()),
+        last_used_at: to.map(|_| at),
+        moving: to.map(|to| VolumeMove {
+            to: to.into(),
+            stage: MoveStage::Copying,
+            since: at,
+            failures: 2,
+            not_before: Some(at),
+        }),
+        old_copy: to.map(HostName::from),
+    })
+}
+
 fn fleet() -> impl Strategy<Value = FleetRecord> {
     (any::<u64>(), text(), option::of(text()), vec(text(), 0..3), option::of(any::<bool>())).prop_map(
         |(epoch, manifests_hash, token, confirmed, released)| FleetRecord {
@@ -172,6 +192,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (name(), 0_u64..9, 0_u32..3).prop_map(|(host, at, containers)| {
             Change::Observation(Arc::new(sample::observation(host, at, containers)))
         }),
+        2 => volume().prop_map(Change::Volume),
+        1 => volume().prop_map(|volume| Change::VolumeRemoved(volume.id)),
         1 => fleet().prop_map(Change::Fleet),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::Fleet, &message))),
     ]
@@ -200,6 +222,8 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         | Change::ServiceRemoved(_)
         | Change::TaskRemoved(_)
         | Change::Observation(_)
+        | Change::Volume(_)
+        | Change::VolumeRemoved(_)
         | Change::Fleet(_)
         | Change::Event(_) => true,
     }

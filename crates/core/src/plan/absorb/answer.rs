@@ -7,11 +7,15 @@ use crate::model::{
     name::{ContainerName, RuntimeId},
     state::{Change, Event, EventLevel, EventSubject, State},
     task::{LastStatus, Launch, StopCode, Task},
+    volume::VolumeRecord,
 };
 use crate::plan::{breaker, throttle};
 
 /// Notes how an order ended. Only a launch's answer changes a task: of stops and removals the next complete look tells.
 pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
+    if let (ActionResult::Done { .. }, VerbName::Sweep) = (&answer.result, answer.key.verb) {
+        return old_copy_removed(state, answer);
+    }
     let Some(task) = state.tasks.get(&answer.key.task) else { return Vec::new() };
     let mut changed: Task = (**task).clone();
     let mut changes = Vec::new();
@@ -66,6 +70,8 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
                 format!("host {} refused to end task {}: {reason}", changed.host, changed.id),
             ));
         }
+        // A look tells whether they are gone; while a container has one, its removal is tried again.
+        (ActionResult::Failed { .. } | ActionResult::Removed { .. } | ActionResult::Done { .. }, VerbName::Sweep) => {}
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
         (ActionResult::Partly { .. } | ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
         | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
@@ -74,6 +80,14 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         changes.push(Change::Task(Arc::new(changed)));
     }
     changes
+}
+
+/// What a move left behind is gone.
+fn old_copy_removed(state: &State, answer: &Answer) -> Vec<Change> {
+    let is_it =
+        |record: &&VolumeRecord| record.old_copy.as_ref() == Some(&answer.host) && record.removal() == answer.key.task;
+    let gone = state.volumes.values().filter(is_it);
+    gone.map(|record| Change::Volume(VolumeRecord { old_copy: None, ..record.clone() })).collect()
 }
 
 fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {

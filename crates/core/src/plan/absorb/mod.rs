@@ -6,12 +6,14 @@ mod death;
 mod desired;
 mod observation;
 mod verbs;
+mod volumes;
 
 pub use answer::answer;
 pub use death::death;
 pub use desired::{SyncVerdict, desired};
 pub use observation::{Absorbed, observation};
 pub use verbs::{PROTECTION_MINUTES, Refusal, RolloutVerb, protect, rollout};
+pub use volumes::{Copied, CopyDone, CopyFailed, VolumeVerb, volume, volume_copied, volume_users};
 
 #[cfg(test)]
 mod tests;

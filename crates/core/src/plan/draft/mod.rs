@@ -16,6 +16,7 @@ use crate::model::{
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
     time::Timestamp,
+    volume::{VolumeId, VolumeRecord},
     world::{HostStatus, Plan, Subject, World},
 };
 use crate::plan::{
@@ -44,6 +45,8 @@ pub(super) struct Draft<'w> {
     added: BTreeSet<TaskId>,
     revisions: BTreeMap<Family, Revision>,
     removed: Vec<Change>,
+    /// Volumes that this draft changed.
+    pub(super) volumes: BTreeMap<VolumeId, VolumeRecord>,
     fleet: Option<FleetRecord>,
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -68,6 +71,7 @@ impl<'w> Draft<'w> {
             added: BTreeSet::new(),
             revisions: BTreeMap::new(),
             removed: Vec::new(),
+            volumes: BTreeMap::new(),
             fleet: None,
             events: Vec::new(),
             actions: Vec::new(),
@@ -264,6 +268,9 @@ impl<'w> Draft<'w> {
         changes.extend(self.revisions.into_values().map(Change::Revision));
         changes.extend(self.hosts.into_iter().filter_map(Host::into_changed).map(Change::Host));
         changes.extend(self.services.into_iter().filter_map(Service::into_changed).map(Change::Service));
+        let known = &self.world.state.volumes;
+        let volumes = self.volumes.into_values().filter(|record| known.get(&record.id) != Some(record));
+        changes.extend(volumes.map(Change::Volume));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);
@@ -280,5 +287,6 @@ fn verb_word(action: &Action) -> &'static str {
         VerbName::Launch => "start",
         VerbName::Stop | VerbName::Tidy => "stop",
         VerbName::Remove => "remove",
+        VerbName::Sweep => "sweep",
     }
 }

@@ -7,6 +7,7 @@ use crate::model::{
     container::{MountConfig, MountSource, VolumeConfig, task_volume},
     ownership,
     spec::task_definition::{ContainerDefinition, EfsVolumeConfiguration, Volume, VolumeScope},
+    volume::VolumeClaim,
 };
 
 /// EFS's recommended mount options; a server that is away for a while is waited for.
@@ -44,10 +45,15 @@ fn source(context: &Context<'_>, volume: &Volume) -> MountSource {
     };
     match docker.scope {
         VolumeScope::Task => {
-            config.name = task_volume(&context.task.id, &volume.name);
-            config.labels.insert(format!("{}task", ownership::PREFIX), context.task.id.to_string());
+            let (task, service) = (context.task.id.clone(), context.task.service.clone());
+            config.name = task_volume(&task, &volume.name);
+            config.labels = VolumeClaim::Task { task, service }.to_labels(&config.name, &config.labels);
         }
-        VolumeScope::Shared => config.must_exist = docker.autoprovision != Some(true),
+        VolumeScope::Shared => {
+            let cluster = context.task.cluster.clone();
+            config.labels = VolumeClaim::Shared { cluster, moved_at: None }.to_labels(&config.name, &config.labels);
+            config.must_exist = docker.autoprovision != Some(true);
+        }
     }
     MountSource::Volume(config)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    HostPort, Refusal, Request,
+    Home, HostPort, Refusal, Request,
     filter::{Class, Constraint, Misfit},
     fleet::{Fleet, HostId, Room},
     ports::PortLack,
@@ -57,6 +57,8 @@ pub enum Reason {
     PortTwice(HostPort),
     /// `distinctInstance`: a task of the service is there.
     AlreadyThere(ServiceName),
+    /// The data of a volume is on another host.
+    DataElsewhere(Home),
     /// The host takes no new tasks.
     Refused(Refusal),
     /// Another architecture than this.
@@ -94,6 +96,7 @@ impl Unplaceable {
                 Misfit::Port(PortLack::Dynamic) => Reason::NoDynamicPort,
                 Misfit::Port(PortLack::Twice(port)) => Reason::PortTwice(*port),
                 Misfit::AlreadyThere => Reason::AlreadyThere(request.service.clone()),
+                Misfit::Home(index) => Reason::DataElsewhere(request.homes[*index].clone()),
                 Misfit::Refused(refusal) => Reason::Refused(*refusal),
                 Misfit::Architecture => Reason::Architecture(request.architecture.unwrap_or_default().to_owned()),
                 Misfit::Constraint(index) => match &class.constraints[*index] {
@@ -148,6 +151,9 @@ impl Reason {
             Self::PortTwice(port) => write!(f, "cannot give port {port} twice to one task"),
             Self::AlreadyThere(service) => {
                 write!(f, "already {} {service} (distinctInstance)", if one { "runs" } else { "run" })
+            }
+            Self::DataElsewhere(home) => {
+                write!(f, "{lack} the data of volume {}, which is on {}", home.volume, home.host)
             }
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::Architecture(wanted) => write!(f, "{is} not {wanted}"),

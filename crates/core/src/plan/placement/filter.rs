@@ -22,6 +22,8 @@ pub(super) enum Misfit {
     Gpus,
     Port(PortLack),
     AlreadyThere,
+    /// By its place in the list.
+    Home(usize),
     Refused(Refusal),
     Architecture,
     /// By its place in the list.
@@ -118,6 +120,10 @@ impl Class {
         ports: &PortWants,
         host: HostId,
     ) -> Option<Misfit> {
+        let here = fleet.hosts[host].input.name;
+        if let Some(elsewhere) = request.homes.iter().position(|home| home.host != *here) {
+            return Some(Misfit::Home(elsewhere));
+        }
         if self.distinct && tally.on_host[host] > 0 {
             return Some(Misfit::AlreadyThere);
         }

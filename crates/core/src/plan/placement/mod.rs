@@ -118,6 +118,15 @@ pub struct PortRequest {
     pub protocol: Protocol,
 }
 
+/// A volume whose data is on one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Its name.
+    pub volume: String,
+    /// The host.
+    pub host: HostName,
+}
+
 /// A task to be placed.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -137,6 +146,8 @@ pub struct Request<'a> {
     pub architecture: Option<&'a str>,
     /// The service's and the task definition's.
     pub constraints: &'a [PlacementConstraint],
+    /// Where the data of its volumes is: it goes nowhere else.
+    pub homes: &'a [Home],
     /// In order, five at most; empty: spread over zones.
     pub strategies: &'a [PlacementStrategy],
     /// FARGATE: `strategies` are not asked.

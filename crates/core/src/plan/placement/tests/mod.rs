@@ -180,6 +180,7 @@ impl Ask {
             ports: &self.ports,
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
+            homes: &[],
             strategies: &self.strategies,
             launch_type: self.launch_type,
             recent_failures: &self.failures,

@@ -1,0 +1,283 @@
+//! The copy of a volume from one host to another, through the controller: as a tar stream, read back and compared before
+//! anybody relies on it. Containers that are made and never started lend the volumes to the engines' archive calls.
+//!
+//! Whatever happens, only the copy is written to, so a copy can be begun again at any time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, EngineError, EngineStream};
+use roadstead_core::{
+    model::{
+        container::{ContainerConfig, MountConfig, MountSource, VolumeConfig},
+        name::{HostName, RuntimeId},
+        ownership::{FleetKey, Owner, PREFIX},
+        spec::task_definition::NetworkMode,
+        time::Timestamp,
+        volume::{VolumeClaim, VolumeId},
+    },
+    plan::absorb::{CopyDone, CopyFailed},
+};
+
+/// Where a lending container has the volume; also the folder in every archive of one.
+const MOUNTED_AT: &str = "/volume";
+
+/// How far copies are, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Copies(Arc<Mutex<BTreeMap<VolumeId, Arc<AtomicU64>>>>);
+
+impl Copies {
+    /// Bytes that were copied so far, if it is copied just now.
+    pub fn bytes(&self, id: &VolumeId) -> Option<u64> {
+        let copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.get(id).map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn begin(&self, id: &VolumeId) -> Arc<AtomicU64> {
+        let bytes = Arc::new(AtomicU64::new(0));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Arc::clone(&bytes));
+        bytes
+    }
+
+    pub(super) fn end(&self, id: &VolumeId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+/// One copy.
+pub(super) struct Copy {
+    pub(super) id: VolumeId,
+    /// Which move.
+    pub(super) since: Timestamp,
+    pub(super) from: Arc<dyn Engine>,
+    pub(super) to: Arc<dyn Engine>,
+    pub(super) to_host: HostName,
+    /// Any that the engines have or can get; nothing of it is run.
+    pub(super) image: String,
+    pub(super) key: FleetKey,
+    pub(super) bytes: Arc<AtomicU64>,
+    pub(super) stop: CancellationToken,
+}
+
+fn for_good(reason: String) -> CopyFailed {
+    CopyFailed { reason, for_good: true }
+}
+
+fn again(error: EngineError) -> CopyFailed {
+    CopyFailed { reason: error.to_string(), for_good: false }
+}
+
+impl Copy {
+    /// Makes it; leaves nothing behind but a copy that is the same.
+    pub(super) async fn run(self) -> Result<CopyDone, CopyFailed> {
+        let done = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(for_good("it was cancelled".to_owned())),
+            done = self.make() => done,
+        };
+        for engine in [&self.from, &self.to] {
+            if let Err(error) = clear(&**engine, &self.id).await {
+                tracing::warn!(volume = %self.id, %error, "a container that lent the volume is left");
+            }
+        }
+        if done.is_err() && self.is_own_copy().await.unwrap_or_default() {
+            let _ = self.to.remove_volume(&self.id.name).await;
+        }
+        done
+    }
+
+    async fn make(&self) -> Result<CopyDone, CopyFailed> {
+        let name = &self.id.name;
+        for engine in [&self.from, &self.to] {
+            clear(&**engine, &self.id).await.map_err(again)?;
+            engine.ensure_image(&self.image, &|_| {}).await.map_err(again)?;
+        }
+        if self.to.has_volume(name).await.map_err(again)? {
+            if !self.is_own_copy().await.map_err(again)? {
+                let host = &self.to_host;
+                return Err(for_good(format!(
+                    "host {host} has a volume {name} already: if nobody needs it, `docker volume rm {name}` there"
+                )));
+            }
+            self.to.remove_volume(name).await.map_err(again)?;
+        }
+        let source = lend(&*self.from, &self.id, &self.image, source_volume(name)).await.map_err(again)?;
+        let target = lend(&*self.to, &self.id, &self.image, self.target_volume()).await.map_err(again)?;
+        let sent = self.pour(&source, &target).await?;
+        let back = read(&*self.to, &target, &self.bytes).await.map_err(again)?;
+        match sent == back {
+            true => Ok(sent),
+            false => Err(CopyFailed {
+                reason: format!("what was read back from {} is not what was sent there", self.to_host),
+                for_good: false,
+            }),
+        }
+    }
+
+    /// From one volume into the other.
+    async fn pour(&self, source: &RuntimeId, target: &RuntimeId) -> Result<CopyDone, CopyFailed> {
+        let sum = Arc::new(Mutex::new((Context::new(&SHA256), 0_u64, None)));
+        let pieces = self.from.download(source, MOUNTED_AT).await.map_err(again)?;
+        let (noted, bytes) = (Arc::clone(&sum), Arc::clone(&self.bytes));
+        let counted = pieces.map(move |piece| {
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            match piece {
+                Ok(piece) => {
+                    noted.0.update(&piece);
+                    noted.1 += piece.len() as u64;
+                    bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    Ok(piece)
+                }
+                Err(error) => {
+                    let told = std::io::Error::other(error.to_string());
+                    noted.2 = Some(error);
+                    Err(told)
+                }
+            }
+        });
+        let written = self.to.upload(target, "/", Box::pin(counted)).await;
+        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+        // Why nothing more came says more than that nothing more came.
+        if let Some(error) = sum.2.take() {
+            return Err(again(error));
+        }
+        written.map_err(again)?;
+        Ok(CopyDone { bytes: sum.1, sha256: hex(sum.0.clone()) })
+    }
+
+    /// Whether what is on the other host was made by this very move.
+    async fn is_own_copy(&self) -> Result<bool, EngineError> {
+        let verify = |name: &str, labels: &BTreeMap<String, String>| self.key.volume_of(&self.to_host, name, labels);
+        let made = self.to.volumes(&verify).await?;
+        Ok(made.get(&self.id.name) == Some(&self.claim()))
+    }
+
+    fn claim(&self) -> VolumeClaim {
+        VolumeClaim::Shared { cluster: self.id.cluster.clone(), moved_at: Some(self.since) }
+    }
+
+    fn target_volume(&self) -> MountConfig {
+        let name = &self.id.name;
+        let labels = self.key.sign_volume(&self.to_host, &self.claim().to_labels(name, &BTreeMap::new()));
+        mount(VolumeConfig { name: name.clone(), labels, no_copy: true, ..VolumeConfig::default() }, false)
+    }
+}
+
+/// A volume's content as a tar stream, for as long as this lives.
+pub struct Reading {
+    /// Its pieces; an error is the last.
+    pub pieces: EngineStream<Bytes>,
+    engine: Arc<dyn Engine>,
+    id: VolumeId,
+    copies: Copies,
+}
+
+/// Begins to read a volume. Who writes to it meanwhile makes it what a crash at that moment would leave.
+///
+/// # Errors
+/// As the engine has them; [`EngineError::Conflict`] while the volume is read or copied already.
+pub async fn read_volume(
+    copies: &Copies,
+    engine: Arc<dyn Engine>,
+    id: &VolumeId,
+    image: &str,
+) -> Result<Reading, EngineError> {
+    if copies.bytes(id).is_some() {
+        let message = format!("volume {} is being read or copied just now", id.name);
+        return Err(EngineError::Conflict { message });
+    }
+    copies.begin(id);
+    let opened = async {
+        engine.ensure_image(image, &|_| {}).await?;
+        // Nobody reads it: what is there was left by a controller that died.
+        clear(&*engine, id).await?;
+        let lender = lend(&*engine, id, image, source_volume(&id.name)).await?;
+        engine.download(&lender, MOUNTED_AT).await
+    };
+    match opened.await {
+        Ok(pieces) => Ok(Reading { pieces, engine, id: id.clone(), copies: copies.clone() }),
+        Err(error) => {
+            let _ = clear(&*engine, id).await;
+            copies.end(id);
+            Err(error)
+        }
+    }
+}
+
+impl Reading {
+    /// Clears up after it.
+    pub async fn end(self) {
+        drop(self.pieces);
+        if let Err(error) = clear(&*self.engine, &self.id).await {
+            tracing::warn!(volume = %self.id, %error, "the container that lent the volume is left");
+        }
+        self.copies.end(&self.id);
+    }
+}
+
+fn source_volume(name: &str) -> MountConfig {
+    mount(VolumeConfig { name: name.to_owned(), must_exist: true, no_copy: true, ..VolumeConfig::default() }, true)
+}
+
+fn mount(volume: VolumeConfig, read_only: bool) -> MountConfig {
+    MountConfig { source: MountSource::Volume(volume), target: MOUNTED_AT.to_owned(), read_only }
+}
+
+fn lender_name(id: &VolumeId) -> String {
+    format!("rs-copy-{}", id.name)
+}
+
+fn lender_label() -> String {
+    format!("{PREFIX}lends")
+}
+
+/// Makes a container that has the volume, and is never started.
+async fn lend(engine: &dyn Engine, id: &VolumeId, image: &str, volume: MountConfig) -> Result<RuntimeId, EngineError> {
+    let config = ContainerConfig {
+        name: lender_name(id),
+        image: image.to_owned(),
+        command: vec!["never-started".to_owned()],
+        labels: BTreeMap::from([(lender_label(), id.to_string())]),
+        network_mode: NetworkMode::None,
+        mounts: vec![volume],
+        ..ContainerConfig::default()
+    };
+    Ok(engine.create(&config).await?.id)
+}
+
+/// Removes what an earlier copy of the volume left.
+async fn clear(engine: &dyn Engine, id: &VolumeId) -> Result<(), EngineError> {
+    let nobody = |_: &BTreeMap<String, String>| Owner::Foreign;
+    match engine.inspect(&lender_name(id), &nobody).await? {
+        Some(found) if found.labels.get(&lender_label()) == Some(&id.to_string()) => {
+            engine.remove(&found.view.id, false).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn read(engine: &dyn Engine, lender: &RuntimeId, bytes: &AtomicU64) -> Result<CopyDone, EngineError> {
+    let mut pieces = engine.download(lender, MOUNTED_AT).await?;
+    let (mut context, mut length) = (Context::new(&SHA256), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        context.update(&piece);
+        length += piece.len() as u64;
+        bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+    Ok(CopyDone { bytes: length, sha256: hex(context) })
+}
+
+fn hex(context: Context) -> String {
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

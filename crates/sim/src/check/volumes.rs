@@ -1,0 +1,137 @@
+//! Volumes: one place for data that a task owns, one task on it, and nothing left of those that ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Predicate, broken};
+use crate::fleet::{FakeHost, Ground};
+use roadstead_core::model::{
+    container::is_task_volume,
+    name::{HostName, ServiceName, TaskId},
+    ownership::{self, Claim},
+    spec::TaskDefinitionSpec,
+    state::{Change, State},
+    task::LastStatus,
+    volume::{VolumeId, stays_on_host, works_alone},
+    world::{Plan, World},
+};
+
+fn owned<'s>(state: &'s State, claim: &Claim) -> Option<&'s TaskDefinitionSpec> {
+    let manifest = state.desired.services.get(&claim.service)?;
+    let spec = state.revision(&claim.revision)?.spec.as_deref()?;
+    (works_alone(&manifest.spec) && stays_on_host(spec).next().is_some()).then_some(spec)
+}
+
+/// A task whose data has a place is started there and nowhere else.
+pub(super) fn s4_with_its_data(durable: &State, name: &HostName, claim: &Claim) -> Result<(), Broken> {
+    let Some(spec) = owned(durable, claim) else { return Ok(()) };
+    for volume in stays_on_host(spec) {
+        let id = VolumeId { cluster: claim.cluster.clone(), name: volume.to_owned() };
+        if let Some(record) = durable.volumes.get(&id).filter(|record| record.host != *name) {
+            let words = format!("{} starts on {name}, and its data is on {}", claim.created_name, record.host);
+            return broken(Predicate::S4, words);
+        }
+    }
+    Ok(())
+}
+
+/// A volume that a task owns is not made anew while its data is on another host.
+pub(super) fn s4_not_empty(
+    durable: &State,
+    hosts: &BTreeMap<HostName, FakeHost>,
+    name: &HostName,
+    claim: &Claim,
+) -> Result<(), Broken> {
+    let Some(spec) = owned(durable, claim) else { return Ok(()) };
+    for volume in stays_on_host(spec) {
+        let with: Vec<&HostName> =
+            hosts.iter().filter(|(_, host)| host.machine.volumes.contains_key(volume)).map(|(name, _)| name).collect();
+        // Several are those of a service that had several tasks; a machine that was installed anew has none.
+        let was_reinstalled = hosts.get(name).is_some_and(|host| host.lives > 0);
+        if let [one, other] = with.as_slice()
+            && durable.volumes.len() < 2
+            && !was_reinstalled
+            && !durable.tasks.values().any(|task| task.service == claim.service && task.slot > 1)
+        {
+            let words = format!("{} has volume {volume} on {one} and {other}", claim.created_name);
+            return broken(Predicate::S4, words);
+        }
+    }
+    Ok(())
+}
+
+impl Ground {
+    /// A task that owns a volume is decided only when no other of its service runs anywhere, seen or not.
+    pub(crate) fn s19_owner_is_alone(&self, world: &World, plan: &Plan) -> Result<(), Broken> {
+        let state = &world.state;
+        for change in &plan.changes {
+            let Change::Task(task) = change else { continue };
+            let Some(manifest) = state.desired.services.get(&task.service) else { continue };
+            let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+            let owns = works_alone(&manifest.spec) && spec.is_some_and(|spec| stays_on_host(spec).next().is_some());
+            if !owns || state.tasks.contains_key(&task.id) {
+                continue;
+            }
+            let all = self.hosts.values().flat_map(FakeHost::containers);
+            let twin = all.filter(|(_, claim, state, _)| {
+                claim.service == task.service && claim.task != task.id && claim.essential && state.is_live()
+            });
+            if let Some((_, twin, _, _)) = twin.into_iter().next() {
+                let words = format!("task {} owns a volume and is decided while {} runs", task.id, twin.created_name);
+                return broken(Predicate::S19, words);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Data is removed with its task only: of one that is not over, or of none at all, never.
+pub(super) fn s5_of_the_dead(durable: &State, host: &FakeHost, name: &str) -> Result<(), Broken> {
+    let Some(labels) = host.machine.volumes.get(name) else { return Ok(()) };
+    let task = labels.get(ownership::TASK).map(|id| TaskId::from(id.as_str()));
+    let Some(task) = task.filter(|task| is_task_volume(name, task)) else {
+        return broken(Predicate::S1, format!("volume {name} of {} is removed, and is no task's own", host.name));
+    };
+    match durable.tasks.get(&task) {
+        Some(row) if row.last_status != LastStatus::Stopped => {
+            broken(Predicate::S5, format!("volume {name} of {} is removed, and its task is not over", host.name))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// No ended task's volume is left on a host that can be asked.
+pub(super) fn l6_swept(ground: &Ground, reachable: &BTreeSet<&HostName>) -> Result<(), Broken> {
+    for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
+        for (volume, labels) in &host.machine.volumes {
+            let Some(task) = labels.get(ownership::TASK) else { continue };
+            let row = ground.durable.tasks.get(task.as_str());
+            let is_over = row.is_none_or(|row| {
+                row.last_status == LastStatus::Stopped && row.containers.values().all(|row| row.runtime_id.is_none())
+            });
+            if is_over {
+                return broken(Predicate::L6, format!("{name} keeps volume {volume} of an ended task"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a service's data is, or may be, on a host that cannot be asked.
+pub(super) fn waits_for_data(
+    state: &State,
+    service: &ServiceName,
+    reachable: &BTreeSet<&HostName>,
+    hosts: usize,
+) -> bool {
+    let Some(manifest) = state.desired.services.get(service) else { return false };
+    let runs = state.services.get(service).and_then(|record| record.primary()).map(|primary| &primary.revision);
+    let spec = runs.and_then(|revision| state.revision(revision)?.spec.as_deref());
+    let mut names = spec.into_iter().flat_map(stays_on_host);
+    names.any(|name| {
+        let id = VolumeId { cluster: manifest.spec.cluster.clone(), name: name.to_owned() };
+        match state.volumes.get(&id) {
+            Some(record) => !reachable.contains(&record.host),
+            None => works_alone(&manifest.spec) && reachable.len() < hosts,
+        }
+    })
+}
