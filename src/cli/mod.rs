@@ -20,6 +20,7 @@ mod printer;
 mod protect;
 mod rollout;
 mod rows;
+mod run;
 mod schema;
 mod status;
 mod stop;
@@ -137,6 +138,8 @@ enum Command {
     /// How a service's deployment goes; let it stand still, go back, or begin anew
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
+    /// Start tasks by themselves: placed once, never replaced
+    Run(run::Options),
     /// Stop a task; its service starts another
     Stop(stop::Options),
     /// Keep a task through scale-in and deployments for a while
@@ -211,6 +214,7 @@ fn execute(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Exec(options) => wait(exec::run(context, options)),
         Command::Host(command) => wait(host::run(context, command)),
         Command::Rollout(command) => wait(rollout::run(context, command)),
+        Command::Run(options) => wait(run::run(context, options)),
         Command::Stop(options) => wait(stop::run(context, options)),
         Command::Protect(options) => wait(protect::run(context, options)),
         Command::Confirm(options) => wait(confirm::run(context, options)),

@@ -6,6 +6,7 @@ mod extract;
 mod logs;
 mod objects;
 mod plan;
+mod run;
 mod story;
 mod watch;
 
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use docs::Docs;
 pub use exec::ExecRequest;
 pub use logs::{LogRecord, LogSource};
+pub use run::RunView;
 
 use super::{
     Token,
@@ -80,6 +82,7 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/logs/{kind}/{name}", get(logs::logs)),
         write("/v1/exec/{kind}/{name}", post(exec::exec)),
         write("/v1/plan", post(plan::plan)),
+        write("/v1/run", post(run::run)),
         write("/v1/commands", post(command::command)),
     ]
 }
@@ -115,6 +118,7 @@ mod docs {
             logs::logs,
             exec::exec,
             plan::plan,
+            run::run,
             command::command,
         ),
         components(schemas(super::super::error::ErrorBody, LogRecord))

@@ -73,11 +73,7 @@ pub(super) async fn why(
             why::service(&snapshot, &service, &events)
         }
         Subject::Task(task) => {
-            let mut events = api
-                .handle
-                .store
-                .newest_events(Some(&EventSubject::Service(task.service.clone())), EVENTS_FOR_A_TASK)
-                .await?;
+            let mut events = api.handle.store.newest_events(Some(&task.told_in()), EVENTS_FOR_A_TASK).await?;
             // A task's story is told in its service's events, by its id.
             events.retain(|event| event.message.contains(task.id.as_str()));
             Some(why::task(&snapshot, task, &events))

@@ -89,7 +89,10 @@ fn service_summary(view: &ServiceView) -> String {
 
 fn task_summary(task: &Task) -> String {
     let last = super::word(&task.last_status);
-    let place = format!("{} of service {} on {}", task.revision, task.service, task.host);
+    let place = match task.is_standalone() {
+        true => format!("{} by itself on {}", task.revision, task.host),
+        false => format!("{} of service {} on {}", task.revision, task.service, task.host),
+    };
     match &task.stopped_reason {
         Some(reason) => format!("{last}: {place}: {reason}"),
         None => format!("{last}: {place}"),

@@ -12,6 +12,7 @@ use roadstead_core::{
         name::{HostName, ServiceName, TaskId},
         report::Report,
         spec::Kind,
+        standalone::RunTask,
         state::Schedulability,
         time::Timestamp,
         world::{Plan, World},
@@ -62,6 +63,9 @@ pub enum Command {
         #[serde(flatten)]
         verb: RolloutVerb,
     },
+    /// Start standalone tasks; sent as a request of its own.
+    #[serde(skip)]
+    RunTask(Box<RunTask>),
     /// Protect a task from scale-in and deployments.
     ProtectTask {
         /// Which.

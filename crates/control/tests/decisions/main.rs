@@ -4,6 +4,7 @@ mod failures;
 mod life;
 mod rebalancing;
 mod rollouts;
+mod standalone;
 mod story;
 
 use std::{collections::BTreeMap, sync::Arc};

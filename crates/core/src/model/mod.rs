@@ -14,6 +14,7 @@ pub mod report;
 pub mod shared;
 pub mod small_map;
 pub mod spec;
+pub mod standalone;
 pub mod state;
 pub mod task;
 pub mod time;

@@ -71,6 +71,29 @@ name_type! {
     RuntimeId
 }
 
+/// No service can be called so: a name has no colon.
+const FAMILY_GROUP: &str = "family:";
+
+impl ServiceName {
+    /// What stands in a service's place for standalone tasks: their group `family:NAME` (ECS).
+    pub fn of_family(family: &Family) -> Self {
+        Self::from(format!("{FAMILY_GROUP}{family}"))
+    }
+
+    /// The family, if this is a group of standalone tasks.
+    pub fn family(&self) -> Option<&str> {
+        self.as_str().strip_prefix(FAMILY_GROUP)
+    }
+
+    /// ECS's `group`: `service:NAME` or `family:NAME`.
+    pub fn group(&self) -> String {
+        match self.family() {
+            Some(_) => self.to_string(),
+            None => format!("service:{self}"),
+        }
+    }
+}
+
 /// One immutable revision of a task definition, written `family:number` as ECS does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -228,7 +228,7 @@ fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>], judged: usize) -> Op
 }
 
 /// Orders tasks on lost hosts to stop, so that their services replace them; what of them still runs is stopped when the
-/// host is seen again. Daemon tasks and services that wait stay wanted.
+/// host is seen again. Standalone tasks end likewise, and nothing replaces them. Daemon tasks and services that wait stay wanted.
 pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
     if draft.braked() {
@@ -254,8 +254,14 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     for no in draft.tasks.numbers() {
         let on_lost = draft.tasks.host(no).is_some_and(|host| lost[host]);
         let is_wanted = || draft.task(no).desired_status == DesiredStatus::Running;
-        let service = draft.tasks.service(no).filter(|_| on_lost && is_wanted());
-        if service.is_some_and(|service| replaceable(&draft.services[service].manifest.spec)) {
+        if !on_lost || !is_wanted() {
+            continue;
+        }
+        let given_up = match draft.tasks.service(no) {
+            Some(service) => replaceable(&draft.services[service].manifest.spec),
+            None => draft.task(no).is_standalone(),
+        };
+        if given_up {
             draft.tasks.change(no, |task| {
                 let reason =
                     format!("host {} is lost; what still runs there is stopped when it is seen again", task.host);

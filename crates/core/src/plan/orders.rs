@@ -108,8 +108,9 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
             return;
         }
     }
-    let revision = draft.revision(&task.revision);
-    let Some((revision, spec)) = revision.and_then(|revision| Some((revision, revision.spec.as_ref()?))) else {
+    let revision = draft.revision(&task.revision).map(|revision| launch::of_task(task, revision));
+    let Some((revision, spec)) = revision.as_ref().and_then(|revision| Some((revision, revision.spec.as_ref()?)))
+    else {
         let reason = format!("the content of {} is not known any more", task.revision);
         draft.tasks.change(no, |task| task.order_stop(now, StopCode::TaskFailedToStart, reason));
         return;
@@ -117,8 +118,8 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     let zone = draft.tasks.host(no).and_then(|host| draft.hosts[host].zone());
     let cluster = draft.world.state.desired.cluster(&task.cluster);
     let containers = launch::steps(task, revision, zone, &cluster);
+    let spec = Arc::clone(spec);
     if containers.is_empty() {
-        let spec = Arc::clone(spec);
         wait_for_dependencies(draft, no, &spec);
         return;
     }
@@ -126,7 +127,11 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
         task.launch = Launch::Issued { at: now };
         task.advance(LastStatus::Pending);
     });
-    let reason = format!("{} wants it", draft.task(no).service);
+    let task = draft.task(no);
+    let reason = match task.is_standalone() {
+        true => format!("a standalone task of {}", task.revision),
+        false => format!("{} wants it", task.service),
+    };
     act(draft, no, Verb::Launch { containers }, reason);
 }
 

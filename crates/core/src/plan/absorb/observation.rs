@@ -325,7 +325,9 @@ impl Update<'_> {
         let at = self.look.finished_at;
         self.failure = throttle::failed_early(&self.task, at).then_some(counted);
         self.task.order_stop(at, StopCode::EssentialContainerExited, reason.clone());
-        self.events.push(ended(&self.task, at, &reason));
+        let mut codes = self.task.containers.values().filter(|row| row.essential).map(|row| row.exit_code);
+        let well = self.vanished.is_none() && codes.all(|code| code.is_none_or(|code| code == 0));
+        self.events.push(ended(&self.task, at, &reason, well));
     }
 
     fn note_running(&mut self) {
@@ -366,13 +368,7 @@ impl Update<'_> {
     }
 
     fn event(&mut self, level: EventLevel, reason: &str, message: String) {
-        self.events.push(Event::new(
-            self.look.finished_at,
-            EventSubject::Service(self.task.service.clone()),
-            level,
-            reason,
-            message,
-        ));
+        self.events.push(Event::new(self.look.finished_at, self.task.told_in(), level, reason, message));
     }
 }
 

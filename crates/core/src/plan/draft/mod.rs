@@ -120,12 +120,14 @@ impl<'w> Draft<'w> {
         self.tasks.host(no).is_some_and(|host| self.hosts[host].heard)
     }
 
-    /// Adds a task of a service.
-    pub(super) fn add_task(&mut self, task: Task, service: ServiceNo) {
+    /// Adds a task of a service, or a standalone one.
+    pub(super) fn add_task(&mut self, task: Task, service: Option<ServiceNo>) {
         let host = self.host_no(&task.host);
-        self.services[service].placed += 1;
+        if let Some(service) = service {
+            self.services[service].placed += 1;
+        }
         self.added.insert(task.id.clone());
-        self.tasks.add(task, Some(service), host);
+        self.tasks.add(task, service, host);
     }
 
     /// Changes the record of a task's service; one that is not declared has none that matters.
