@@ -17,7 +17,10 @@ use super::{StoreError, lenient};
 use crate::crash_point::{Point, reach};
 
 /// Every migration, oldest first. Released ones are never edited; a new one gets a file and a row.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("../../migrations/0001_initial.sql")),
+    (2, "schedules", include_str!("../../migrations/0002_schedules.sql")),
+];
 
 /// The first SQLite without the WAL-reset bug, <https://www.sqlite.org/releaselog/3_51_3.html>.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);

@@ -4,6 +4,7 @@ mod failures;
 mod life;
 mod rebalancing;
 mod rollouts;
+mod schedules;
 mod standalone;
 mod story;
 

@@ -61,6 +61,8 @@ name_type! {
     HostName
     /// A `Service` manifest's `metadata.name`.
     ServiceName
+    /// A `ScheduledTask` manifest's `metadata.name`.
+    ScheduleName
     /// A task definition family.
     Family
     /// The name of a container inside its task definition.

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    name::ClusterName,
+    name::{ClusterName, ScheduleName},
     quantity::{CpuUnits, Mebibytes},
     spec::{
         NotActedOn, TaskDefinitionSpec,
@@ -16,6 +16,7 @@ use super::{
         service::{LaunchType, PlacementConstraint, PlacementStrategy},
         task_definition::{Environment, RestartPolicy},
     },
+    time::Timestamp,
 };
 
 /// So many tasks may be asked for at once (ECS).
@@ -135,6 +136,19 @@ pub struct Standalone {
     /// What differs from its revision.
     #[serde(skip_serializing_if = "TaskOverride::is_empty")]
     pub overrides: TaskOverride,
+    /// The fire that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<Scheduled>,
+}
+
+/// One fire of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduled {
+    /// The schedule.
+    pub by: ScheduleName,
+    /// Its time.
+    pub at: Timestamp,
 }
 
 impl TaskOverride {

@@ -20,6 +20,7 @@ mod rebalance;
 mod replica;
 pub mod revision;
 mod rollout;
+mod schedule;
 mod service;
 mod throttle;
 
@@ -48,8 +49,10 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     draft.read_tasks(service::is_kept);
     hosts::give_up_lost_tasks(&mut draft);
     service::reconcile(&mut draft);
+    schedule::fire(&mut draft);
     orders::issue(&mut draft);
     gc::forget(&mut draft);
+    schedule::conclude(&mut draft);
     deployment::announce_outcomes(&mut draft);
     draft.finish()
 }

@@ -5,12 +5,14 @@
 //! | [`requests`] | a change is sent, and done |
 //! | [`rows`] | something is committed |
 //! | [`decisions`] | the planner decided |
+//! | [`standalone`] | a standalone task is committed, made, started |
 //! | [`rest`] | faults are over |
 
 mod decisions;
 mod requests;
 mod rest;
 mod rows;
+mod standalone;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use roadstead_core::model::{
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
     report::Report,
+    standalone::Scheduled,
     time::Timestamp,
 };
 
@@ -134,6 +137,10 @@ pub(crate) struct Checks {
     identity_may_change: BTreeSet<HostName>,
     /// Hosts that the controller does not trust just now.
     untrusted: BTreeSet<HostName>,
+    /// The commit with which each fire of a schedule began.
+    fires: BTreeMap<Scheduled, u64>,
+    /// Containers of standalone tasks that were made.
+    made_once: BTreeSet<(TaskId, ContainerName)>,
     /// The database was lost at least once: what only it knew is gone.
     database_lost: bool,
 }
@@ -146,6 +153,7 @@ impl Checks {
 
     pub(crate) fn database_lost(&mut self) {
         self.database_lost = true;
+        self.fires.clear();
     }
 
     pub(crate) fn repinned(&mut self, host: &HostName) {
@@ -166,7 +174,8 @@ impl Checks {
     }
 
     pub(crate) fn creates(&self) -> BTreeMap<String, u64> {
-        self.creates.iter().map(|(service, count)| (service.to_string(), *count)).collect()
+        let of_services = self.creates.iter().filter(|(service, _)| service.family().is_none());
+        of_services.map(|(service, count)| (service.to_string(), *count)).collect()
     }
 
     /// Hosts that the controller does not trust just now.

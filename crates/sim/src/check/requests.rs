@@ -76,10 +76,12 @@ impl Checks {
                 if !self.committed.contains(&claim.task) {
                     return broken(Predicate::S8, format!("container {} on {name} has no committed row", config.name));
                 }
+                self.s19_made_once(&claim)?;
                 s4_once(hosts, &claim)
             }
             (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {
                 let Some(claim) = host.ours.get(id) else { return Ok(()) };
+                self.s19_runs_once(claim, before, times)?;
                 // Late requests are ghosts until they are seen (S9).
                 if times.1.since_ms(times.0) < 5_000 {
                     s2_ceiling(durable, hosts, claim)?;

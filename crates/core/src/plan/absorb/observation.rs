@@ -251,9 +251,12 @@ impl Update<'_> {
             self.task.restarts.drain(..surplus);
         }
         // All that was asked for exists: the launch of unknown outcome has happened. Of a task that is to end it may yet go
-        // on to start them.
+        // on to start them; of a standalone one it must not be said before they started, since they start once.
+        let is_waiting = |row: &TaskContainer| row.state == Some(ContainerState::Created);
+        let may_start_again = !self.task.is_standalone() || !self.task.containers.values().any(is_waiting);
         if !self.launching
             && !is_ending
+            && may_start_again
             && matches!(self.task.launch, Launch::Issued { .. })
             && self.task.containers.values().all(|row| row.runtime_id.is_some())
         {

@@ -67,6 +67,7 @@ pub fn run(world: &World, request: &RunTask) -> Result<(String, Vec<Change>), Re
             started_by: request.started_by.clone(),
             client_token: Some(request.client_token.clone()),
             overrides: request.overrides.clone(),
+            scheduled: None,
         }),
         nth: 0,
     };

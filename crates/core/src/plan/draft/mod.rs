@@ -11,8 +11,9 @@ use aws_lc_rs::digest;
 
 use crate::model::{
     action::{Action, VerbName},
-    name::{Family, HostName, RevisionId, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     report::{Doing, Report, Waiting},
+    schedule::ScheduleRecord,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
     time::Timestamp,
@@ -43,6 +44,7 @@ pub(super) struct Draft<'w> {
     forgotten: Vec<TaskId>,
     added: BTreeSet<TaskId>,
     revisions: BTreeMap<Family, Revision>,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     removed: Vec<Change>,
     fleet: Option<FleetRecord>,
     events: Vec<Event>,
@@ -67,6 +69,7 @@ impl<'w> Draft<'w> {
             forgotten: Vec::new(),
             added: BTreeSet::new(),
             revisions: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             removed: Vec::new(),
             fleet: None,
             events: Vec::new(),
@@ -160,6 +163,15 @@ impl<'w> Draft<'w> {
     /// Makes a revision, or completes one: one of a family.
     pub(super) fn put_revision(&mut self, revision: Revision) {
         self.revisions.insert(revision.id.family.clone(), revision);
+    }
+
+    /// A declared schedule's record as it stands, if there is one.
+    pub(super) fn schedule(&self, name: &ScheduleName) -> Option<&ScheduleRecord> {
+        self.schedules.get(name).or_else(|| self.world.state.schedules.get(name))
+    }
+
+    pub(super) fn put_schedule(&mut self, record: ScheduleRecord) {
+        self.schedules.insert(record.name.clone(), record);
     }
 
     pub(super) fn fleet(&self) -> &FleetRecord {
@@ -266,6 +278,7 @@ impl<'w> Draft<'w> {
         changes.extend(self.revisions.into_values().map(Change::Revision));
         changes.extend(self.hosts.into_iter().filter_map(Host::into_changed).map(Change::Host));
         changes.extend(self.services.into_iter().filter_map(Service::into_changed).map(Change::Service));
+        changes.extend(self.schedules.into_values().map(Change::Schedule));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);
