@@ -67,7 +67,7 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
 async fn events(context: &Context, kind: Kind, name: &str) -> Result<(), Failure> {
     let events: Vec<EventView> = match kind {
         Kind::Tasks => context.client.get::<WhyView>(&path(&["why", "task", name], &[])).await?.events,
-        Kind::Hosts | Kind::Services => {
+        Kind::Hosts | Kind::Services | Kind::Scheduledtasks => {
             context
                 .client
                 .list(&path(

@@ -18,8 +18,8 @@ use super::{
     table::{Cell, Table},
 };
 use crate::api::view::{
-    Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView, service::ServiceView,
-    task::TaskView, task_definition::TaskDefinitionView,
+    Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView,
+    scheduled_task::ScheduledTaskView, service::ServiceView, task::TaskView, task_definition::TaskDefinitionView,
 };
 use roadstead_core::model::time::Timestamp;
 
@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Services,
     #[value(alias = "task")]
     Tasks,
+    #[value(aliases = ["scheduledtask", "cron"])]
+    Scheduledtasks,
     #[value(aliases = ["taskdefinition", "taskdef", "td"])]
     Taskdefinitions,
     #[value(aliases = ["deployment", "deploy"])]
@@ -49,6 +51,7 @@ impl Kind {
             Self::Hosts => "hosts",
             Self::Services => "services",
             Self::Tasks => "tasks",
+            Self::Scheduledtasks => "scheduledtasks",
             Self::Taskdefinitions => "taskdefinitions",
             Self::Deployments => "deployments",
             Self::Clusters => "clusters",
@@ -153,6 +156,7 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         Kind::Hosts => show::<HostView>(context, &options).await,
         Kind::Services => show::<ServiceView>(context, &options).await,
         Kind::Tasks => show::<TaskView>(context, &options).await,
+        Kind::Scheduledtasks => show::<ScheduledTaskView>(context, &options).await,
         Kind::Taskdefinitions => show::<TaskDefinitionView>(context, &options).await,
         Kind::Deployments => show::<DeploymentView>(context, &options).await,
         Kind::Clusters => show::<ClusterView>(context, &options).await,

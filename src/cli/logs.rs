@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use futures_util::StreamExt;
 
-use super::{Context, client::path, failure::Failure, get::now, name::resolve, printer::Format, text::clean};
+use super::{Context, client::path, failure::Failure, get::now, name::resolve, text::clean};
 use crate::api::routes::{LogRecord, LogSource};
 use roadstead_core::model::{quantity::Seconds, time::Timestamp};
 
@@ -61,16 +61,9 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         ],
     );
     let mut lines = Box::pin(context.client.lines(&address).await?);
-    let mut prefixes = Prefixes { colour: context.printer.colour(), styles: BTreeMap::new() };
+    let mut prefixes = Prefixes { timestamps: options.timestamps, ..Prefixes::new(context) };
     while let Some(line) = lines.next().await {
-        let line = line?;
-        match context.printer.format {
-            Format::Json | Format::Yaml => context.printer.line(&line)?,
-            Format::Table | Format::Wide | Format::Name => {
-                let record: LogRecord = serde_json::from_str(&line).map_err(Failure::not_tried)?;
-                print(context, &mut prefixes, &record, options.timestamps)?;
-            }
-        }
+        show(context, &mut prefixes, &line?)?;
     }
     match options.follow && subject.kind == "service" {
         true => Err(Failure::not_tried("the controller stopped")),
@@ -78,8 +71,13 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
     }
 }
 
-fn print(context: &Context, prefixes: &mut Prefixes, record: &LogRecord, timestamps: bool) -> Result<(), Failure> {
-    let prefix = prefixes.of(record);
+/// Prints one record: for people, or as it came.
+pub(super) fn show(context: &Context, prefixes: &mut Prefixes, line: &str) -> Result<(), Failure> {
+    if context.printer.is_document() {
+        return context.printer.line(line);
+    }
+    let record: LogRecord = serde_json::from_str(line).map_err(Failure::not_tried)?;
+    let prefix = prefixes.of(&record);
     match record.stream {
         LogSource::Notice => {
             context
@@ -88,15 +86,16 @@ fn print(context: &Context, prefixes: &mut Prefixes, record: &LogRecord, timesta
             Ok(())
         }
         LogSource::Stdout | LogSource::Stderr => {
-            let at = record.at.filter(|_| timestamps).map(|at| format!("{at} ")).unwrap_or_default();
+            let at = record.at.filter(|_| prefixes.timestamps).map(|at| format!("{at} ")).unwrap_or_default();
             context.printer.line(&format!("{prefix} {at}{}", clean(&record.line)))
         }
     }
 }
 
 /// A colour for each task, in the order in which they come.
-struct Prefixes {
+pub(super) struct Prefixes {
     colour: bool,
+    timestamps: bool,
     styles: BTreeMap<String, Style>,
 }
 
@@ -117,6 +116,10 @@ const COLOURS: [AnsiColor; 10] = [
 const SHORT_ID: usize = 8;
 
 impl Prefixes {
+    pub(super) fn new(context: &Context) -> Self {
+        Self { colour: context.printer.colour(), timestamps: false, styles: BTreeMap::new() }
+    }
+
     /// `3fa9c2d1/web`
     fn of(&mut self, record: &LogRecord) -> String {
         let short: String = record.task.chars().take(SHORT_ID).collect();

@@ -20,6 +20,7 @@ mod printer;
 mod protect;
 mod rollout;
 mod rows;
+mod run;
 mod schema;
 mod status;
 mod stop;
@@ -141,6 +142,8 @@ enum Command {
     /// Where the data of tasks is, and its way to another host
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Start tasks by themselves: placed once, never replaced
+    Run(run::Options),
     /// Stop a task; its service starts another
     Stop(stop::Options),
     /// Keep a task through scale-in and deployments for a while
@@ -216,6 +219,7 @@ fn execute(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Host(command) => wait(host::run(context, command)),
         Command::Rollout(command) => wait(rollout::run(context, command)),
         Command::Volume(command) => wait(volume::run(context, command)),
+        Command::Run(options) => wait(run::run(context, options)),
         Command::Stop(options) => wait(stop::run(context, options)),
         Command::Protect(options) => wait(protect::run(context, options)),
         Command::Confirm(options) => wait(confirm::run(context, options)),

@@ -10,7 +10,7 @@ use super::{
 /// What a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// `service` or `task`.
+    /// `service`, `task` or `scheduledtask`.
     pub kind: &'static str,
     pub name: String,
 }
@@ -21,6 +21,7 @@ pub(super) async fn resolve(client: &Client, text: &str) -> Result<Subject, Fail
         let kind = match kind {
             "svc" | "service" | "services" => "service",
             "task" | "tasks" => "task",
+            "scheduledtask" | "scheduledtasks" => "scheduledtask",
             other => {
                 return Err(Failure::not_tried(format!("`{other}` is neither `service` nor `task`"))
                     .hint("write service/NAME or task/ID"));

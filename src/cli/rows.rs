@@ -12,6 +12,7 @@ use crate::api::view::{
     deployment::DeploymentView,
     event::EventView,
     host::HostView,
+    scheduled_task::ScheduledTaskView,
     service::{ServiceStatus, ServiceView},
     task::TaskView,
     task_definition::TaskDefinitionView,
@@ -19,6 +20,7 @@ use crate::api::view::{
 };
 use roadstead_core::model::{
     container::HealthStatus,
+    schedule::FireOutcome,
     state::{EventLevel, Outcome, RolloutState},
     task::LastStatus,
     time::Timestamp,
@@ -223,6 +225,57 @@ impl Row for TaskView {
 
     fn is_over(&self) -> bool {
         self.last_status == LastStatus::Stopped
+    }
+}
+
+impl Row for ScheduledTaskView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("SCHEDULE"),
+        column("TIME ZONE"),
+        column("TASK DEFINITION"),
+        column("ACTIVE"),
+        column("LAST"),
+        column("OUTCOME"),
+        column("NEXT"),
+        wide("CLUSTER"),
+        wide("COUNT"),
+        wide("POLICY"),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let last = self.fires.first();
+        let outcome = last.map(|fire| {
+            let tone = match fire.outcome {
+                FireOutcome::Succeeded => Tone::Good,
+                FireOutcome::Failed | FireOutcome::Missed => Tone::Bad,
+                FireOutcome::Running | FireOutcome::Skipped | FireOutcome::Replaced => Tone::Change,
+            };
+            Cell::toned(word(&fire.outcome), tone)
+        });
+        let next = match self.next_fire_at {
+            _ if self.suspend => "suspended".to_owned(),
+            Some(at) if at <= now => "waits".to_owned(),
+            Some(at) => format!("in {}", since(at, now)),
+            None => "never".to_owned(),
+        };
+        vec![
+            self.name.as_str().into(),
+            self.schedule.as_str().into(),
+            self.time_zone.as_str().into(),
+            self.task_definition.as_str().into(),
+            self.active_count.to_string().into(),
+            last.map(|fire| since(now, fire.scheduled_at)).unwrap_or_default().into(),
+            outcome.unwrap_or_default(),
+            next.into(),
+            self.cluster.as_str().into(),
+            self.count.to_string().into(),
+            word(&self.concurrency_policy).into(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("scheduledtask/{}", self.name)
     }
 }
 

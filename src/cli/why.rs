@@ -21,7 +21,8 @@ use crate::api::view::{event::EventView, task::TaskView, why::WhyView};
 #[command(after_help = "\
 Examples:
   roadstead why web             why does the service not have all its tasks?
-  roadstead why task/3fa9c2     why did this task stop?")]
+  roadstead why task/3fa9c2     why did this task stop?
+  roadstead why scheduledtask/nightly")]
 pub(super) struct Options {
     /// A service or a task
     #[arg(value_name = "SERVICE|TASK")]

@@ -13,6 +13,7 @@ mod crash_points;
 mod engines;
 mod fields;
 mod hosts;
+mod jobs;
 mod links;
 mod logins;
 mod manifests;

@@ -80,6 +80,7 @@ pub(super) async fn command(
             Command::ProtectTask { task, minutes }
         }
         Command::SetSchedulability { .. }
+        | Command::RunTask(_)
         | Command::Confirm { .. }
         | Command::ReleaseBrake
         | Command::Rollout { .. }

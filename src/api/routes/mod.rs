@@ -6,6 +6,7 @@ mod extract;
 mod logs;
 mod objects;
 mod plan;
+mod run;
 mod story;
 mod volume;
 mod watch;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use docs::Docs;
 pub use exec::ExecRequest;
 pub use logs::{LogRecord, LogSource};
+pub use run::RunView;
 
 use super::{
     Token,
@@ -69,6 +71,8 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/hosts/{name}", get(objects::host)),
         read("/v1/services", get(objects::services)),
         read("/v1/services/{name}", get(objects::service)),
+        read("/v1/scheduledtasks", get(objects::scheduled_tasks)),
+        read("/v1/scheduledtasks/{name}", get(objects::scheduled_task)),
         read("/v1/tasks", get(objects::tasks)),
         read("/v1/tasks/{name}", get(objects::task)),
         read("/v1/taskdefinitions", get(objects::task_definitions)),
@@ -83,6 +87,7 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/logs/{kind}/{name}", get(logs::logs)),
         write("/v1/exec/{kind}/{name}", post(exec::exec)),
         write("/v1/plan", post(plan::plan)),
+        write("/v1/run", post(run::run)),
         write("/v1/commands", post(command::command)),
     ]
 }
@@ -106,6 +111,8 @@ mod docs {
             objects::host,
             objects::services,
             objects::service,
+            objects::scheduled_tasks,
+            objects::scheduled_task,
             objects::tasks,
             objects::task,
             objects::task_definitions,
@@ -120,6 +127,7 @@ mod docs {
             logs::logs,
             exec::exec,
             plan::plan,
+            run::run,
             command::command,
         ),
         components(schemas(super::super::error::ErrorBody, LogRecord))

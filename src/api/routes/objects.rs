@@ -11,9 +11,9 @@ use super::{
 use crate::api::{
     error::{ApiError, ErrorBody},
     view::{
-        Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView, service,
-        service::ServiceView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView, volume,
-        volume::VolumeView,
+        Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView,
+        scheduled_task, scheduled_task::ScheduledTaskView, service, service::ServiceView, task, task::TaskView,
+        task_definition, task_definition::TaskDefinitionView, volume, volume::VolumeView,
     },
 };
 use roadstead_core::model::state::EventSubject;
@@ -78,6 +78,22 @@ pub(super) async fn hosts(State(api): State<Api>, Params(query): Params<InCluste
 pub(super) async fn host(State(api): State<Api>, Named(name): Named<String>) -> Answer<HostView> {
     let view = host::view(&api.handle.snapshot(), &name.as_str().into());
     view.map(Json).ok_or_else(|| ApiError::not_found("host", &name))
+}
+
+/// All scheduled tasks.
+#[utoipa::path(get, path = "/v1/scheduledtasks", params(InCluster), responses((status = 200, body = Items<ScheduledTaskView>)))]
+pub(super) async fn scheduled_tasks(
+    State(api): State<Api>,
+    Params(query): Params<InCluster>,
+) -> Json<Items<ScheduledTaskView>> {
+    items(scheduled_task::list(&api.handle.snapshot(), query.cluster.as_deref()))
+}
+
+/// One scheduled task, with what became of its last times.
+#[utoipa::path(get, path = "/v1/scheduledtasks/{name}", params(("name" = String, Path)), responses((status = 200, body = ScheduledTaskView), (status = 404, body = ErrorBody)))]
+pub(super) async fn scheduled_task(State(api): State<Api>, Named(name): Named<String>) -> Answer<ScheduledTaskView> {
+    let view = scheduled_task::view(&api.handle.snapshot(), &name.as_str().into());
+    view.map(Json).ok_or_else(|| ApiError::not_found("scheduledtask", &name))
 }
 
 /// All services.

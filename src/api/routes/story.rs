@@ -12,7 +12,7 @@ use crate::api::{
     error::{ApiError, ErrorBody, ErrorCode},
     view::{Items, event, event::EventView, why, why::WhyView},
 };
-use roadstead_core::model::state::EventSubject;
+use roadstead_core::model::{name::ScheduleName, state::EventSubject};
 
 /// Most events in one answer.
 const MAX_EVENTS: u32 = 1000;
@@ -29,7 +29,7 @@ pub(super) struct EventQuery {
     after: Option<u64>,
     /// The newest so many, at most 1000; 100 when absent.
     limit: Option<u32>,
-    /// fleet, host, service, task, file.
+    /// fleet, host, service, task, scheduledtask, file.
     kind: Option<String>,
     /// Of what.
     name: Option<String>,
@@ -48,7 +48,10 @@ pub(super) async fn events(
         (Some(kind), name) => {
             let subject = event::subject(kind, name.as_deref().unwrap_or_default());
             Some(subject.ok_or_else(|| {
-                ApiError::new(ErrorCode::BadRequest, format!("{kind:?} is none of fleet, host, service, task, file"))
+                ApiError::new(
+                    ErrorCode::BadRequest,
+                    format!("{kind:?} is none of fleet, host, service, task, scheduledtask, file"),
+                )
             })?)
         }
     };
@@ -60,12 +63,19 @@ pub(super) async fn events(
 }
 
 /// Why a service or a task is as it is.
-#[utoipa::path(get, path = "/v1/why/{kind}/{name}", params(("kind" = String, Path, description = "service, task"), ("name" = String, Path)), responses((status = 200, body = WhyView), (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/why/{kind}/{name}", params(("kind" = String, Path, description = "service, task, scheduledtask"), ("name" = String, Path)), responses((status = 200, body = WhyView), (status = 404, body = ErrorBody)))]
 pub(super) async fn why(
     State(api): State<Api>,
     Named((kind, name)): Named<(String, String)>,
 ) -> Result<Json<WhyView>, ApiError> {
     let snapshot = api.handle.snapshot();
+    if kind == "scheduledtask" {
+        let schedule = ScheduleName::from(name.as_str());
+        let subject = EventSubject::ScheduledTask(schedule.clone());
+        let events = api.handle.store.newest_events(Some(&subject), EVENTS_SHOWN).await?;
+        let view = why::scheduled_task(&snapshot, &schedule, &events);
+        return view.map(Json).ok_or_else(|| ApiError::not_found(&kind, &name));
+    }
     let view = match subject(&snapshot.world.state, &kind, &name)? {
         Subject::Service(service) => {
             let events =
@@ -73,11 +83,7 @@ pub(super) async fn why(
             why::service(&snapshot, &service, &events)
         }
         Subject::Task(task) => {
-            let mut events = api
-                .handle
-                .store
-                .newest_events(Some(&EventSubject::Service(task.service.clone())), EVENTS_FOR_A_TASK)
-                .await?;
+            let mut events = api.handle.store.newest_events(Some(&task.told_in()), EVENTS_FOR_A_TASK).await?;
             // A task's story is told in its service's events, by its id.
             events.retain(|event| event.message.contains(task.id.as_str()));
             Some(why::task(&snapshot, task, &events))

@@ -245,6 +245,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         strays: Vec::new(),
         deployment: 7,
         protected_until: None,
+        standalone: None,
     }
 }
 

@@ -20,7 +20,7 @@ pub struct EventView {
     /// NORMAL, WARNING.
     #[schema(value_type = String)]
     pub level: EventLevel,
-    /// fleet, host, service, task, file.
+    /// fleet, host, service, task, scheduledtask, file.
     pub kind: String,
     /// Of what it is about; empty for the fleet.
     pub name: String,
@@ -37,6 +37,7 @@ pub fn view(event: &Event) -> EventView {
         EventSubject::Host(name) => ("host", name.as_str()),
         EventSubject::Service(name) => ("service", name.as_str()),
         EventSubject::Task(id) => ("task", id.as_str()),
+        EventSubject::ScheduledTask(name) => ("scheduledtask", name.as_str()),
         EventSubject::File(name) => ("file", name.as_str()),
     };
     EventView {
@@ -57,6 +58,7 @@ pub fn subject(kind: &str, name: &str) -> Option<EventSubject> {
         "host" => Some(EventSubject::Host(name.into())),
         "service" => Some(EventSubject::Service(name.into())),
         "task" => Some(EventSubject::Task(name.into())),
+        "scheduledtask" => Some(EventSubject::ScheduledTask(name.into())),
         "file" => Some(EventSubject::File(name.to_owned())),
         _ => None,
     }

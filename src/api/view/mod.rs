@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod event;
 pub mod host;
 pub mod plan;
+pub mod scheduled_task;
 pub mod service;
 pub mod status;
 pub mod task;

@@ -150,5 +150,6 @@ fn words(subject: &Subject) -> (&'static str, &str) {
         Subject::Host(name) => ("host", name.as_str()),
         Subject::Service(name) => ("service", name.as_str()),
         Subject::Task(id) => ("task", id.as_str()),
+        Subject::ScheduledTask(name) => ("scheduledtask", name.as_str()),
     }
 }

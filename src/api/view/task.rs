@@ -41,6 +41,9 @@ pub struct TaskView {
     /// HEALTHY, UNHEALTHY, UNKNOWN.
     #[schema(value_type = String)]
     pub health_status: HealthStatus,
+    /// Who started it, of a standalone task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<String>,
     /// Its own address, on a task network.
     pub private_ip: Option<String>,
     /// When it was decided.
@@ -77,6 +80,8 @@ pub struct ContainerView {
     pub image: String,
     /// The image's content id.
     pub image_digest: Option<String>,
+    /// Whether the task stops when it stops.
+    pub essential: bool,
     /// PENDING, RUNNING, STOPPED.
     #[schema(value_type = String)]
     pub last_status: ContainerStatus,
@@ -154,7 +159,7 @@ pub fn list(snapshot: &Snapshot, filter: &TaskFilter<'_>) -> Vec<TaskView> {
 pub fn view(state: &State, task: &Task) -> TaskView {
     TaskView {
         task_id: task.id.to_string(),
-        group: format!("service:{}", task.service),
+        group: task.service.group(),
         cluster: task.cluster.to_string(),
         task_definition: task.revision.to_string(),
         host: task.host.to_string(),
@@ -163,6 +168,7 @@ pub fn view(state: &State, task: &Task) -> TaskView {
         last_status: task.last_status,
         desired_status: task.desired_status,
         health_status: task.health_status,
+        started_by: task.standalone.as_ref().and_then(|standalone| standalone.started_by.clone()),
         private_ip: None,
         created_at: task.created_at,
         started_at: task.started_at,
@@ -184,6 +190,7 @@ fn container_view(task: &Task, name: &str, container: &TaskContainer) -> Contain
         runtime_id: container.runtime_id.as_ref().map(ToString::to_string),
         image: container.image.clone(),
         image_digest: container.image_digest.clone(),
+        essential: container.essential,
         last_status: container_status(task, container),
         health_status: container.health,
         exit_code: container.exit_code,

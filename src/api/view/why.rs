@@ -6,17 +6,24 @@ use utoipa::ToSchema;
 use super::{
     event::{self, EventView},
     plan::{self, PlannedAction, WaitingView},
+    scheduled_task,
     service::{self, ServiceView, concerns, waiting_of},
     task::{self, TaskView},
 };
 use roadstead_control::control::handle::Snapshot;
-use roadstead_core::model::{name::ServiceName, state::Event, task::Task, time::Timestamp, world::Subject};
+use roadstead_core::model::{
+    name::{ScheduleName, ServiceName},
+    state::Event,
+    task::Task,
+    time::Timestamp,
+    world::Subject,
+};
 
 /// The account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WhyView {
-    /// service, task.
+    /// service, task, scheduledtask.
     pub kind: String,
     /// Of what.
     pub name: String,
@@ -82,6 +89,31 @@ pub fn task(snapshot: &Snapshot, task: &Task, events: &[Event]) -> WhyView {
     }
 }
 
+/// Why a scheduled task is as it is; `events` are its own.
+pub fn scheduled_task(snapshot: &Snapshot, name: &ScheduleName, events: &[Event]) -> Option<WhyView> {
+    let view = scheduled_task::view(snapshot, name)?;
+    let subject = Subject::ScheduledTask(name.clone());
+    let waiting = snapshot.report.waiting.iter().filter(|waiting| waiting.subject == subject);
+    let state = &snapshot.world.state;
+    let tasks = state.tasks.values().filter(|task| view.fires.iter().any(|fire| fire.tasks.contains(&task.id)));
+    Some(WhyView {
+        kind: "scheduledtask".to_owned(),
+        name: name.to_string(),
+        summary: match view.next_fire_at {
+            _ if view.suspend => format!("{name} is suspended: nothing begins"),
+            Some(at) => format!("{name} fires next at {at} ({})", view.schedule),
+            None => format!("{name} does not fire any more ({})", view.schedule),
+        },
+        waiting: waiting.map(plan::waiting).collect(),
+        doing: Vec::new(),
+        consecutive_failures: 0,
+        not_before: None,
+        tasks: tasks.map(|task| task::view(state, task)).collect(),
+        events: events.iter().map(event::view).collect(),
+        fleet: fleet(snapshot),
+    })
+}
+
 fn service_summary(view: &ServiceView) -> String {
     let steady = view.conditions.first().map(|condition| condition.message.as_str()).unwrap_or_default();
     format!("{} of {}: {steady}", view.name, view.task_definition)
@@ -89,7 +121,10 @@ fn service_summary(view: &ServiceView) -> String {
 
 fn task_summary(task: &Task) -> String {
     let last = super::word(&task.last_status);
-    let place = format!("{} of service {} on {}", task.revision, task.service, task.host);
+    let place = match task.is_standalone() {
+        true => format!("{} by itself on {}", task.revision, task.host),
+        false => format!("{} of service {} on {}", task.revision, task.service, task.host),
+    };
     match &task.stopped_reason {
         Some(reason) => format!("{last}: {place}: {reason}"),
         None => format!("{last}: {place}"),

@@ -16,6 +16,7 @@ use roadstead_core::model::{
     name::{HostName, TaskId},
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
+    standalone::RunTask,
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
@@ -233,6 +234,7 @@ impl Core {
         let (words, mut changes) = match command {
             Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
             Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
+            Command::RunTask(request) => self.run_task(&request)?,
             Command::Rollout { service, verb } => absorb::rollout(&self.world.state, &service, &verb, now)?,
             Command::Volume { volume, verb } => absorb::volume(&self.world.state, &volume, &verb, now)?,
             Command::ProtectTask { task, minutes } => absorb::protect(&self.world.state, &task, minutes, now)?,
@@ -424,15 +426,25 @@ impl Core {
             StopCode::UserInitiated,
             reason.unwrap_or_else(|| "a person said so".to_owned()),
         );
-        let words = format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service);
+        let words = match task.is_standalone() {
+            true => format!("task {id} on {} is stopped", task.host),
+            false => format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service),
+        };
         let event = Change::Event(Event::new(
             self.world.now,
-            EventSubject::Service(task.service.clone()),
+            task.told_in(),
             EventLevel::Normal,
             "TaskStopping",
             format!("task {id} on {} is stopped: {}", task.host, task.stopped_reason.as_deref().unwrap_or_default()),
         ));
         Ok((words, vec![Change::Task(Arc::new(task)), event]))
+    }
+
+    fn run_task(&self, request: &RunTask) -> Result<(String, Vec<Change>), CommandError> {
+        match &self.fenced {
+            Some(reason) => Err(CommandError::Refused(reason.clone())),
+            None => Ok(absorb::run(&self.world, request)?),
+        }
     }
 
     fn confirm(&mut self, token: &str) -> Result<(String, Vec<Change>), CommandError> {

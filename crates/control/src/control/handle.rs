@@ -12,6 +12,7 @@ use roadstead_core::{
         name::{HostName, ServiceName, TaskId},
         report::Report,
         spec::Kind,
+        standalone::RunTask,
         state::Schedulability,
         time::Timestamp,
         volume::VolumeId,
@@ -65,6 +66,9 @@ pub enum Command {
         #[serde(flatten)]
         verb: RolloutVerb,
     },
+    /// Start standalone tasks; sent as a request of its own.
+    #[serde(skip)]
+    RunTask(Box<RunTask>),
     /// Protect a task from scale-in and deployments.
     ProtectTask {
         /// Which.

@@ -80,6 +80,7 @@ fn removed(before: &Desired, after: &Desired) -> Vec<(Kind, String)> {
                 Kind::Host => gone(&before.hosts, &after.hosts),
                 Kind::TaskDefinition => gone(&before.task_definitions, &after.task_definitions),
                 Kind::Service => gone(&before.services, &after.services),
+                Kind::ScheduledTask => gone(&before.scheduled_tasks, &after.scheduled_tasks),
             };
             names.into_iter().map(|name| (row.kind, name.to_owned()))
         })

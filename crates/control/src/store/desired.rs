@@ -16,6 +16,7 @@ const CLUSTER: &str = "Cluster";
 const HOST: &str = "Host";
 const TASK_DEFINITION: &str = "TaskDefinition";
 const SERVICE: &str = "Service";
+const SCHEDULED_TASK: &str = "ScheduledTask";
 
 /// (kind, name).
 type Key = (String, String);
@@ -70,6 +71,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Arc<Desire
             HOST => put(&mut desired.hosts, name, row)?,
             TASK_DEFINITION => put(&mut desired.task_definitions, name, row)?,
             SERVICE => put(&mut desired.services, name, row)?,
+            SCHEDULED_TASK => put(&mut desired.scheduled_tasks, name, row)?,
             _ => return Err(StoreError::corrupt(format_args!("desired {kind} {name}: no such kind"))),
         }
     }
@@ -94,12 +96,13 @@ where
 }
 
 fn rows(desired: &Desired) -> Result<BTreeMap<Key, Row>, StoreError> {
-    let Desired { clusters, hosts, task_definitions, services } = desired;
+    let Desired { clusters, hosts, task_definitions, services, scheduled_tasks } = desired;
     let mut rows = BTreeMap::new();
     add(&mut rows, CLUSTER, clusters)?;
     add(&mut rows, HOST, hosts)?;
     add(&mut rows, TASK_DEFINITION, task_definitions)?;
     add(&mut rows, SERVICE, services)?;
+    add(&mut rows, SCHEDULED_TASK, scheduled_tasks)?;
     Ok(rows)
 }
 

@@ -131,6 +131,7 @@ fn event((id, at, kind, name, level, reason, message): EventRow) -> Result<Event
         "host" => EventSubject::Host(name.into()),
         "service" => EventSubject::Service(name.into()),
         "task" => EventSubject::Task(name.into()),
+        "scheduledtask" => EventSubject::ScheduledTask(name.into()),
         "file" => EventSubject::File(name),
         _ => return Err(StoreError::corrupt(format_args!("event {id} is about {kind}"))),
     };

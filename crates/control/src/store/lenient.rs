@@ -9,7 +9,7 @@ use super::StoreError;
 use roadstead_core::model::{name::RevisionId, spec::TaskDefinitionSpec};
 
 /// Without these an object of a spec is none: they come before its other fields.
-const REQUIRED: [&str; 4] = ["name", "image", "address", "taskDefinition"];
+const REQUIRED: [&str; 5] = ["name", "image", "address", "taskDefinition", "schedule"];
 /// Without these it would be something else.
 const ESSENTIAL: [&str; 1] = ["containerDefinitions"];
 

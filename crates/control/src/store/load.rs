@@ -13,6 +13,7 @@ use super::{
 use roadstead_core::model::{
     name::{Family, HostName, RevisionId, TaskId},
     observed::HostObservation,
+    schedule::ScheduleRecord,
     state::{FleetRecord, HostRecord, Revision, ServiceRecord, State},
     task::Task,
     volume::VolumeRecord,
@@ -23,11 +24,13 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
     let hosts: Vec<HostRecord> = docs(connection, "host", "SELECT name, doc FROM hosts").await?;
     let services: Vec<ServiceRecord> = docs(connection, "service", "SELECT name, doc FROM services").await?;
     let volumes: Vec<VolumeRecord> = docs(connection, "volume", "SELECT name, doc FROM volumes").await?;
+    let schedules: Vec<ScheduleRecord> = docs(connection, "schedule", "SELECT name, doc FROM schedules").await?;
     Ok(State {
         desired: desired::load(connection).await?,
         revisions: revisions(connection).await?.into(),
         hosts: hosts.into_iter().map(|host| (host.name.clone(), host)).collect(),
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
+        schedules: schedules.into_iter().map(|schedule| (schedule.name.clone(), schedule)).collect(),
         tasks: tasks(connection).await?.into(),
         observations: observations(connection).await?.into(),
         volumes: volumes.into_iter().map(|volume| (volume.id.clone(), volume)).collect(),

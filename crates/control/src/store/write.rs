@@ -11,8 +11,9 @@ use super::{
 use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
     decision::Decision,
-    name::{HostName, RevisionId, ServiceName, TaskId},
+    name::{HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     observed::HostObservation,
+    schedule::ScheduleRecord,
     small_map::SmallMap,
     spec::task_definition::Protocol,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
@@ -36,6 +37,8 @@ pub(super) async fn all(
             Change::HostRemoved(name) => remove_host(connection, name).await?,
             Change::Service(service) => put_service(connection, service).await?,
             Change::ServiceRemoved(name) => remove_service(connection, name).await?,
+            Change::Schedule(schedule) => put_schedule(connection, schedule).await?,
+            Change::ScheduleRemoved(name) => remove_schedule(connection, name).await?,
             Change::Task(task) => put_task(connection, task).await?,
             Change::TaskRemoved(id) => remove_task(connection, id).await?,
             Change::Observation(observation) => put_observation(connection, observation).await?,
@@ -108,6 +111,20 @@ async fn put_service(connection: &mut SqliteConnection, service: &ServiceRecord)
 
 async fn remove_service(connection: &mut SqliteConnection, name: &ServiceName) -> Result<(), StoreError> {
     query("DELETE FROM services WHERE name = ?").bind(name.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+async fn put_schedule(connection: &mut SqliteConnection, schedule: &ScheduleRecord) -> Result<(), StoreError> {
+    query("INSERT INTO schedules (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
+        .bind(schedule.name.as_str())
+        .bind(to_json(schedule)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn remove_schedule(connection: &mut SqliteConnection, name: &ScheduleName) -> Result<(), StoreError> {
+    query("DELETE FROM schedules WHERE name = ?").bind(name.as_str()).execute(connection).await?;
     Ok(())
 }
 
@@ -256,6 +273,7 @@ pub(super) fn subject_columns(subject: &EventSubject) -> (&'static str, &str) {
         EventSubject::Host(name) => ("host", name.as_str()),
         EventSubject::Service(name) => ("service", name.as_str()),
         EventSubject::Task(id) => ("task", id.as_str()),
+        EventSubject::ScheduledTask(name) => ("scheduledtask", name.as_str()),
         EventSubject::File(path) => ("file", path),
     }
 }

@@ -1,11 +1,13 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod containers;
+mod daemons;
 mod failures;
 mod life;
 mod rebalancing;
-mod containers;
-mod daemons;
 mod rollouts;
+mod schedules;
+mod standalone;
 mod story;
 mod volumes;
 

@@ -216,6 +216,7 @@ impl Clerk<'_> {
                 }
             }
             Spec::Service(spec) => check::service(spec, &mut scope, self.check_expression),
+            Spec::ScheduledTask(spec) => check::scheduled_task(spec, &mut scope, self.check_expression),
         }
         scope.findings
     }
@@ -244,6 +245,10 @@ impl Clerk<'_> {
                     good,
                     declared(file, metadata, line, node, Definition::new(*spec)),
                 );
+            }
+            Spec::ScheduledTask(spec) => {
+                let good = self.first(Kind::ScheduledTask, &name, file, name_span) && good;
+                self.tables.scheduled_tasks.put(name.into(), good, declared(file, metadata, line, node, *spec));
             }
             Spec::Service(spec) => {
                 let mut spec = *spec;

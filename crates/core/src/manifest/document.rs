@@ -13,11 +13,13 @@ use super::{
 };
 use crate::model::{
     name::Family,
-    spec::{API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, Metadata, ServiceSpec, TaskDefinitionSpec},
+    spec::{
+        API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, Metadata, ScheduledTaskSpec, ServiceSpec, TaskDefinitionSpec,
+    },
 };
 
 /// Kinds of the contract that this version knows by name only.
-const LATER_KINDS: &[&str] = &["Subnet", "SecurityGroup", "TargetGroup", "LoadBalancer", "Secret", "ScheduledTask"];
+const LATER_KINDS: &[&str] = &["Subnet", "SecurityGroup", "TargetGroup", "LoadBalancer", "Secret"];
 
 /// Of a host's label and of its value (ECS: attributes).
 const MAX_LABEL_CHARS: usize = 128;
@@ -60,6 +62,8 @@ pub enum Spec {
     TaskDefinition(Box<TaskDefinitionSpec>),
     /// See [`ServiceSpec`].
     Service(Box<ServiceSpec>),
+    /// See [`ScheduledTaskSpec`].
+    ScheduledTask(Box<ScheduledTaskSpec>),
 }
 
 /// What became of a document.
@@ -190,6 +194,7 @@ fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Findi
         Kind::Host => Spec::Host(decode(&node)?),
         Kind::TaskDefinition => Spec::TaskDefinition(decode(&node)?),
         Kind::Service => Spec::Service(decode(&node)?),
+        Kind::ScheduledTask => Spec::ScheduledTask(decode(&node)?),
     };
     Ok(Document { metadata, name_span, line, node, spec })
 }
@@ -206,8 +211,8 @@ fn bad_name(kind: Kind, name: &str, span: Span) -> Option<Finding> {
     match kind {
         Kind::TaskDefinition if is_family(name) => None,
         Kind::TaskDefinition => Some(finding.help(FAMILY_RULE)),
-        Kind::Cluster | Kind::Host | Kind::Service if is_label(name) => None,
-        Kind::Cluster | Kind::Host | Kind::Service => {
+        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask if is_label(name) => None,
+        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask => {
             let fixed: String =
                 name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
             let fixed = fixed.trim_matches('-');
@@ -281,7 +286,7 @@ fn dress(mut spec: Node) -> Node {
 fn normalise(root: &mut Node, kind: Kind) {
     let Some(spec) = child(root, "spec") else { return };
     match kind {
-        Kind::Cluster | Kind::Host => {}
+        Kind::Cluster | Kind::Host | Kind::ScheduledTask => {}
         Kind::TaskDefinition => unwrap_ecs(spec),
         Kind::Service => {
             if let Some(inline) = child(spec, "taskDefinition") {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::variables;
 use crate::model::spec::{
-    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ServiceSpec, TaskDefinitionSpec,
+    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ScheduledTaskSpec, ServiceSpec,
+    TaskDefinitionSpec,
 };
 
 /// Marks a field that is known, kept and not acted on.
@@ -38,11 +39,14 @@ fn manifest_schema(info: &KindInfo) -> Value {
         Kind::Host => generator.subschema_for::<HostSpec>(),
         Kind::TaskDefinition => generator.subschema_for::<TaskDefinitionSpec>(),
         Kind::Service => generator.subschema_for::<ServiceSpec>(),
+        Kind::ScheduledTask => generator.subschema_for::<ScheduledTaskSpec>(),
     };
     // A cluster has nothing that it must say.
     let required = match info.kind {
         Kind::Cluster => json!(["apiVersion", "kind", "metadata"]),
-        Kind::Host | Kind::TaskDefinition | Kind::Service => json!(["apiVersion", "kind", "metadata", "spec"]),
+        Kind::Host | Kind::TaskDefinition | Kind::Service | Kind::ScheduledTask => {
+            json!(["apiVersion", "kind", "metadata", "spec"])
+        }
     };
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -16,9 +16,9 @@ use super::{
 use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
-    name::{ClusterName, Family, HostName, ServiceName},
+    name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
     spec::{
-        ClusterSpec, HostSpec, Kind, ServiceSpec,
+        ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, ServiceSpec,
         cluster::DEFAULT_CLUSTER,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
@@ -91,6 +91,8 @@ pub struct Tables {
     pub task_definitions: Table<Family, Definition>,
     /// By name; task definitions are named.
     pub services: Table<ServiceName, ServiceSpec>,
+    /// By name.
+    pub scheduled_tasks: Table<ScheduleName, ScheduledTaskSpec>,
     /// Families written inside services: a service and its own task definition take effect together or not at all.
     pub inline: BTreeMap<ServiceName, Family>,
 }
@@ -104,6 +106,7 @@ impl Tables {
                 Kind::Host => self.hosts.fail(name.into()),
                 Kind::TaskDefinition => self.task_definitions.fail(name.into()),
                 Kind::Service => self.services.fail(name.into()),
+                Kind::ScheduledTask => self.scheduled_tasks.fail(name.into()),
             }
         }
     }
@@ -133,7 +136,8 @@ impl Kept<'_> {
         let hosts = previous.hosts.values().map(|manifest| &manifest.file);
         let task_definitions = previous.task_definitions.values().map(|manifest| &manifest.file);
         let services = previous.services.values().map(|manifest| &manifest.file);
-        clusters.chain(hosts).chain(task_definitions).chain(services).map(String::as_str).collect()
+        let scheduled = previous.scheduled_tasks.values().map(|manifest| &manifest.file);
+        clusters.chain(hosts).chain(task_definitions).chain(services).chain(scheduled).map(String::as_str).collect()
     }
 
     fn covers(&self, file: &str) -> bool {
@@ -177,9 +181,12 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         hosts: tables.hosts.resolve(&previous.hosts, kept),
         task_definitions: tables.task_definitions.resolve(&previous.task_definitions, kept),
         services: tables.services.resolve(&previous.services, kept),
+        scheduled_tasks: tables.scheduled_tasks.resolve(&previous.scheduled_tasks, kept),
     };
     // What stays as it was needs what it referred to, should that be gone.
-    let families: Vec<Family> = desired.services.values().map(|service| family_named(&service.spec)).collect();
+    let scheduled = desired.scheduled_tasks.values().map(|scheduled| family_of(&scheduled.spec.task_definition));
+    let families: Vec<Family> =
+        desired.services.values().map(|service| family_named(&service.spec)).chain(scheduled).collect();
     for family in families {
         if let Some(before) = previous.task_definitions.get(&family) {
             desired.task_definitions.entry(family).or_insert_with(|| before.clone());
@@ -196,7 +203,12 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         .iter()
         .filter(|(name, service)| stays(&service.file, tables.services.failed.contains(*name)))
         .map(|(_, service)| &service.spec.cluster);
-    let clusters: Vec<ClusterName> = hosts.chain(services).cloned().collect();
+    let scheduled = desired
+        .scheduled_tasks
+        .iter()
+        .filter(|(name, scheduled)| stays(&scheduled.file, tables.scheduled_tasks.failed.contains(*name)))
+        .map(|(_, scheduled)| &scheduled.spec.cluster);
+    let clusters: Vec<ClusterName> = hosts.chain(services).chain(scheduled).cloned().collect();
     for cluster in clusters {
         if let Some(before) = previous.clusters.get(&cluster) {
             desired.clusters.entry(cluster).or_insert_with(|| before.clone());
@@ -208,9 +220,14 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
 /// The family that a service's `taskDefinition` names.
 fn family_named(service: &ServiceSpec) -> Family {
     match &service.task_definition {
-        TaskDefinitionRef::Named(name) => name.split_once(':').map_or(name.as_str(), |(family, _)| family).into(),
+        TaskDefinitionRef::Named(name) => family_of(name),
         TaskDefinitionRef::Inline(spec) => spec.family.clone().unwrap_or_default().into(),
     }
+}
+
+/// `auth` of `auth:3`.
+fn family_of(reference: &str) -> Family {
+    reference.split_once(':').map_or(reference, |(family, _)| family).into()
 }
 
 type Fallen = (Kind, String, String, Finding);
@@ -236,6 +253,15 @@ impl Judge<'_> {
                 self.cluster(&service.manifest.spec.cluster, &service.node).or_else(|| self.task_definition(service));
             fallen
                 .extend(found.map(|finding| (Kind::Service, name.to_string(), service.manifest.file.clone(), finding)));
+        }
+        for (name, scheduled) in &self.tables.scheduled_tasks.good {
+            let (spec, node) = (&scheduled.manifest.spec, &scheduled.node);
+            let found = self
+                .cluster(&spec.cluster, node)
+                .or_else(|| self.definition(node, &spec.task_definition, spec.launch_type))
+                .or_else(|| self.overrides(scheduled));
+            let file = || scheduled.manifest.file.clone();
+            fallen.extend(found.map(|finding| (Kind::ScheduledTask, name.to_string(), file(), finding)));
         }
         if fallen.is_empty() { self.address_clashes() } else { fallen }
     }
@@ -317,22 +343,40 @@ impl Judge<'_> {
     }
 
     fn task_definition(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
+        match &service.manifest.spec.task_definition {
+            TaskDefinitionRef::Named(reference) => {
+                self.definition(&service.node, reference, service.manifest.spec.launch_type)
+            }
+            TaskDefinitionRef::Inline(_) => None,
+        }
+    }
+
+    /// Overrides name containers of the task definition that the manifests have; of an older revision nobody knows yet.
+    fn overrides(&self, scheduled: &Declared<ScheduledTaskSpec>) -> Option<Finding> {
+        let spec = &scheduled.manifest.spec;
+        let definition = self.desired.task_definitions.get(spec.task_definition.as_str())?;
+        let (place, words) = spec.overrides.misfit(&definition.spec)?;
+        let mut path = vec![Step::Key("overrides")];
+        path.extend(place.iter().map(|word| word.parse().map_or(Step::Key(word), Step::Index)));
+        Some(Finding::error("overrides", scheduled.node.locate(&path), words))
+    }
+
+    fn definition(&self, node: &Node, reference: &str, launch_type: LaunchType) -> Option<Finding> {
         let path = at!["taskDefinition"];
-        let TaskDefinitionRef::Named(reference) = &service.manifest.spec.task_definition else { return None };
         if let Some((_, revision)) = reference.split_once(':')
             && revision.parse::<u32>().is_err()
         {
-            let span = service.node.locate(path);
+            let span = node.locate(path);
             return Some(
                 Finding::error("bad-reference", span, format!("{} is no task definition", quote(reference)))
                     .label("`family` or `family:revision`"),
             );
         }
-        let family = family_named(&service.manifest.spec);
+        let family = family_of(reference);
         let Some(definition) = self.desired.task_definitions.get(&family) else {
             let names = self.desired.task_definitions.keys().map(Family::as_str);
             return Some(self.unknown(
-                &service.node,
+                node,
                 path,
                 "task definition",
                 family.as_str(),
@@ -340,11 +384,11 @@ impl Judge<'_> {
                 names,
             ));
         };
-        match service.manifest.spec.launch_type {
+        match launch_type {
             LaunchType::Ec2 => None,
             LaunchType::Fargate => {
                 let (field, message, help) = check::unfit_for_fargate(&definition.spec)?;
-                let mut finding = Finding::error("fargate", service.node.locate(at!["launchType"]), message).help(help);
+                let mut finding = Finding::error("fargate", node.locate(at!["launchType"]), message).help(help);
                 let declared = self.tables.task_definitions.good.get(&family);
                 if let Some((file, declared)) = self.files.get(&definition.file).zip(declared) {
                     finding = finding.elsewhere(place(file, declared.node.locate(&[Step::Key(field)]), "here"));

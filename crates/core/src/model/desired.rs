@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     definition::Definition,
-    name::{ClusterName, Family, HostName, ServiceName},
+    name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
     spec::{
-        ClusterSpec, HostSpec, ServiceSpec,
+        ClusterSpec, HostSpec, ScheduledTaskSpec, ServiceSpec,
         cluster::{DEFAULT_CLUSTER, HostLoss},
     },
 };
@@ -43,6 +43,9 @@ pub struct Desired {
     pub task_definitions: BTreeMap<Family, Manifest<Definition>>,
     /// Services by name; `task_definition` is always [`super::spec::service::TaskDefinitionRef::Named`] here.
     pub services: BTreeMap<ServiceName, Manifest<ServiceSpec>>,
+    /// Scheduled tasks by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scheduled_tasks: BTreeMap<ScheduleName, Manifest<ScheduledTaskSpec>>,
 }
 
 impl Desired {
@@ -52,6 +55,7 @@ impl Desired {
             && self.hosts.is_empty()
             && self.task_definitions.is_empty()
             && self.services.is_empty()
+            && self.scheduled_tasks.is_empty()
     }
 
     /// A cluster's settings; the defaults when it has no manifest.

@@ -61,6 +61,8 @@ name_type! {
     HostName
     /// A `Service` manifest's `metadata.name`.
     ServiceName
+    /// A `ScheduledTask` manifest's `metadata.name`.
+    ScheduleName
     /// A task definition family.
     Family
     /// The name of a container inside its task definition.
@@ -69,6 +71,29 @@ name_type! {
     TaskId
     /// The id that a Docker Engine gave to a container.
     RuntimeId
+}
+
+/// No service can be called so: a name has no colon.
+const FAMILY_GROUP: &str = "family:";
+
+impl ServiceName {
+    /// What stands in a service's place for standalone tasks: their group `family:NAME` (ECS).
+    pub fn of_family(family: &Family) -> Self {
+        Self::from(format!("{FAMILY_GROUP}{family}"))
+    }
+
+    /// The family, if this is a group of standalone tasks.
+    pub fn family(&self) -> Option<&str> {
+        self.as_str().strip_prefix(FAMILY_GROUP)
+    }
+
+    /// ECS's `group`: `service:NAME` or `family:NAME`.
+    pub fn group(&self) -> String {
+        match self.family() {
+            Some(_) => self.to_string(),
+            None => format!("service:{self}"),
+        }
+    }
 }
 
 /// One immutable revision of a task definition, written `family:number` as ECS does.

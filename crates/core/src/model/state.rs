@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     desired::Desired,
-    name::{Family, HostName, RevisionId, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
+    schedule::ScheduleRecord,
     shared::Shared,
     spec::TaskDefinitionSpec,
     task::{Launch, Task},
@@ -246,6 +247,8 @@ pub enum EventSubject {
     Service(ServiceName),
     /// A task.
     Task(TaskId),
+    /// A scheduled task.
+    ScheduledTask(ScheduleName),
     /// A manifest file.
     File(String),
 }
@@ -350,6 +353,8 @@ pub struct State {
     pub hosts: Shared<BTreeMap<HostName, HostRecord>>,
     /// Services.
     pub services: Shared<BTreeMap<ServiceName, ServiceRecord>>,
+    /// Schedules.
+    pub schedules: Shared<BTreeMap<ScheduleName, ScheduleRecord>>,
     /// Tasks, ended ones included for a while.
     pub tasks: Shared<BTreeMap<TaskId, Arc<Task>>>,
     /// Last complete look at each host.
@@ -378,6 +383,10 @@ pub enum Change {
     Service(ServiceRecord),
     /// A service that is no longer declared and has no tasks.
     ServiceRemoved(ServiceName),
+    /// A schedule.
+    Schedule(ScheduleRecord),
+    /// A schedule that is no longer declared.
+    ScheduleRemoved(ScheduleName),
     /// A task.
     Task(Arc<Task>),
     /// An ended task that is forgotten.
@@ -426,6 +435,12 @@ impl State {
             Change::ServiceRemoved(name) => {
                 self.services.remove(name);
             }
+            Change::Schedule(schedule) => {
+                self.schedules.insert(schedule.name.clone(), schedule.clone());
+            }
+            Change::ScheduleRemoved(name) => {
+                self.schedules.remove(name);
+            }
             Change::Task(task) => {
                 self.tasks.insert(task.id.clone(), Arc::clone(task));
             }
@@ -463,6 +478,7 @@ impl State {
         let deployments = self.services.values().flat_map(|service| &service.deployments);
         let others = losses.chain(brake).chain(self.fleet.brake_ended_at).chain(failures);
         let others = others.chain(deployments.map(|deployment| deployment.updated_at));
+        let others = others.chain(self.schedules.values().map(|schedule| schedule.considered_until));
         tasks.chain(looks).chain(others).max().unwrap_or_default()
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Rules: "Task lifecycle", ECS developer guide.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,6 +11,8 @@ use super::{
     name::{ClusterName, ContainerName, HostName, RevisionId, RuntimeId, ServiceName, TaskId},
     small_map::SmallMap,
     spec::service::LaunchType,
+    standalone::Standalone,
+    state::EventSubject,
     time::Timestamp,
 };
 
@@ -135,7 +139,7 @@ pub struct Task {
     pub id: TaskId,
     /// Its cluster.
     pub cluster: ClusterName,
-    /// Its service.
+    /// Its service; of a standalone task its group, see [`ServiceName::of_family`].
     pub service: ServiceName,
     /// REPLICA: 1, 2, 3 …, freed when it ends. DAEMON: 0.
     pub slot: u32,
@@ -187,6 +191,9 @@ pub struct Task {
     /// Until then neither scale-in nor a deployment stops it: a person said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected_until: Option<Timestamp>,
+    /// Of a standalone task what was said when it was started; absent also when the database that knew it was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standalone: Option<Arc<Standalone>>,
 }
 
 /// What is given of a task when it is decided, or found.
@@ -251,6 +258,20 @@ impl Task {
             strays: Vec::new(),
             deployment: 0,
             protected_until: None,
+            standalone: None,
+        }
+    }
+
+    /// Whether it belongs to no service: it is placed once, and never replaced.
+    pub fn is_standalone(&self) -> bool {
+        self.service.family().is_some()
+    }
+
+    /// Where its story is told.
+    pub fn told_in(&self) -> EventSubject {
+        match self.is_standalone() {
+            true => EventSubject::Task(self.id.clone()),
+            false => EventSubject::Service(self.service.clone()),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     action::{Action, ActionKey},
-    name::{HostName, ServiceName, TaskId},
+    name::{HostName, ScheduleName, ServiceName, TaskId},
     observed::HostContact,
     report::Report,
     shared::Shared,
@@ -80,4 +80,6 @@ pub enum Subject {
     Service(ServiceName),
     /// A task.
     Task(TaskId),
+    /// A scheduled task.
+    ScheduledTask(ScheduleName),
 }

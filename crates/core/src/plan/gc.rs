@@ -14,8 +14,12 @@ use super::{
     orders,
 };
 
-/// Containers of a failed task stay this long, for their logs; of one service on one host only those of the newest.
+/// Containers of a failed task, or of a standalone one that ended, stay this long, for their logs.
 const KEEP_FAILED_MS: u64 = 10 * 60_000;
+/// Of one service on one host only those of the newest failed task stay.
+const KEEP_FAILED_PER_SERVICE: usize = 1;
+/// Of one family's standalone tasks on one host those of so many stay.
+const KEEP_ENDED_PER_FAMILY: usize = 10;
 /// An ended task stays in the list this long: it also tells a late container of it from an unknown one (S9).
 const KEEP_STOPPED_MS: u64 = 60 * 60_000;
 /// So many revisions of a family stay in any case: what a person may go back to.
@@ -23,23 +27,22 @@ const KEEP_REVISIONS: usize = 20;
 /// At most this many ended tasks per service stay.
 const KEEP_STOPPED_PER_SERVICE: usize = 100;
 
-/// The newest failed task that keeps its containers, by service and host, with when it was ordered to stop.
-pub(super) struct Kept(BTreeMap<(ServiceName, HostName), (Option<Timestamp>, TaskId)>);
+/// The newest tasks that keep their containers.
+pub(super) struct Kept(BTreeSet<TaskId>);
 
 impl Kept {
     fn of(draft: &Draft<'_>) -> Self {
-        let mut newest = BTreeMap::new();
+        let mut by_place: BTreeMap<(&ServiceName, &HostName), Vec<&Task>> = BTreeMap::new();
         for task in draft.tasks.iter().filter(|task| orders::keeps_containers(task)) {
-            let of_task = (task.stopping_at, task.id.clone());
-            let kept = newest.entry((task.service.clone(), task.host.clone())).or_insert_with(|| of_task.clone());
-            *kept = of_task.max(kept.clone());
+            by_place.entry((&task.service, &task.host)).or_default().push(task);
         }
-        Self(newest)
-    }
-
-    fn is_newest(&self, task: &Task) -> bool {
-        let kept = self.0.get(&(task.service.clone(), task.host.clone()));
-        kept.is_none_or(|(_, id)| *id == task.id)
+        let newest = by_place.into_values().flat_map(|mut tasks| {
+            tasks.sort_by_key(|task| std::cmp::Reverse((task.stopping_at, &task.id)));
+            let standalone = tasks.first().is_some_and(|task| task.is_standalone());
+            tasks.truncate(if standalone { KEEP_ENDED_PER_FAMILY } else { KEEP_FAILED_PER_SERVICE });
+            tasks
+        });
+        Self(newest.map(|task| task.id.clone()).collect())
     }
 }
 
@@ -48,7 +51,7 @@ pub(super) fn keep_is_over(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<
     let task = draft.task(no);
     let since = task.stopped_at.or(task.stopping_at).unwrap_or(task.created_at);
     let until = since.plus_ms(KEEP_FAILED_MS);
-    let is_newest = kept.get_or_insert_with(|| Kept::of(draft)).is_newest(task);
+    let is_newest = kept.get_or_insert_with(|| Kept::of(draft)).0.contains(&task.id);
     if !is_newest || until <= draft.now() {
         return true;
     }

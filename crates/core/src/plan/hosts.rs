@@ -231,7 +231,8 @@ fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>], judged: usize) -> Op
 }
 
 /// Orders tasks on lost hosts to stop, so that their services replace them; what of them still runs is stopped when the
-/// host is seen again. Daemon tasks, services that wait, and tasks that own a volume there stay wanted.
+/// host is seen again. Standalone tasks end likewise, and nothing replaces them. Daemon tasks, services that wait, and tasks
+/// that own a volume there stay wanted.
 pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
     if draft.braked() {
@@ -257,12 +258,17 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     for no in draft.tasks.numbers() {
         let on_lost = draft.tasks.host(no).is_some_and(|host| lost[host]);
         let is_wanted = || draft.task(no).desired_status == DesiredStatus::Running;
-        let service = draft.tasks.service(no).filter(|_| on_lost && is_wanted());
-        let is_replaceable = service.is_some_and(|service| replaceable(&draft.services[service].manifest.spec));
-        if !is_replaceable {
+        if !on_lost || !is_wanted() {
             continue;
         }
-        if let Some(volume) = volumes::held_by(draft, no) {
+        let given_up = match draft.tasks.service(no) {
+            Some(service) => replaceable(&draft.services[service].manifest.spec),
+            None => draft.task(no).is_standalone(),
+        };
+        if !given_up {
+            continue;
+        }
+        if let Some(volume) = volumes::held_by(draft, no).filter(|_| !draft.task(no).is_standalone()) {
             let task = draft.task(no);
             let words =
                 format!("host {} is lost and is waited for: the data of volume {} is there", task.host, volume.name);

@@ -5,7 +5,7 @@ mod mounts;
 mod restart;
 mod sandbox;
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::model::{
     action::LaunchStep,
@@ -99,9 +99,22 @@ pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<PublishedPort<'_
     ports
 }
 
+/// A revision as a task runs it: of a standalone task with its overrides.
+pub(super) fn of_task<'r>(task: &Task, revision: &'r Revision) -> Cow<'r, Revision> {
+    match &revision.spec {
+        Some(spec) if task.is_standalone() => {
+            let standalone = task.standalone.as_deref().cloned().unwrap_or_default();
+            Cow::Owned(Revision { spec: Some(standalone.content(spec)), ..revision.clone() })
+        }
+        Some(_) | None => Cow::Borrowed(revision),
+    }
+}
+
 /// A container's name on its host: revision and task are in it (S6), and it is the lock against creating it twice.
 pub(super) fn container_name(service: &ServiceName, revision: &RevisionId, task: &TaskId, container: &str) -> String {
-    format!("rs-{service}-{}-{task}-{container}", revision.number)
+    // Docker takes no colon.
+    let group = service.as_str().replace(':', ".");
+    format!("rs-{group}-{}-{task}-{container}", revision.number)
 }
 
 /// The rows of a new task's containers; `ports` as placement gave them, in the order of [`published_ports`].

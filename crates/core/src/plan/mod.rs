@@ -20,6 +20,7 @@ mod rebalance;
 mod replica;
 pub mod revision;
 mod rollout;
+mod schedule;
 mod service;
 mod sweep;
 mod throttle;
@@ -52,9 +53,11 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     volumes::judge_moves(&mut draft);
     hosts::give_up_lost_tasks(&mut draft);
     service::reconcile(&mut draft);
+    schedule::fire(&mut draft);
     orders::issue(&mut draft);
     sweep::issue(&mut draft);
     gc::forget(&mut draft);
+    schedule::conclude(&mut draft);
     deployment::announce_outcomes(&mut draft);
     draft.finish()
 }

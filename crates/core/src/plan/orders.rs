@@ -21,6 +21,9 @@ use super::{
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
 const RELAUNCH_AFTER_MS: u64 = 3_000;
+/// The same for a container of a standalone task that exists: a start that is still on its way must not find it when it has
+/// run and ended already, since it would run again.
+const RESTART_STANDALONE_AFTER_MS: u64 = 60_000;
 
 /// Issues every order that can be carried out now.
 pub(super) fn issue(draft: &mut Draft<'_>) {
@@ -129,14 +132,17 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     }
     let (now, task) = (draft.now(), draft.task(no));
     if let Launch::Issued { at } = task.launch {
-        let again_at = at.plus_ms(RELAUNCH_AFTER_MS);
+        let exists = task.containers.values().any(|row| row.runtime_id.is_some());
+        let pause_ms = if task.is_standalone() && exists { RESTART_STANDALONE_AFTER_MS } else { RELAUNCH_AFTER_MS };
+        let again_at = at.plus_ms(pause_ms);
         if again_at > now {
             draft.wake_at(again_at);
             return;
         }
     }
-    let revision = draft.revision(&task.revision);
-    let Some((revision, spec)) = revision.and_then(|revision| Some((revision, revision.spec.as_ref()?))) else {
+    let revision = draft.revision(&task.revision).map(|revision| launch::of_task(task, revision));
+    let Some((revision, spec)) = revision.as_ref().and_then(|revision| Some((revision, revision.spec.as_ref()?)))
+    else {
         let reason = format!("the content of {} is not known any more", task.revision);
         draft.tasks.change(no, |task| task.order_stop(now, StopCode::TaskFailedToStart, reason));
         return;
@@ -162,7 +168,11 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
         task.launch = Launch::Issued { at: now };
         task.advance(LastStatus::Pending);
     });
-    let reason = format!("{} wants it", draft.task(no).service);
+    let task = draft.task(no);
+    let reason = match task.is_standalone() {
+        true => format!("a standalone task of {}", task.revision),
+        false => format!("{} wants it", task.service),
+    };
     act(draft, no, Verb::Launch { containers }, reason);
 }
 

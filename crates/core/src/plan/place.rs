@@ -1,9 +1,15 @@
-//! From services to placement: what it is told of the fleet, and what it is asked.
+//! From services and requests to placement: what it is told of the fleet, and what it is asked.
+
+use std::sync::Arc;
 
 use crate::model::{
     container::PortBinding,
-    name::{HostName, ServiceName, TaskId},
-    spec::{ServiceSpec, service::PlacementConstraint},
+    name::{ClusterName, HostName, RevisionId, ServiceName, TaskId},
+    spec::{
+        ServiceSpec, TaskDefinitionSpec,
+        service::{LaunchType, PlacementConstraint, PlacementStrategy},
+    },
+    standalone::Standalone,
     state::{EventLevel, EventSubject, ServiceRecord, State},
     task::{LastStatus, NewTask, Task},
     world::{HostStatus, Subject},
@@ -33,8 +39,7 @@ pub(super) struct Wants {
 }
 
 impl Wants {
-    fn of(draft: &Draft<'_>, service: &Subjected<'_>) -> Self {
-        let definition = &*service.definition;
+    fn of(definition: &TaskDefinitionSpec, constraints: &[PlacementConstraint], homes: Vec<Home>) -> Self {
         let (cpu, memory) = launch::reservation(definition);
         let ports = launch::published_ports(definition).into_iter().map(|port| PortRequest {
             container_port: port.container_port,
@@ -46,22 +51,18 @@ impl Wants {
             memory,
             gpus: launch::gpus(definition),
             ports: ports.collect(),
-            constraints: service
-                .spec
-                .placement_constraints
-                .iter()
-                .chain(&definition.placement_constraints)
-                .cloned()
-                .collect(),
+            constraints: constraints.iter().chain(&definition.placement_constraints).cloned().collect(),
             architecture: definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone()),
-            homes: volumes::homes(draft, service),
+            homes,
         }
     }
 }
 
 impl Subjected<'_> {
     fn request<'r>(&'r self, draft: &'r Draft<'_>) -> Request<'r> {
-        let wants = self.wants.get_or_init(|| Wants::of(draft, self));
+        let wants = self
+            .wants
+            .get_or_init(|| Wants::of(&self.definition, &self.spec.placement_constraints, volumes::homes(draft, self)));
         Request {
             service: self.name,
             cluster: &self.spec.cluster,
@@ -175,8 +176,70 @@ pub(super) fn start(
     );
     volumes::note_placed(draft, service, &placement, &id);
     draft.doing("place", Subject::Task(id), Some(&placement.host), reason);
-    draft.add_task(task, service.no);
+    draft.add_task(task, Some(service.no));
     Ok(())
+}
+
+/// What a standalone task is to be.
+pub(super) struct Job<'a> {
+    pub(super) revision: &'a RevisionId,
+    /// The revision's own content.
+    pub(super) definition: &'a TaskDefinitionSpec,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) launch_type: LaunchType,
+    pub(super) constraints: &'a [PlacementConstraint],
+    pub(super) strategies: &'a [PlacementStrategy],
+    pub(super) standalone: Arc<Standalone>,
+    /// How many were placed of it so far.
+    pub(super) nth: u64,
+}
+
+/// Places and adds one standalone task.
+///
+/// # Errors
+/// Why no host fits.
+pub(super) fn start_standalone(draft: &mut Draft<'_>, job: &Job<'_>, reason: &str) -> Result<TaskId, Unplaceable> {
+    let content = job.standalone.content(job.definition);
+    let group = ServiceName::of_family(&job.revision.family);
+    let wants = Wants::of(&content, job.constraints, volumes::homes_in(draft, job.cluster, &content));
+    let placement = draft.with_placer(|_, placer| {
+        placer.place(&Request {
+            service: &group,
+            cluster: job.cluster,
+            cpu: wants.cpu,
+            memory: wants.memory,
+            gpus: wants.gpus,
+            ports: &wants.ports,
+            architecture: wants.architecture.as_deref(),
+            constraints: &wants.constraints,
+            homes: &wants.homes,
+            strategies: job.strategies,
+            launch_type: job.launch_type,
+            recent_failures: &[],
+            nth: job.nth,
+        })
+    })?;
+    let id = draft.new_task_id();
+    let mut task = Task::new(NewTask {
+        id: id.clone(),
+        cluster: job.cluster.clone(),
+        slot: 0,
+        revision: job.revision.clone(),
+        host: placement.host.clone(),
+        launch_type: job.launch_type,
+        cpu: wants.cpu,
+        memory: wants.memory,
+        containers: launch::task_containers(&group, job.revision, &id, &content, &placement.ports),
+        epoch: draft.world.state.fleet.epoch,
+        created_at: draft.now(),
+        service: group,
+    });
+    task.standalone = Some(Arc::clone(&job.standalone));
+    let words = format!("task {id} of {} goes to {}: {reason}", job.revision, placement.host);
+    draft.event(EventSubject::Task(id.clone()), EventLevel::Normal, "TaskPlaced", words);
+    draft.doing("place", Subject::Task(id.clone()), Some(&placement.host), reason);
+    draft.add_task(task, None);
+    Ok(id)
 }
 
 /// The `n` tasks to give up, by ECS's rule of choice; healthy ones go last.

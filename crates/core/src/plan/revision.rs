@@ -50,9 +50,17 @@ pub(super) fn number(draft: &mut Draft<'_>) {
 /// # Errors
 /// A sentence that says what is missing.
 fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
-    let TaskDefinitionRef::Named(name) = &spec.task_definition else {
-        return Err("its task definition was not resolved".to_owned());
-    };
+    match &spec.task_definition {
+        TaskDefinitionRef::Named(name) => named(draft, name),
+        TaskDefinitionRef::Inline(_) => Err("its task definition was not resolved".to_owned()),
+    }
+}
+
+/// The revision that `family:number` names; of a family the one that its manifest asks for.
+///
+/// # Errors
+/// A sentence that says what is missing.
+pub(super) fn named(draft: &Draft<'_>, name: &str) -> Result<RevisionId, String> {
     if name.contains(':')
         && let Ok(id) = name.parse::<RevisionId>()
     {
@@ -62,7 +70,7 @@ fn wanted(draft: &Draft<'_>, spec: &ServiceSpec) -> Result<RevisionId, String> {
             None => Err(format!("there is no revision {id}")),
         };
     }
-    let declared = draft.world.state.desired.task_definitions.get_key_value(name.as_str());
+    let declared = draft.world.state.desired.task_definitions.get_key_value(name);
     let (family, manifest) = declared.ok_or_else(|| format!("there is no TaskDefinition {name}"))?;
     draft.newest_with_hash(family, manifest.spec.hash()).ok_or_else(|| format!("{name} has no revision yet"))
 }

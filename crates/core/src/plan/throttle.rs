@@ -26,9 +26,9 @@ pub(super) fn delay_ms(failures: u32) -> u64 {
     }
 }
 
-/// Whether the end of this task at `now` is a failed start rather than the end of a life.
+/// Whether the end of this task at `now` is a failed start of its service rather than the end of a life.
 pub(super) fn failed_early(task: &Task, now: Timestamp) -> bool {
-    task.healthy_at.is_none_or(|healthy_at| now.since_ms(healthy_at) < EARLY_END_MS)
+    !task.is_standalone() && task.healthy_at.is_none_or(|healthy_at| now.since_ms(healthy_at) < EARLY_END_MS)
 }
 
 /// Counts a start that failed: of the service, and of the deployment that it belongs to.

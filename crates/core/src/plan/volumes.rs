@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{
     action::{Action, ActionKey, Verb, VerbName},
-    name::{HostName, TaskId},
+    name::{ClusterName, HostName, TaskId},
     spec::{ServiceSpec, TaskDefinitionSpec, service::SchedulingStrategy},
     state::{EventLevel, EventSubject},
     task::{Launch, StopCode, Task},
@@ -52,7 +52,11 @@ impl Draft<'_> {
 
 /// The volumes of a definition that have, or may get, one place in the cluster.
 fn ids<'s>(spec: &ServiceSpec, definition: &'s TaskDefinitionSpec) -> impl Iterator<Item = VolumeId> + use<'s> {
-    let cluster = spec.cluster.clone();
+    ids_in(&spec.cluster, definition)
+}
+
+fn ids_in<'s>(cluster: &ClusterName, definition: &'s TaskDefinitionSpec) -> impl Iterator<Item = VolumeId> + use<'s> {
+    let cluster = cluster.clone();
     stays_on_host(definition).map(move |name| VolumeId { cluster: cluster.clone(), name: name.to_owned() })
 }
 
@@ -143,10 +147,18 @@ fn record(draft: &mut Draft<'_>, service: ServiceNo, id: &VolumeId, host: &HostN
 
 /// Where the data of a service's volumes has its tasks go.
 pub(super) fn homes(draft: &Draft<'_>, service: &Subjected<'_>) -> Vec<Home> {
-    if service.spec.scheduling_strategy != SchedulingStrategy::Replica || !draft.has_volumes() {
+    match service.spec.scheduling_strategy {
+        SchedulingStrategy::Replica => homes_in(draft, &service.spec.cluster, &service.definition),
+        SchedulingStrategy::Daemon => Vec::new(),
+    }
+}
+
+/// Where the volumes of a task are that have one place already.
+pub(super) fn homes_in(draft: &Draft<'_>, cluster: &ClusterName, definition: &TaskDefinitionSpec) -> Vec<Home> {
+    if !draft.has_volumes() {
         return Vec::new();
     }
-    let known = ids(service.spec, &service.definition).filter_map(|id| draft.volume(&id));
+    let known = ids_in(cluster, definition).filter_map(|id| draft.volume(&id));
     known.map(|record| Home { volume: record.id.name.clone(), host: record.host.clone() }).collect()
 }
 

@@ -5,6 +5,7 @@
 //! | [`requests`] | a change is sent, and done |
 //! | [`rows`] | something is committed |
 //! | [`decisions`] | the planner decided |
+//! | [`standalone`] | a standalone task is committed, made, started |
 //! | [`rest`] | faults are over |
 //! | [`volumes`] | each of these, about volumes |
 
@@ -12,6 +13,7 @@ mod decisions;
 mod requests;
 mod rest;
 mod rows;
+mod standalone;
 mod volumes;
 
 use std::{
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use roadstead_core::model::{
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
     report::Report,
+    standalone::Scheduled,
     time::Timestamp,
 };
 
@@ -136,6 +139,10 @@ pub(crate) struct Checks {
     identity_may_change: BTreeSet<HostName>,
     /// Hosts that the controller does not trust just now.
     untrusted: BTreeSet<HostName>,
+    /// The commit with which each fire of a schedule began.
+    fires: BTreeMap<Scheduled, u64>,
+    /// Containers of standalone tasks that were made.
+    made_once: BTreeSet<(TaskId, ContainerName)>,
     /// The database was lost at least once: what only it knew is gone.
     database_lost: bool,
 }
@@ -148,6 +155,7 @@ impl Checks {
 
     pub(crate) fn database_lost(&mut self) {
         self.database_lost = true;
+        self.fires.clear();
     }
 
     pub(crate) fn repinned(&mut self, host: &HostName) {
@@ -168,7 +176,8 @@ impl Checks {
     }
 
     pub(crate) fn creates(&self) -> BTreeMap<String, u64> {
-        self.creates.iter().map(|(service, count)| (service.to_string(), *count)).collect()
+        let of_services = self.creates.iter().filter(|(service, _)| service.family().is_none());
+        of_services.map(|(service, count)| (service.to_string(), *count)).collect()
     }
 
     /// Hosts that the controller does not trust just now.

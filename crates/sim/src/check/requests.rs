@@ -80,10 +80,12 @@ impl Checks {
                 if times.1.since_ms(times.0) < 5_000 {
                     volumes::s4_not_empty(durable, hosts, name, &claim)?;
                 }
+                self.s19_made_once(&claim)?;
                 s4_once(hosts, &claim)
             }
             (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {
                 let Some(claim) = host.ours.get(id) else { return Ok(()) };
+                self.s19_runs_once(claim, before, times)?;
                 // Late requests are ghosts until they are seen (S9).
                 if times.1.since_ms(times.0) < 5_000 {
                     volumes::s4_with_its_data(durable, name, claim)?;

@@ -21,6 +21,8 @@ use roadstead_core::{
 
 /// Ended tasks that the database keeps for each service, at most, beside those that keep their containers: one per host.
 const ENDED_TASKS_KEPT: usize = 100;
+/// Ended standalone tasks of one family whose containers stay on one host.
+const ENDED_STANDALONE_KEPT: usize = 10;
 
 /// Whether ground truth is what the manifests ask for; else what is missing.
 pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
@@ -161,7 +163,12 @@ fn l6_bounded(durable: &State, hosts: usize) -> Result<(), Broken> {
     }
 }
 
-/// What ended is removed, but for the newest failure of each service on each host.
+/// Of how many ended tasks a host keeps the containers.
+fn may_keep(service: &ServiceName) -> usize {
+    if service.family().is_some() { ENDED_STANDALONE_KEPT } else { 1 }
+}
+
+/// What ended is removed, but for the newest failure of each service on each host, and for some standalone tasks.
 fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
     for (name, host) in hosts.iter().filter(|(_, host)| host.reach(Timestamp(u64::MAX)) == Reach::Fine) {
         let mut kept: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
@@ -172,7 +179,7 @@ fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result
                 kept.entry(&claim.service).or_default().insert(&claim.task);
             }
         }
-        if let Some((service, tasks)) = kept.iter().find(|(_, tasks)| tasks.len() > 1) {
+        if let Some((service, tasks)) = kept.iter().find(|(service, tasks)| tasks.len() > may_keep(service)) {
             return broken(
                 Predicate::L6,
                 format!("{name} keeps the containers of {} ended tasks of {service}: {tasks:?}", tasks.len()),

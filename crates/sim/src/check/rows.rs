@@ -32,7 +32,7 @@ impl Ground {
     }
 
     fn judge(&mut self, change: &Change) -> Result<(), Broken> {
-        let Self { durable, hosts, checks, .. } = self;
+        let Self { durable, hosts, checks, counters, .. } = self;
         match change {
             Change::Task(task) => {
                 checks.committed.insert(task.id.clone());
@@ -43,7 +43,7 @@ impl Ground {
                     let is_declared = durable.desired.hosts.contains_key(&task.host);
                     return if is_declared { s5_seen_gone(checks, hosts, was, task) } else { Ok(()) };
                 }
-                Ok(())
+                checks.s19_fires_once(task, counters.commits)
             }
             Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet),
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
@@ -56,6 +56,8 @@ impl Ground {
             | Change::Host(_)
             | Change::HostRemoved(_)
             | Change::ServiceRemoved(_)
+            | Change::Schedule(_)
+            | Change::ScheduleRemoved(_)
             | Change::TaskRemoved(_)
             | Change::Observation(_)
             | Change::Volume(_)
@@ -87,6 +89,8 @@ impl Ground {
             | Change::HostRemoved(_)
             | Change::Service(_)
             | Change::ServiceRemoved(_)
+            | Change::Schedule(_)
+            | Change::ScheduleRemoved(_)
             | Change::TaskRemoved(_)
             | Change::Observation(_)
             | Change::Volume(_)

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{Due, Ending, Folder, Ground, host::CONNECTION_LASTS_MS};
 use crate::{
     engine::machine::Request,
-    scenario::{Change, Database, FIXED_PORT, Happening},
+    scenario::{Change, Database, FIXED_PORT, Happening, JOB, short},
 };
 use roadstead_control::control::handle::Command;
 use roadstead_core::model::{
     name::{HostName, TaskId},
     spec::task_definition::Protocol,
+    standalone::RunTask,
     state::{Schedulability, State},
     time::Timestamp,
 };
@@ -173,6 +174,20 @@ impl Ground {
                     self.count("task protected");
                     self.orders.push(Command::ProtectTask { task, minutes: Some(1) });
                 }
+            }
+            Happening::Run { number, count } => {
+                self.count("standalone tasks");
+                self.orders.push(Command::RunTask(Box::new(RunTask {
+                    task_definition: JOB.to_owned(),
+                    count: *count,
+                    cluster: "default".into(),
+                    launch_type: Default::default(),
+                    overrides: short(),
+                    placement_constraints: Vec::new(),
+                    placement_strategy: Vec::new(),
+                    started_by: None,
+                    client_token: number.to_string(),
+                })));
             }
             Happening::Confirm => self.confirm(),
             Happening::Repin { host } => {

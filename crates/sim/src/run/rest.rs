@@ -98,6 +98,7 @@ pub(super) fn end(ground: &Ground) -> End {
         for (id, claim, state, _) in host.containers() {
             if state.is_live()
                 && claim.essential
+                && claim.service.family().is_none()
                 && let Some(config) = host.machine.config(id)
             {
                 let images = live.entry(claim.service.to_string()).or_default();

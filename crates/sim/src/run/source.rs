@@ -108,6 +108,9 @@ fn texts(wanted: &Desired, broken: Option<&ServiceName>) -> Vec<(String, String)
     for (name, definition) in &wanted.task_definitions {
         texts.push((format!("{name}-task.yaml"), text("TaskDefinition", name.as_str(), definition)));
     }
+    for (name, scheduled) in &wanted.scheduled_tasks {
+        texts.push((format!("{name}-schedule.yaml"), text("ScheduledTask", name.as_str(), scheduled)));
+    }
     for (name, service) in &wanted.services {
         let whole = text("Service", name.as_str(), service);
         let text = if Some(name) == broken { format!("{whole}\n]") } else { whole };

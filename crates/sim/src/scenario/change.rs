@@ -6,6 +6,7 @@ use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{Family, HostName, ServiceName},
     spec::{ServiceSpec, TaskDefinitionSpec, task_definition::Environment},
+    standalone::{ContainerOverride, TaskOverride},
 };
 
 /// What one commit changes.
@@ -47,7 +48,7 @@ pub enum Change {
         /// To what.
         zone: String,
     },
-    /// Takes sickness out of everything, so that the fleet can come to rest.
+    /// Takes sickness and schedules out of everything, so that the fleet can come to rest.
     Cure,
 }
 
@@ -111,6 +112,7 @@ impl Change {
                 }
             }
             Self::Cure => {
+                desired.scheduled_tasks.clear();
                 for definition in desired.task_definitions.values_mut() {
                     definition.spec.edit(|spec| {
                         for container in &mut spec.container_definitions {
@@ -124,6 +126,13 @@ impl Change {
             }
         }
     }
+}
+
+/// What lets a standalone task end soon.
+pub(crate) fn short() -> TaskOverride {
+    let environment = environment(Sickness::Crashes);
+    let container = ContainerOverride { name: "main".into(), environment, ..ContainerOverride::default() };
+    TaskOverride { container_overrides: vec![container], ..TaskOverride::default() }
 }
 
 fn environment(sickness: Sickness) -> Environment {

@@ -9,8 +9,9 @@ use roadstead_core::model::{
     name::{Family, HostName, ServiceName},
     quantity::{CpuUnits, Mebibytes, Seconds},
     spec::{
-        HostSpec, ServiceSpec, TaskDefinitionSpec,
+        HostSpec, ScheduledTaskSpec, ServiceSpec, TaskDefinitionSpec,
         host::{Reserved, SshSpec},
+        scheduled_task::ConcurrencyPolicy,
         service::{
             AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss,
             PlacementStrategy, PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
@@ -81,6 +82,10 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
             script.push(Scripted { at_ms: at_ms + later_ms, what });
         });
     }
+    let mut desired = desired;
+    if rng.chance(300) {
+        jobs(&mut rng, &mut desired, &mut script, shape.faults_ms);
+    }
     script.sort_by_key(|scripted| scripted.at_ms);
     let broken_for_ever = if rng.chance(250) {
         let most = (hosts.len() as u64).saturating_sub(1) / 2;
@@ -98,6 +103,54 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
         faults_ms: shape.faults_ms,
         broken_for_ever,
         through_yaml: rng.chance(30),
+    }
+}
+
+/// The family of standalone tasks.
+pub(crate) const JOB: &str = "job";
+
+/// Standalone tasks: some that people start, some also twice with one request, and a schedule.
+fn jobs(rng: &mut Rng, desired: &mut Desired, script: &mut Vec<Scripted>, faults_ms: u64) {
+    let container = ContainerDefinition {
+        name: "main".into(),
+        image: "demo:1".into(),
+        essential: true,
+        memory: Some(Mebibytes(32)),
+        ..ContainerDefinition::default()
+    };
+    let definition = TaskDefinitionSpec {
+        family: Some(JOB.to_owned()),
+        container_definitions: vec![container],
+        ..TaskDefinitionSpec::default()
+    };
+    desired.task_definitions.insert(JOB.into(), manifest(definition.into(), BTreeMap::new(), "job-task.yaml"));
+    for number in 0..rng.within(1, 6) {
+        let (at_ms, count) = (rng.within(0, faults_ms), rng.within(1, 3) as u32);
+        let again_ms = at_ms + rng.within(0, 20_000);
+        script.push(Scripted { at_ms, what: Happening::Run { number, count } });
+        if rng.chance(500) {
+            script.push(Scripted { at_ms: again_ms, what: Happening::Run { number, count } });
+        }
+    }
+    if rng.chance(500) {
+        let policies = [ConcurrencyPolicy::Allow, ConcurrencyPolicy::Forbid, ConcurrencyPolicy::Replace];
+        let spec = ScheduledTaskSpec {
+            schedule: format!("rate({} seconds)", rng.within(10, 30)),
+            time_zone: "UTC".into(),
+            task_definition: JOB.into(),
+            cluster: "default".into(),
+            count: rng.within(1, 3) as u32,
+            overrides: super::short(),
+            launch_type: LaunchType::Ec2,
+            placement_constraints: Vec::new(),
+            placement_strategy: Vec::new(),
+            concurrency_policy: *rng.pick(&policies).unwrap_or(&ConcurrencyPolicy::Allow),
+            starting_deadline_seconds: rng.chance(300).then_some(Seconds(5)),
+            suspend: false,
+            successful_jobs_history_limit: 3,
+            failed_jobs_history_limit: 3,
+        };
+        desired.scheduled_tasks.insert("job".into(), manifest(spec, BTreeMap::new(), "job-schedule.yaml"));
     }
 }
 

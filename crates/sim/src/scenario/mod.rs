@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use change::SICKNESS;
 pub use change::{Change, Sickness};
-pub(crate) use draw::{FIXED_PORT, change as draw_change, draw_desired, plain_desired};
+pub(crate) use change::{SICKNESS, short};
+pub(crate) use draw::{FIXED_PORT, JOB, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 
 use roadstead_core::{
@@ -247,6 +247,11 @@ pub enum Happening {
     /// A person protects a task for a minute.
     Protect {
         nth: u64,
+    },
+    /// A person starts standalone tasks of [`JOB`]; the same number is the same request.
+    Run {
+        number: u64,
+        count: u32,
     },
     /// A person confirms what is held, if anything.
     Confirm,

@@ -11,6 +11,7 @@ use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, RevisionId},
     observed::EngineIdentity,
+    schedule::{Fire, FireOutcome, ScheduleRecord},
     spec::{ClusterSpec, NotActedOn},
     state::{
         Again, Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord, Outcome,
@@ -61,17 +62,23 @@ fn desired() -> impl Strategy<Value = Desired> {
     let service = (0_u32..9).prop_flat_map(|count| {
         manifest(serde_json::from_value(json!({ "taskDefinition": "a", "desiredCount": count })).unwrap())
     });
+    let scheduled = (1_u32..9).prop_flat_map(|count| {
+        let spec = json!({ "taskDefinition": "a", "schedule": "rate(1 hour)", "count": count });
+        manifest(serde_json::from_value(spec).unwrap())
+    });
     (
         vec((name(), cluster), 0..2),
         vec((name(), host), 0..3),
         vec((name(), definition), 0..3),
         vec((name(), service), 0..3),
+        vec((name(), scheduled), 0..2),
     )
-        .prop_map(|(clusters, hosts, task_definitions, services)| Desired {
+        .prop_map(|(clusters, hosts, task_definitions, services, scheduled)| Desired {
             clusters: clusters.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             hosts: hosts.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             task_definitions: task_definitions.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             services: services.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+            scheduled_tasks: scheduled.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
         })
 }
 
@@ -153,6 +160,30 @@ fn volume() -> impl Strategy<Value = VolumeRecord> {
     })
 }
 
+fn schedule() -> impl Strategy<Value = ScheduleRecord> {
+    (name(), time(), option::of(time()), vec((time(), option::of(text())), 0..3)).prop_map(
+        |(name, considered_until, next_at, fires)| ScheduleRecord {
+            name: name.into(),
+            timing: "rate(1 hour) UTC".to_owned(),
+            suspended: next_at.is_none(),
+            considered_until,
+            next_at,
+            fires: fires
+                .into_iter()
+                .map(|(scheduled_at, reason)| Fire {
+                    scheduled_at,
+                    outcome: FireOutcome::Succeeded,
+                    reason,
+                    fired_at: next_at,
+                    ended_at: None,
+                    exit_code: Some(0),
+                    tasks: vec!["t1".into()],
+                })
+                .collect(),
+        },
+    )
+}
+
 fn fleet() -> impl Strategy<Value = FleetRecord> {
     (any::<u64>(), text(), option::of(text()), vec(text(), 0..3), option::of(any::<bool>())).prop_map(
         |(epoch, manifests_hash, token, confirmed, released)| FleetRecord {
@@ -196,6 +227,9 @@ fn change() -> impl Strategy<Value = Change> {
         1 => volume().prop_map(|volume| Change::VolumeRemoved(volume.id)),
         1 => fleet().prop_map(Change::Fleet),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::Fleet, &message))),
+        1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::ScheduledTask("a".into()), &message))),
+        2 => schedule().prop_map(Change::Schedule),
+        1 => name().prop_map(|name| Change::ScheduleRemoved(name.into())),
     ]
 }
 
@@ -220,6 +254,8 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         | Change::HostRemoved(_)
         | Change::Service(_)
         | Change::ServiceRemoved(_)
+        | Change::Schedule(_)
+        | Change::ScheduleRemoved(_)
         | Change::TaskRemoved(_)
         | Change::Observation(_)
         | Change::Volume(_)

@@ -11,6 +11,7 @@ mod linux;
 mod logging;
 mod network;
 mod ports;
+mod scheduled_task;
 mod service;
 mod task;
 mod volumes;
@@ -20,6 +21,7 @@ pub use environment::Beside;
 pub use fargate::unfit as unfit_for_fargate;
 pub use host::{host, names_a_host};
 pub use logging::TAKEN_OVER as LOG_DRIVER_TAKEN_OVER;
+pub use scheduled_task::scheduled_task;
 pub use service::service;
 pub use task::{host_ports, task_definition};
 

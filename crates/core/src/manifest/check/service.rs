@@ -20,18 +20,7 @@ const MAX_DESIRED_COUNT: u32 = 10_000;
 pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: CheckExpression) {
     in_range(scope, at!["desiredCount"], spec.desired_count, 0..=MAX_DESIRED_COUNT, "");
     constraints(scope, &spec.placement_constraints, true, check_expression);
-    if spec.placement_strategy.len() > 5 {
-        scope
-            .error(
-                at!["placementStrategy", 5],
-                "placement",
-                format!("{} placement strategies, five are the most", spec.placement_strategy.len()),
-            )
-            .label("the sixth");
-    }
-    for (index, strategy) in spec.placement_strategy.iter().enumerate() {
-        placement_strategy(strategy, at!["placementStrategy", index], scope);
-    }
+    strategies(&spec.placement_strategy, scope);
     circuit_breaker(spec, scope);
     if spec.singleton {
         singleton(spec, scope);
@@ -44,6 +33,17 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     match spec.launch_type {
         LaunchType::Ec2 => {}
         LaunchType::Fargate => fargate(spec, scope),
+    }
+}
+
+/// Placement strategies of a service or a scheduled task.
+pub(super) fn strategies(strategies: &[PlacementStrategy], scope: &mut Scope<'_>) {
+    if strategies.len() > 5 {
+        let message = format!("{} placement strategies, five are the most", strategies.len());
+        scope.error(at!["placementStrategy", 5], "placement", message).label("the sixth");
+    }
+    for (index, strategy) in strategies.iter().enumerate() {
+        placement_strategy(strategy, at!["placementStrategy", index], scope);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod host;
+pub mod scheduled_task;
 pub mod service;
 pub mod task_definition;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::ClusterSpec;
 pub use host::HostSpec;
+pub use scheduled_task::ScheduledTaskSpec;
 pub use service::ServiceSpec;
 pub use task_definition::TaskDefinitionSpec;
 
@@ -29,6 +31,8 @@ pub enum Kind {
     TaskDefinition,
     /// How many tasks of a task definition must run.
     Service,
+    /// Tasks that are started at certain times.
+    ScheduledTask,
 }
 
 /// One row of the table of kinds.
@@ -48,6 +52,7 @@ pub const KINDS: &[KindInfo] = &[
     KindInfo { kind: Kind::Host, name: "Host", plural: "hosts" },
     KindInfo { kind: Kind::TaskDefinition, name: "TaskDefinition", plural: "taskdefinitions" },
     KindInfo { kind: Kind::Service, name: "Service", plural: "services" },
+    KindInfo { kind: Kind::ScheduledTask, name: "ScheduledTask", plural: "scheduledtasks" },
 ];
 
 /// A manifest's `metadata`.

@@ -374,10 +374,10 @@ fn text_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
 }
 
 /// Restarts by the engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestartPolicy {
-    /// true: Docker's `unless-stopped`; the default for services.
+    /// true: Docker's `unless-stopped`; the default for services, and for nothing else.
     pub enabled: bool,
     /// Exits that are no reason to restart it. Docker can leave 0 alone, and no other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -12,7 +12,7 @@ use crate::model::{
     observed::HostObservation,
     ownership::Claim,
     small_map::SmallMap,
-    state::{Change, Event, EventLevel, EventSubject, Revision, State},
+    state::{Change, Event, EventLevel, Revision, State},
     task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
@@ -84,13 +84,13 @@ pub(super) fn adopt(
         if !lives {
             end("it had ended before the database knew of it");
         } else if let Some(name) = missing.keys().next() {
-            end(&format!("it was found without its essential container {name}: a whole task takes its place"));
+            end(&format!("it was found without its essential container {name}"));
         }
         // Should one of them appear late, it is known, and ended with the others.
         task.containers.extend(missing);
         changes.push(Change::Event(Event::new(
             look.finished_at,
-            EventSubject::Service(task.service.clone()),
+            task.told_in(),
             EventLevel::Normal,
             "TaskAdopted",
             match &task.stopped_reason {

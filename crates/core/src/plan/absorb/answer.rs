@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{
     action::{ActionResult, Answer, VerbName},
     name::{ContainerName, RuntimeId},
-    state::{Change, Event, EventLevel, EventSubject, State},
+    state::{Change, Event, EventLevel, State},
     task::{LastStatus, Launch, StopCode, Task},
     volume::VolumeRecord,
 };
@@ -38,8 +38,10 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
             changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
-            let record = throttle::after_failure(state.services.get(&changed.service), &changed, answer.at);
-            changes.extend(breaker::told(state, record, answer.at));
+            if !changed.is_standalone() {
+                let record = throttle::after_failure(state.services.get(&changed.service), &changed, answer.at);
+                changes.extend(breaker::told(state, record, answer.at));
+            }
             changes.push(event(
                 answer,
                 &changed,
@@ -99,11 +101,5 @@ fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {
 }
 
 fn event(answer: &Answer, task: &Task, reason: &str, message: String) -> Change {
-    Change::Event(Event::new(
-        answer.at,
-        EventSubject::Service(task.service.clone()),
-        EventLevel::Warning,
-        reason,
-        message,
-    ))
+    Change::Event(Event::new(answer.at, task.told_in(), EventLevel::Warning, reason, message))
 }

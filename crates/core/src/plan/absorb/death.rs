@@ -6,7 +6,7 @@ use crate::model::{
     container::ContainerState,
     name::{ContainerName, TaskId},
     observed::Death,
-    state::{Change, Event, EventLevel, EventSubject, ServiceRecord, State},
+    state::{Change, Event, EventLevel, ServiceRecord, State},
     task::{DesiredStatus, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
@@ -41,19 +41,17 @@ pub fn death(state: &State, death: &Death) -> Option<(TaskId, Vec<Change>)> {
     }
     changed.order_stop(death.heard_at, StopCode::EssentialContainerExited, reason.clone());
     changes.push(Change::Task(Arc::new(changed)));
-    changes.push(Change::Event(ended(task, death.heard_at, &reason)));
+    changes.push(Change::Event(ended(task, death.heard_at, &reason, death.exit_code == Some(0))));
     Some((task.id.clone(), changes))
 }
 
 /// What is said when a task ends by itself, whoever told of it first.
-pub(super) fn ended(task: &Task, at: Timestamp, reason: &str) -> Event {
-    Event::new(
-        at,
-        EventSubject::Service(task.service.clone()),
-        EventLevel::Warning,
-        "TaskEnded",
-        format!("task {} on {} ended: {reason}", task.id, task.host),
-    )
+///
+/// A standalone task is meant to end, if it ends `well`; a service's is not.
+pub(super) fn ended(task: &Task, at: Timestamp, reason: &str, well: bool) -> Event {
+    let level = if well && task.is_standalone() { EventLevel::Normal } else { EventLevel::Warning };
+    let message = format!("task {} on {} ended: {reason}", task.id, task.host);
+    Event::new(at, task.told_in(), level, "TaskEnded", message)
 }
 
 /// A service's record after this failed start. What had begun before the last failure there failed together with it: it was
@@ -74,8 +72,8 @@ fn failure(state: &State, task: &Task, death: &Death) -> ServiceRecord {
 
 /// Whether its restart policy is off from the beginning.
 fn stays_dead(state: &State, task: &Task, name: &ContainerName) -> bool {
-    let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
-    spec.is_some_and(|spec| {
+    let revision = state.revision(&task.revision).map(|revision| launch::of_task(task, revision));
+    revision.as_ref().and_then(|revision| revision.spec.as_deref()).is_some_and(|spec| {
         spec.container_definitions
             .iter()
             .any(|definition| definition.name == name.as_str() && launch::restart(spec, definition) == Restart::Never)

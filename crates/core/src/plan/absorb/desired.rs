@@ -130,6 +130,7 @@ fn summary(before: &Desired, after: &Desired) -> String {
     differences("host", &before.hosts, &after.hosts, &mut words);
     differences("taskdefinition", &before.task_definitions, &after.task_definitions, &mut words);
     differences("service", &before.services, &after.services, &mut words);
+    differences("scheduledtask", &before.scheduled_tasks, &after.scheduled_tasks, &mut words);
     let shown = words.len().min(12);
     let more = if words.len() > shown { format!(" and {} more", words.len() - shown) } else { String::new() };
     format!("manifests changed: {}{more}", words[..shown].join(", "))

@@ -5,6 +5,7 @@ mod answer;
 mod death;
 mod desired;
 mod observation;
+mod run;
 mod verbs;
 mod volumes;
 
@@ -12,6 +13,7 @@ pub use answer::answer;
 pub use death::death;
 pub use desired::{SyncVerdict, desired};
 pub use observation::{Absorbed, observation};
+pub use run::{run, started_by_token};
 pub use verbs::{PROTECTION_MINUTES, Refusal, RolloutVerb, protect, rollout};
 pub use volumes::{Copied, CopyDone, CopyFailed, VolumeVerb, volume, volume_copied, volume_users};
 

@@ -271,9 +271,12 @@ impl Update<'_> {
             self.task.restarts.drain(..surplus);
         }
         // All that was asked for exists: the launch of unknown outcome has happened. Of a task that is to end it may yet go
-        // on to start them.
+        // on to start them; of a standalone one it must not be said before they started, since they start once.
+        let is_waiting = |row: &TaskContainer| row.state == Some(ContainerState::Created);
+        let may_start_again = !self.task.is_standalone() || !self.task.containers.values().any(is_waiting);
         if !self.launching
             && !is_ending
+            && may_start_again
             && matches!(self.task.launch, Launch::Issued { .. })
             && self.task.containers.values().all(|row| row.runtime_id.is_some())
         {
@@ -360,7 +363,9 @@ impl Update<'_> {
         let at = self.look.finished_at;
         self.failure = throttle::failed_early(&self.task, at).then_some(counted);
         self.task.order_stop(at, code, reason.clone());
-        self.events.push(ended(&self.task, at, &reason));
+        let mut codes = self.task.containers.values().filter(|row| row.essential).map(|row| row.exit_code);
+        let well = self.vanished.is_none() && codes.all(|code| code.is_none_or(|code| code == 0));
+        self.events.push(ended(&self.task, at, &reason, well));
     }
 
     fn note_running(&mut self) {
@@ -401,13 +406,7 @@ impl Update<'_> {
     }
 
     fn event(&mut self, level: EventLevel, reason: &str, message: String) {
-        self.events.push(Event::new(
-            self.look.finished_at,
-            EventSubject::Service(self.task.service.clone()),
-            level,
-            reason,
-            message,
-        ));
+        self.events.push(Event::new(self.look.finished_at, self.task.told_in(), level, reason, message));
     }
 }
 

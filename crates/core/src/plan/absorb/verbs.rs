@@ -208,6 +208,9 @@ pub fn protect(
         Some(_) => return refuse("a task is protected for 1 to 2880 minutes"),
         None => (None, format!("task {id} is protected no longer")),
     };
+    if task.is_standalone() {
+        return refuse(format!("task {id} belongs to no service: neither scale-in nor a deployment stops it"));
+    }
     let said = event(&task.service, now, "TaskProtection", words.clone());
     let task = Task { protected_until, ..(**task).clone() };
     Ok((words, vec![Change::Task(Arc::new(task)), said]))

@@ -11,8 +11,9 @@ use aws_lc_rs::digest;
 
 use crate::model::{
     action::{Action, VerbName},
-    name::{Family, HostName, RevisionId, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     report::{Doing, Report, Waiting},
+    schedule::ScheduleRecord,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
     time::Timestamp,
@@ -44,6 +45,7 @@ pub(super) struct Draft<'w> {
     forgotten: Vec<TaskId>,
     added: BTreeSet<TaskId>,
     revisions: BTreeMap<Family, Revision>,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     removed: Vec<Change>,
     /// Volumes that this draft changed.
     pub(super) volumes: BTreeMap<VolumeId, VolumeRecord>,
@@ -70,6 +72,7 @@ impl<'w> Draft<'w> {
             forgotten: Vec::new(),
             added: BTreeSet::new(),
             revisions: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             removed: Vec::new(),
             volumes: BTreeMap::new(),
             fleet: None,
@@ -124,12 +127,14 @@ impl<'w> Draft<'w> {
         self.tasks.host(no).is_some_and(|host| self.hosts[host].heard)
     }
 
-    /// Adds a task of a service.
-    pub(super) fn add_task(&mut self, task: Task, service: ServiceNo) {
+    /// Adds a task of a service, or a standalone one.
+    pub(super) fn add_task(&mut self, task: Task, service: Option<ServiceNo>) {
         let host = self.host_no(&task.host);
-        self.services[service].placed += 1;
+        if let Some(service) = service {
+            self.services[service].placed += 1;
+        }
         self.added.insert(task.id.clone());
-        self.tasks.add(task, Some(service), host);
+        self.tasks.add(task, service, host);
     }
 
     /// Changes the record of a task's service; one that is not declared has none that matters.
@@ -162,6 +167,15 @@ impl<'w> Draft<'w> {
     /// Makes a revision, or completes one: one of a family.
     pub(super) fn put_revision(&mut self, revision: Revision) {
         self.revisions.insert(revision.id.family.clone(), revision);
+    }
+
+    /// A declared schedule's record as it stands, if there is one.
+    pub(super) fn schedule(&self, name: &ScheduleName) -> Option<&ScheduleRecord> {
+        self.schedules.get(name).or_else(|| self.world.state.schedules.get(name))
+    }
+
+    pub(super) fn put_schedule(&mut self, record: ScheduleRecord) {
+        self.schedules.insert(record.name.clone(), record);
     }
 
     pub(super) fn fleet(&self) -> &FleetRecord {
@@ -271,6 +285,7 @@ impl<'w> Draft<'w> {
         let known = &self.world.state.volumes;
         let volumes = self.volumes.into_values().filter(|record| known.get(&record.id) != Some(record));
         changes.extend(volumes.map(Change::Volume));
+        changes.extend(self.schedules.into_values().map(Change::Schedule));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);

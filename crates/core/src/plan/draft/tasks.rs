@@ -40,6 +40,13 @@ struct Row<'w> {
     traits: Traits,
 }
 
+impl Row<'_> {
+    /// Live, and not standalone.
+    fn is_of_a_service(&self) -> bool {
+        self.traits.live && (self.service.is_some() || !self.task.get().is_standalone())
+    }
+}
+
 enum Standing<'w> {
     /// As the world has it.
     Known(&'w Arc<Task>),
@@ -159,7 +166,7 @@ impl<'w> Tasks<'w> {
     /// are not declared.
     pub(in crate::plan) fn counts(&self, services: usize) -> Vec<Counts> {
         let mut counts = vec![Counts::default(); services + 1];
-        for row in self.rows.iter().filter(|row| row.traits.live) {
+        for row in self.rows.iter().filter(|row| row.is_of_a_service()) {
             let count = &mut counts[row.service.unwrap_or(services)];
             count.live += 1;
             count.kept += usize::from(row.traits.kept);
@@ -167,12 +174,12 @@ impl<'w> Tasks<'w> {
         counts
     }
 
-    /// Live tasks by service.
+    /// Live tasks by service; standalone ones are nobody's.
     pub(in crate::plan) fn members(&self, services: usize) -> Members {
         // Counted, then laid out: what belongs to no declared service comes last.
         let place = |row: &Row<'_>| row.service.unwrap_or(services);
         let mut begins = vec![0; services + 2];
-        for row in self.rows.iter().filter(|row| row.traits.live) {
+        for row in self.rows.iter().filter(|row| row.is_of_a_service()) {
             begins[place(row) + 1] += 1;
         }
         for index in 1..begins.len() {
@@ -180,7 +187,7 @@ impl<'w> Tasks<'w> {
         }
         let mut next = begins.clone();
         let mut order = vec![TaskNo(0); begins[services + 1]];
-        for (no, row) in self.rows.iter().enumerate().filter(|(_, row)| row.traits.live) {
+        for (no, row) in self.rows.iter().enumerate().filter(|(_, row)| row.is_of_a_service()) {
             let slot = &mut next[place(row)];
             order[*slot] = TaskNo(no);
             *slot += 1;

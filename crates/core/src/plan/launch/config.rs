@@ -139,7 +139,8 @@ fn environment(context: &Context<'_>, definition: &ContainerDefinition) -> BTree
     let task = context.task;
     let mut environment: BTreeMap<String, String> = [
         ("ROADSTEAD_CLUSTER", task.cluster.as_str()),
-        ("ROADSTEAD_SERVICE", task.service.as_str()),
+        // A standalone task has none.
+        ("ROADSTEAD_SERVICE", if task.is_standalone() { "" } else { task.service.as_str() }),
         ("ROADSTEAD_TASK_ID", task.id.as_str()),
         ("ROADSTEAD_TASK_DEFINITION", task.revision.to_string().as_str()),
         ("ROADSTEAD_CONTAINER", definition.name.as_str()),

@@ -116,6 +116,21 @@ impl Unplaceable {
         }
     }
 
+    /// ECS's word for what stands in the way of most hosts ("API failure reasons", ECS developer guide).
+    pub fn failure_reason(&self) -> &'static str {
+        match self.reasons.iter().max_by_key(|(_, hosts)| *hosts).map(|(reason, _)| reason) {
+            Some(Reason::Cpu { .. }) => "RESOURCE:CPU",
+            Some(Reason::Memory { .. }) => "RESOURCE:MEMORY",
+            Some(Reason::Gpus { .. }) => "RESOURCE:GPU",
+            Some(Reason::PortTaken(_) | Reason::NoDynamicPort | Reason::PortTwice(_)) => "RESOURCE:PORTS",
+            Some(Reason::Refused(_)) => "AGENT",
+            Some(Reason::AlreadyThere(_)) => "DistinctInstance placement constraint unsatisfied",
+            Some(Reason::MemberOf(_) | Reason::Unreadable { .. }) => "MemberOf placement constraint unsatisfied",
+            Some(Reason::Architecture(_) | Reason::NotInCluster(_) | Reason::DataElsewhere(_)) => "ATTRIBUTE",
+            None => "EMPTY CAPACITY",
+        }
+    }
+
     pub(super) fn not_in_cluster(cluster: &ClusterName) -> Self {
         Self { cluster: cluster.clone(), total: 1, reasons: vec![(Reason::NotInCluster(cluster.clone()), 1)] }
     }

@@ -18,7 +18,7 @@ use crate::model::{
 pub struct Placer<'a> {
     pub(super) fleet: Fleet<'a>,
     numbers: BTreeMap<ServiceName, ServiceId>,
-    /// `service:NAME` by number.
+    /// `service:NAME`, `family:NAME` by number.
     groups: Vec<String>,
     /// What is worked out of a service when it is first asked for, by number.
     services: Vec<Option<Known>>,
@@ -145,7 +145,7 @@ impl<'a> Placer<'a> {
         }
         let number = self.groups.len();
         self.numbers.insert(service.clone(), number);
-        self.groups.push(format!("service:{service}"));
+        self.groups.push(service.group());
         self.services.push(None);
         number
     }

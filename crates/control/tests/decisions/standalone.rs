@@ -1,0 +1,213 @@
+//! Standalone tasks: placed once, never replaced, started once for one request.
+
+use std::sync::Arc;
+
+use roadstead_control::control::{
+    core::{Core, Input},
+    handle::{Command, CommandError},
+};
+use roadstead_core::model::{
+    action::{ActionResult, Verb},
+    container::ContainerState,
+    standalone::RunTask,
+    state::{Change, EventLevel},
+    task::{LastStatus, StopCode, Task},
+    world::Plan,
+};
+use serde_json::{Value, json};
+
+use crate::story::{Story, one_container, web};
+
+fn request(token: &str, more: Value) -> RunTask {
+    let mut request = json!({ "taskDefinition": "web", "clientToken": token });
+    request.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    serde_json::from_value(request).unwrap()
+}
+
+impl Story {
+    fn run(&mut self, token: &str, more: Value) -> Result<String, CommandError> {
+        let command = Command::RunTask(Box::new(request(token, more)));
+        self.core.command(self.now, command).map(|(words, _)| words)
+    }
+
+    fn standalone(&self) -> Vec<Arc<Task>> {
+        self.core.world().state.tasks.values().filter(|task| task.is_standalone()).cloned().collect()
+    }
+
+    /// The main process of every container of standalone tasks ends.
+    fn end_standalone(&mut self, code: i64) {
+        let now = self.now;
+        for view in self.containers.values_mut().flat_map(|host| host.values_mut()) {
+            if view.owner.ours().unwrap().service.family().is_some() {
+                (view.state, view.exit_code, view.finished_at) = (ContainerState::Exited, Some(code), Some(now));
+            }
+        }
+    }
+}
+
+fn launches(plan: &Plan) -> usize {
+    plan.actions.iter().filter(|action| matches!(action.verb, Verb::Launch { .. })).count()
+}
+
+fn settled(services_tasks: u32) -> Story {
+    let mut story = Story::begin(web(services_tasks), one_container());
+    story.settle(&[]);
+    story
+}
+
+#[test]
+fn a_standalone_task_runs_once_and_its_end_is_kept() {
+    let mut story = settled(1);
+    story.run("once", json!({ "count": 2, "startedBy": "somebody" })).unwrap();
+    story.settle(&[]);
+    assert_eq!(story.running(), 3, "beside the service's");
+    let tasks = story.standalone();
+    assert_eq!(tasks.iter().map(|task| task.service.group()).collect::<Vec<_>>(), ["family:web"; 2]);
+    assert_ne!(tasks[0].host, tasks[1].host, "spread over zones");
+    story.end_standalone(3);
+    story.settle(&[]);
+    assert_eq!(story.running(), 1, "nothing takes their place");
+    for task in story.standalone() {
+        assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::EssentialContainerExited)));
+        assert_eq!(task.containers.values().next().unwrap().exit_code, Some(3));
+        assert_eq!(task.standalone.as_ref().unwrap().started_by.as_deref(), Some("somebody"));
+    }
+    let record = &story.core.world().state.services["web"];
+    assert_eq!((record.consecutive_failures, story.core.world().state.services.len()), (0, 1), "no service failed");
+}
+
+#[test]
+fn its_containers_are_not_restarted_and_have_its_overrides() {
+    let mut story = settled(0);
+    let overrides =
+        json!({ "containerOverrides": [{ "name": "main", "command": ["say"], "environment": { "A": "1" } }] });
+    story.run("once", json!({ "overrides": overrides })).unwrap();
+    let plan = story.decide(1_000, &[]);
+    let Some(Verb::Launch { containers }) = plan.actions.first().map(|action| &action.verb) else {
+        panic!("{:?}", plan.actions)
+    };
+    let config = &containers[0].config;
+    assert!(!config.restart);
+    assert_eq!(config.command, ["say"]);
+    assert_eq!(config.environment["A"], "1");
+    assert!(config.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)), "{}", config.name);
+}
+
+#[test]
+fn the_same_request_starts_nothing_twice() {
+    let mut story = settled(0);
+    story.run("t", json!({})).unwrap();
+    story.settle(&[]);
+    // The answer was lost, and the controller dies and comes back.
+    let state = story.core.world().state.clone();
+    let (core, _) = Core::new(state, 2, story.now.plus_ms(1), false);
+    story.core = core;
+    story.tell();
+    story.run("t", json!({})).unwrap();
+    story.settle(&[]);
+    assert_eq!((story.standalone().len(), story.running()), (1, 1));
+    story.end_standalone(0);
+    story.settle(&[]);
+    story.run("t", json!({})).unwrap();
+    story.settle(&[]);
+    assert_eq!((story.standalone().len(), story.running()), (1, 0), "also when it is over");
+    let other = story.run("t", json!({ "overrides": { "memory": 128 } }));
+    assert!(matches!(other, Err(CommandError::Refused(_))), "{other:?}");
+    story.run("u", json!({})).unwrap();
+    assert_eq!(story.standalone().len(), 2);
+}
+
+#[test]
+fn a_launch_without_an_answer_makes_no_second_container_set() {
+    let mut story = settled(0);
+    story.run("t", json!({})).unwrap();
+    let plan = story.decide(1_000, &[]);
+    let launch = plan.actions.first().expect("it is launched").clone();
+    // It ran, and ended; then the controller comes back with nothing but its database.
+    let state = story.core.world().state.clone();
+    story.make(&launch);
+    story.end_standalone(0);
+    let (core, _) = Core::new(state, 2, story.now.plus_ms(1), false);
+    story.core = core;
+    story.tell();
+    for _ in 0..30 {
+        let plan = story.decide(1_000, &[]);
+        assert_eq!(launches(&plan), 0, "{:?}", plan.actions);
+    }
+    assert_eq!(story.standalone()[0].stop_code, Some(StopCode::EssentialContainerExited));
+}
+
+#[test]
+fn with_its_host_lost_it_ends_and_is_not_started_elsewhere() {
+    let mut story = settled(0);
+    story.run("t", json!({})).unwrap();
+    story.settle(&[]);
+    let host = story.standalone()[0].host.clone();
+    for _ in 0..30 {
+        story.decide(1_000, &[host.as_str()]);
+    }
+    let task = story.standalone().remove(0);
+    assert_eq!((task.stop_code, story.standalone().len()), (Some(StopCode::HostLost), 1));
+    story.settle(&[]);
+    assert_eq!(story.running(), 0, "what still ran there is stopped");
+    assert_eq!(story.standalone()[0].last_status, LastStatus::Stopped);
+}
+
+#[test]
+fn what_finds_no_room_fails_at_once_with_ecs_words() {
+    let mut story = settled(0);
+    let none = story.run("a", json!({ "overrides": { "memory": 10_000 } })).unwrap_err();
+    assert!(none.to_string().starts_with("RESOURCE:MEMORY: 0/3 hosts fit"), "{none}");
+    assert!(story.standalone().is_empty());
+    // 8192 MiB a host: one of 5000 each.
+    let some = story.run("b", json!({ "count": 5, "overrides": { "memory": 5_000 } })).unwrap();
+    assert!(some.starts_with("3 of 5 tasks of web:1 are started; RESOURCE:MEMORY"), "{some}");
+    assert_eq!(story.standalone().len(), 3);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_told() {
+    let mut story = settled(0);
+    for (more, words) in [
+        (json!({ "taskDefinition": "wbe" }), "no TaskDefinition wbe"),
+        (json!({ "taskDefinition": "web:7" }), "no revision web:7"),
+        (json!({ "count": 11 }), "count is 1 to 10"),
+        (json!({ "cluster": "other" }), "no cluster other"),
+        (json!({ "clientToken": "with blank" }), "clientToken"),
+        (json!({ "overrides": { "containerOverrides": [{ "name": "x" }] } }), "overrides.containerOverrides.0.name"),
+    ] {
+        let said = story.run("t", more).unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(story.standalone().is_empty());
+}
+
+#[test]
+fn its_end_is_news_of_its_own() {
+    let mut story = settled(0);
+    story.run("t", json!({})).unwrap();
+    story.settle(&[]);
+    story.end_standalone(0);
+    story.now = story.now.plus_ms(1_000);
+    let host = story.standalone()[0].host.clone();
+    let look = story.look_at(host.as_str(), story.now);
+    let changes = story.core.take(story.now, Input::Look(Arc::new(look)));
+    let ended = changes.iter().find_map(|change| match change {
+        Change::Event(event) if event.reason == "TaskEnded" => Some(event.level),
+        _ => None,
+    });
+    assert_eq!(ended, Some(EventLevel::Normal), "it ended well");
+}
+
+#[test]
+fn one_that_cannot_start_fails_nobody_else() {
+    let mut story = settled(1);
+    story.run("t", json!({})).unwrap();
+    let plan = story.decide(1_000, &[]);
+    let launch = plan.actions.iter().find(|action| action.service.family().is_some()).unwrap().clone();
+    story.answer(&launch, ActionResult::Failed { reason: "no such image".into(), containers: Vec::new() });
+    story.settle(&[]);
+    let task = story.standalone().remove(0);
+    assert_eq!((task.stop_code, task.last_status), (Some(StopCode::TaskFailedToStart), LastStatus::Stopped));
+    assert_eq!(story.core.world().state.services.len(), 1);
+}
