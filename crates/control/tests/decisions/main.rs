@@ -1,10 +1,10 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod containers;
+mod daemons;
 mod failures;
 mod life;
 mod rebalancing;
-mod containers;
-mod daemons;
 mod rollouts;
 mod story;
 
