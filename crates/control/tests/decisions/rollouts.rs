@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roadstead_control::control::handle::Command;
 use roadstead_core::{
     model::{
-        container::ContainerState,
+        container::{ContainerState, HealthStatus},
         state::{Deployment, DeploymentStatus, Outcome, RolloutState},
         task::DesiredStatus,
     },
