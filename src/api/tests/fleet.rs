@@ -125,7 +125,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
     let world = World { now, state, contacts: contacts(now).into(), ..World::default() };
     Snapshot {
         world,
-        report: report(),
+        report: report().into(),
         diagnostics: admission.diagnostics,
         manifests: "/manifests".into(),
         started_at: at,

@@ -16,6 +16,7 @@ use roadstead_core::model::{
     name::{HostName, TaskId},
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
+    shared::Shared,
     standalone::RunTask,
     state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
@@ -78,7 +79,7 @@ pub struct Core {
     attempts: BTreeMap<ActionKey, u32>,
     wanted: Option<(Arc<Desired>, String)>,
     diagnostics: Vec<Diagnostic>,
-    report: Report,
+    report: Shared<Report>,
     fenced: Option<String>,
     take_over: bool,
     manifests_read: bool,
@@ -95,7 +96,7 @@ impl Core {
             attempts: BTreeMap::new(),
             wanted: None,
             diagnostics: Vec::new(),
-            report: Report::default(),
+            report: Shared::default(),
             fenced: None,
             take_over,
             manifests_read: false,
@@ -110,7 +111,7 @@ impl Core {
     /// What was decided could not be written, and `state` is what is durable: nothing may follow from the rest.
     pub fn fall_back(&mut self, state: State, why: &str) {
         self.world.state = state;
-        self.report = Report::default();
+        self.report = Shared::default();
         self.report.waiting.push(Waiting {
             subject: Subject::Fleet,
             reason: format!("what is decided cannot be written, so nothing is done: {why}"),
@@ -130,7 +131,7 @@ impl Core {
     }
 
     /// The last plan's account.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &Shared<Report> {
         &self.report
     }
 
@@ -199,7 +200,7 @@ impl Core {
                     .to_owned(),
                 wakes_at: None,
             });
-            self.report = plan.report.clone();
+            self.report = plan.report.clone().into();
             return plan;
         }
         let mut plan = plan::plan(&self.world);
@@ -214,7 +215,7 @@ impl Core {
             self.world.in_flight.insert(action.key());
             self.world.retry_at.remove(&action.key());
         }
-        self.report = plan.report.clone();
+        self.report = plan.report.clone().into();
         plan
     }
 

@@ -11,6 +11,7 @@ use roadstead_core::{
         diagnostic::Diagnostic,
         name::{HostName, ServiceName, TaskId},
         report::Report,
+        shared::Shared,
         spec::Kind,
         standalone::RunTask,
         state::Schedulability,
@@ -29,7 +30,7 @@ pub struct Snapshot {
     /// What the planner was last told.
     pub world: World,
     /// The last plan's account of itself.
-    pub report: Report,
+    pub report: Shared<Report>,
     /// What is wrong with the manifests now.
     pub diagnostics: Vec<Diagnostic>,
     /// The manifests' folder.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
 use super::spec::service::LaunchType;
@@ -11,21 +12,31 @@ use super::task::{Task, TaskContainer};
 use super::time::Timestamp;
 use super::volume::VolumeClaim;
 
+/// A label of ours.
+macro_rules! label {
+    ($name:literal) => {
+        concat!("dev.roadstead.", $name)
+    };
+}
+
 /// All our labels begin with this.
-pub const PREFIX: &str = "dev.roadstead.";
-const MAC: &str = "dev.roadstead.mac";
-const FLEET: &str = "dev.roadstead.fleet";
+pub const PREFIX: &str = label!("");
+const MAC: &str = label!("mac");
+const FLEET: &str = label!("fleet");
 /// On a volume of ours: its name.
-pub const VOLUME: &str = "dev.roadstead.volume";
+pub const VOLUME: &str = label!("volume");
 /// On a volume that ends with its task: the task.
-pub const TASK: &str = "dev.roadstead.task";
-const SERVICE: &str = "dev.roadstead.service";
-const MOVED: &str = "dev.roadstead.moved-at-ms";
-const CLUSTER: &str = "dev.roadstead.cluster";
+pub const TASK: &str = label!("task");
+const SERVICE: &str = label!("service");
+const MOVED: &str = label!("moved-at-ms");
+const CLUSTER: &str = label!("cluster");
 
 /// The secret that marks containers as this fleet's. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct FleetKey([u8; 32]);
+pub struct FleetKey {
+    bytes: [u8; 32],
+    id: SmolStr,
+}
 
 impl std::fmt::Debug for FleetKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,32 +47,25 @@ impl std::fmt::Debug for FleetKey {
 impl FleetKey {
     /// From 32 secret bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        let id = hex(&mac(&bytes, b"roadstead fleet id")[..6]).into();
+        Self { bytes, id }
     }
 
     /// The secret bytes, to be written to the key file only.
     pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
     }
 
     /// A public short name of the key: tells "another fleet's" from "tampered with".
-    pub fn id(&self) -> String {
-        hex(&self.mac(b"roadstead fleet id")[..6])
-    }
-
-    fn mac(&self, message: &[u8]) -> [u8; 32] {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
-        let tag = hmac::sign(&key, message);
-        let mut out = [0; 32];
-        out.copy_from_slice(tag.as_ref());
-        out
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// `labels` plus the fleet's id and the digest over the host, the container's name and all our labels.
     pub fn sign(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut signed = labels.clone();
-        signed.insert(FLEET.to_owned(), self.id());
-        let mac = hex(&self.mac(&message(host, name, &signed)));
+        signed.insert(FLEET.to_owned(), self.id.to_string());
+        let mac = hex(&mac(&self.bytes, &message(host, name, &signed)));
         signed.insert(MAC.to_owned(), mac);
         signed
     }
@@ -71,13 +75,13 @@ impl FleetKey {
         let Some(fleet) = labels.get(FLEET) else {
             return Owner::Foreign;
         };
-        if *fleet != self.id() {
+        if fleet != self.id() {
             return Owner::OtherFleet { fleet: fleet.clone() };
         }
         let Some(claim) = Claim::from_labels(labels) else {
             return Owner::Forged;
         };
-        let expected = hex(&self.mac(&message(host, &claim.created_name, labels)));
+        let expected = hex(&mac(&self.bytes, &message(host, &claim.created_name, labels)));
         let presented = labels.get(MAC).map(String::as_str).unwrap_or_default();
         match verify_slices_are_equal(expected.as_bytes(), presented.as_bytes()) {
             Ok(()) => Owner::Ours(Box::new(claim)),
@@ -95,10 +99,12 @@ impl FleetKey {
 
     /// What our labels say of the volume `name` on `host`; `None` unless they are ours and made for this very volume.
     pub fn volume_of(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Option<VolumeClaim> {
-        if labels.get(FLEET) != Some(&self.id()) || labels.get(VOLUME).map(String::as_str) != Some(name) {
+        if labels.get(FLEET).map(String::as_str) != Some(self.id())
+            || labels.get(VOLUME).map(String::as_str) != Some(name)
+        {
             return None;
         }
-        let expected = hex(&self.mac(&message(host, name, labels)));
+        let expected = hex(&mac(&self.bytes, &message(host, name, labels)));
         verify_slices_are_equal(expected.as_bytes(), labels.get(MAC)?.as_bytes()).ok()?;
         match (labels.get(TASK), labels.get(CLUSTER)) {
             (Some(task), _) => Some(VolumeClaim::Task {
@@ -134,6 +140,13 @@ impl VolumeClaim {
     }
 }
 
+fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);
+    let mut out = [0; 32];
+    out.copy_from_slice(tag.as_ref());
+    out
+}
+
 fn message(host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Vec<u8> {
     let mut message = Vec::new();
     let mut field = |text: &str| {
@@ -155,7 +168,8 @@ fn message(host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Ve
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Whose a container is.
@@ -247,48 +261,48 @@ impl Claim {
             LaunchType::Fargate => "FARGATE",
         };
         [
-            ("name", self.created_name.clone()),
-            ("task", self.task.to_string()),
-            ("container", self.container.to_string()),
-            ("cluster", self.cluster.to_string()),
-            ("service", self.service.to_string()),
-            ("slot", self.slot.to_string()),
-            ("revision", self.revision.to_string()),
-            ("revision-hash", self.revision_hash.clone()),
-            ("launch-type", launch_type.to_owned()),
-            ("epoch", self.epoch.to_string()),
-            ("task-cpu", self.task_cpu.to_string()),
-            ("task-memory", self.task_memory.to_string()),
-            ("essential", self.essential.to_string()),
-            ("task-created-at-ms", self.task_created_at_ms.to_string()),
+            (label!("name"), self.created_name.clone()),
+            (label!("task"), self.task.to_string()),
+            (label!("container"), self.container.to_string()),
+            (label!("cluster"), self.cluster.to_string()),
+            (label!("service"), self.service.to_string()),
+            (label!("slot"), self.slot.to_string()),
+            (label!("revision"), self.revision.to_string()),
+            (label!("revision-hash"), self.revision_hash.clone()),
+            (label!("launch-type"), launch_type.to_owned()),
+            (label!("epoch"), self.epoch.to_string()),
+            (label!("task-cpu"), self.task_cpu.to_string()),
+            (label!("task-memory"), self.task_memory.to_string()),
+            (label!("essential"), self.essential.to_string()),
+            (label!("task-created-at-ms"), self.task_created_at_ms.to_string()),
         ]
         .into_iter()
-        .map(|(label, value)| (format!("{PREFIX}{label}"), value))
+        .map(|(label, value)| (label.to_owned(), value))
         .collect()
     }
 
     /// From labels; `None` when one is missing or malformed.
     pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
-        let text = |label: &str| labels.get(&format!("{PREFIX}{label}")).map(String::as_str);
+        let text = |label: &str| labels.get(label).map(String::as_str);
         Some(Self {
-            created_name: text("name")?.to_owned(),
-            task: text("task").filter(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))?.into(),
-            container: text("container")?.into(),
-            cluster: text("cluster")?.into(),
-            service: text("service")?.into(),
-            slot: text("slot")?.parse().ok()?,
-            revision: text("revision")?.parse().ok()?,
-            revision_hash: text("revision-hash")?.to_owned(),
-            launch_type: match text("launch-type")? {
+            created_name: text(label!("name"))?.to_owned(),
+            task: text(label!("task")).filter(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))?.into(),
+            container: text(label!("container"))?.into(),
+            cluster: text(label!("cluster"))?.into(),
+            service: text(label!("service"))?.into(),
+            slot: text(label!("slot"))?.parse().ok()?,
+            revision: text(label!("revision"))?.parse().ok()?,
+            revision_hash: text(label!("revision-hash"))?.to_owned(),
+            launch_type: match text(label!("launch-type"))? {
                 "EC2" => LaunchType::Ec2,
                 "FARGATE" => LaunchType::Fargate,
                 _ => return None,
             },
-            epoch: text("epoch")?.parse().ok()?,
-            task_cpu: text("task-cpu")?.parse().ok()?,
-            task_memory: text("task-memory")?.parse().ok()?,
-            essential: text("essential")?.parse().ok()?,
-            task_created_at_ms: text("task-created-at-ms")?.parse().ok()?,
+            epoch: text(label!("epoch"))?.parse().ok()?,
+            task_cpu: text(label!("task-cpu"))?.parse().ok()?,
+            task_memory: text(label!("task-memory"))?.parse().ok()?,
+            essential: text(label!("essential"))?.parse().ok()?,
+            task_created_at_ms: text(label!("task-created-at-ms"))?.parse().ok()?,
         })
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         }
     };
     // A daemon that failed on some hosts is missing there, and not among those that are counted.
-    let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && service.failures(draft) > 0;
+    let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && failed_in_reach(draft, service);
     let steady = others == 0 && current >= desired && service.placed_now(draft) == 0 && !lacks;
     let is_completed = |deployment: &Deployment| steady && deployment.rollout_state == RolloutState::InProgress;
     // Tasks of the target are PRIMARY's, also when an older deployment was of the same revision.
@@ -151,6 +151,17 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
             rollout::end(record, 0, Outcome::Succeeded, format!("{current} healthy tasks"), now);
         }
     });
+}
+
+/// Whether one of the failures since the last healthy task was on a host that can be asked: what a lost one lacks, nobody
+/// can mend just now.
+fn failed_in_reach(draft: &Draft<'_>, service: &Subjected<'_>) -> bool {
+    let failures = draft.services[service.no].record().map_or(&[][..], |record| &record.failures);
+    // What failed together counts once.
+    let since = failures.chunk_by(|one, other| one.0 == other.0).rev().take(service.failures(draft) as usize);
+    let status = |host| draft.host_no(host).map(|no| draft.hosts[no].status);
+    let in_reach = |host| status(host).is_some_and(|it| !matches!(it, HostStatus::Lost | HostStatus::Untrusted));
+    since.flatten().any(|(_, host)| in_reach(host))
 }
 
 /// Says of every deployment that ended in this draft how it did: once, in the word that its record has.

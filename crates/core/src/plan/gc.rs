@@ -90,8 +90,17 @@ fn forget_revisions(draft: &mut Draft<'_>) {
 
 fn forget_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
+    let over = || draft.tasks.with(|traits| traits.over).map(|(_, task)| task);
+    let Some(oldest) = over().map(|task| task.stopped_at.unwrap_or_default().plus_ms(KEEP_STOPPED_MS)).min() else {
+        return;
+    };
+    // Nearly always: few, and none of them is old.
+    if draft.shortcuts && oldest > world.now && over().count() <= KEEP_STOPPED_PER_SERVICE {
+        draft.wake_at(oldest);
+        return;
+    }
     let mut ended: BTreeMap<&ServiceName, Vec<(Option<Timestamp>, TaskId)>> = BTreeMap::new();
-    for (_, task) in draft.tasks.with(|traits| traits.over) {
+    for task in over() {
         ended.entry(&task.service).or_default().push((task.stopped_at, task.id.clone()));
     }
     let (mut forgotten, mut next) = (Vec::new(), None);

@@ -28,7 +28,6 @@ impl Checks {
                 self.untrusted.remove(host);
             }
         }
-        self.report.clone_from(&plan.report);
         self.under_way.clear();
         self.under_way.extend(world.in_flight.iter().map(|key| key.task.clone()));
         if plan.actions.is_empty() && plan.changes.is_empty() {

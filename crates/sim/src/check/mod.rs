@@ -117,6 +117,10 @@ fn broken(predicate: Predicate, detail: impl Into<String>) -> Result<(), Broken>
 pub(crate) struct Checks {
     /// Every task that was ever committed.
     committed: BTreeSet<TaskId>,
+    /// The controller has not written its first row yet.
+    newborn: bool,
+    /// Tasks that were given up as lost although their service was to wait just then.
+    given_up_in_wait: BTreeSet<TaskId>,
     /// Containers made, by service.
     creates: BTreeMap<ServiceName, u64>,
     /// Containers whose check was good once.
@@ -151,6 +155,7 @@ impl Checks {
     /// Another controller begins.
     pub(crate) fn reborn(&mut self) {
         self.looked_at.clear();
+        self.newborn = true;
     }
 
     pub(crate) fn database_lost(&mut self) {
@@ -178,6 +183,11 @@ impl Checks {
     pub(crate) fn creates(&self) -> BTreeMap<String, u64> {
         let of_services = self.creates.iter().filter(|(service, _)| service.family().is_none());
         of_services.map(|(service, count)| (service.to_string(), *count)).collect()
+    }
+
+    /// What the last plan said: asked for at rest only.
+    pub(crate) fn note_report(&mut self, report: &Report) {
+        self.report.clone_from(report);
     }
 
     /// Hosts that the controller does not trust just now.

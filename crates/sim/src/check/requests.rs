@@ -71,17 +71,17 @@ impl Checks {
     ) -> Result<(), Broken> {
         let Some(host) = hosts.get(name) else { return Ok(()) };
         match (request, result) {
-            (Request::Create(config), Ok(_)) => {
-                let Some(claim) = Claim::from_labels(&config.labels) else { return Ok(()) };
+            (Request::Create(config), Ok(Answer::Created(created))) => {
+                let Some(claim) = host.ours.get(&created.id) else { return Ok(()) };
                 *self.creates.entry(claim.service.clone()).or_default() += 1;
                 if !self.committed.contains(&claim.task) {
                     return broken(Predicate::S8, format!("container {} on {name} has no committed row", config.name));
                 }
                 if times.1.since_ms(times.0) < 5_000 {
-                    volumes::s4_not_empty(durable, hosts, name, &claim)?;
+                    volumes::s4_not_empty(durable, hosts, name, claim)?;
                 }
-                self.s19_made_once(&claim)?;
-                s4_once(hosts, &claim)
+                self.s19_made_once(claim)?;
+                s4_once(hosts, claim)
             }
             (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {
                 let Some(claim) = host.ours.get(id) else { return Ok(()) };
@@ -90,12 +90,12 @@ impl Checks {
                 if times.1.since_ms(times.0) < 5_000 {
                     volumes::s4_with_its_data(durable, name, claim)?;
                     s2_ceiling(durable, hosts, claim)?;
-                    s19_never_two(durable, hosts, name, claim)?;
+                    self.s19_never_two(durable, hosts, name, claim)?;
                 }
                 Ok(())
             }
             (Request::Stop(id) | Request::Remove { id, .. }, Ok(_)) => {
-                if host.machine.config(id).is_some_and(|config| Claim::from_labels(&config.labels).is_none()) {
+                if !host.ours.contains_key(id) && host.machine.state(id).is_some() {
                     return broken(Predicate::S1, format!("{id:.12} on {name} is somebody else's"));
                 }
                 s1_strangers(host)
@@ -231,11 +231,10 @@ fn s2_ceiling(durable: &State, hosts: &BTreeMap<HostName, FakeHost>, claim: &Cla
     let mut live: BTreeSet<&TaskId> = BTreeSet::new();
     for host in hosts.values() {
         for (_, other, state, _) in host.containers() {
-            let row = durable.tasks.get(&other.task);
             if other.service == claim.service
                 && other.essential
                 && state.is_live()
-                && row.is_some_and(|row| row.is_wanted())
+                && durable.tasks.get(&other.task).is_some_and(|row| row.is_wanted())
             {
                 live.insert(&other.task);
             }
@@ -253,38 +252,41 @@ fn s2_ceiling(durable: &State, hosts: &BTreeMap<HostName, FakeHost>, claim: &Cla
     Ok(())
 }
 
-/// With `onHostLoss: wait` nothing is started in place of a task that still runs where nobody can see it. Whatever its slot:
-/// a task that was given up keeps its own until it is seen gone.
-fn s19_never_two(
-    durable: &State,
-    hosts: &BTreeMap<HostName, FakeHost>,
-    name: &HostName,
-    claim: &Claim,
-) -> Result<(), Broken> {
-    let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
-    if manifest.spec.host_loss() != OnHostLoss::Wait {
-        return Ok(());
-    }
-    for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {
-        if other.reach(Timestamp(u64::MAX)) == Reach::Fine {
-            continue;
+impl Checks {
+    /// With `onHostLoss: wait` nothing is started in place of a task that still runs where nobody can see it. Whatever its
+    /// slot: a task that was given up keeps its own until it is seen gone. One that was given up while the service said
+    /// `replace` was replaced rightly, whatever a later commit says.
+    fn s19_never_two(
+        &self,
+        durable: &State,
+        hosts: &BTreeMap<HostName, FakeHost>,
+        name: &HostName,
+        claim: &Claim,
+    ) -> Result<(), Broken> {
+        let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
+        if manifest.spec.host_loss() != OnHostLoss::Wait || self.given_up_in_wait.is_empty() {
+            return Ok(());
         }
-        for (_, twin, state, _) in other.containers() {
-            let row = durable.tasks.get(&twin.task);
-            let is_wanted = row.is_some_and(|row| {
-                row.last_status < LastStatus::Stopped
-                    && row.stop_code == Some(roadstead_core::model::task::StopCode::HostLost)
-            });
-            if twin.service == claim.service && twin.essential && state.is_live() && is_wanted {
-                return broken(
-                    Predicate::S19,
-                    format!(
-                        "{} is started on {name}; {}, which was given up, still runs on {other_name}, which is silent",
-                        claim.created_name, twin.created_name
-                    ),
-                );
+        for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {
+            if other.reach(Timestamp(u64::MAX)) == Reach::Fine {
+                continue;
+            }
+            for (_, twin, state, _) in other.containers() {
+                let is_held = || {
+                    self.given_up_in_wait.contains(&twin.task)
+                        && durable.tasks.get(&twin.task).is_some_and(|row| row.last_status < LastStatus::Stopped)
+                };
+                if twin.service == claim.service && twin.essential && state.is_live() && is_held() {
+                    return broken(
+                        Predicate::S19,
+                        format!(
+                            "{} is started on {name}; {}, which was given up, still runs on {other_name}, which is silent",
+                            claim.created_name, twin.created_name
+                        ),
+                    );
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -7,8 +7,9 @@ use crate::fleet::{FakeHost, Ground};
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RevisionId},
+    spec::service::OnHostLoss,
     state::{Change, Deployment, DeploymentStatus, FleetRecord, RolloutState, ServiceRecord, State},
-    task::{DesiredStatus, LastStatus, Task},
+    task::{DesiredStatus, LastStatus, StopCode, Task},
     time::Timestamp,
 };
 
@@ -36,6 +37,7 @@ impl Ground {
         match change {
             Change::Task(task) => {
                 checks.committed.insert(task.id.clone());
+                checks.note_given_up(durable, task);
                 if let Some(was) = durable.tasks.get(&task.id) {
                     s9_stays_stopped(was, task)?;
                     s18_forward(was, task)?;
@@ -45,7 +47,7 @@ impl Ground {
                 }
                 checks.s19_fires_once(task, counters.commits)
             }
-            Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet),
+            Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet, std::mem::take(&mut checks.newborn)),
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
             Change::Service(service) => {
                 s16_one_rollout(service)?;
@@ -121,6 +123,22 @@ impl Ground {
     }
 }
 
+impl Checks {
+    /// Remembers what `onHostLoss` said when a task is given up as lost: what it says later changes nothing of that.
+    fn note_given_up(&mut self, durable: &State, task: &Task) {
+        let is_given_up = |task: &Task| task.stop_code == Some(StopCode::HostLost);
+        if !is_given_up(task) || durable.tasks.get(&task.id).is_some_and(|was| is_given_up(was)) {
+            return;
+        }
+        let service = durable.desired.services.get(&task.service);
+        if service.is_some_and(|service| service.spec.host_loss() == OnHostLoss::Wait) {
+            self.given_up_in_wait.insert(task.id.clone());
+        } else {
+            self.given_up_in_wait.remove(&task.id);
+        }
+    }
+}
+
 fn s9_stays_stopped(was: &Task, task: &Task) -> Result<(), Broken> {
     if was.desired_status == DesiredStatus::Stopped && task.desired_status == DesiredStatus::Running {
         return broken(Predicate::S9, format!("task {} was ordered to stop and is wanted again", task.id));
@@ -161,9 +179,12 @@ fn s5_seen_gone(checks: &Checks, hosts: &BTreeMap<HostName, FakeHost>, was: &Tas
     Ok(())
 }
 
-fn s6_epoch(was: &FleetRecord, fleet: &FleetRecord) -> Result<(), Broken> {
-    if fleet.epoch < was.epoch || fleet.next_deployment < was.next_deployment {
-        return broken(Predicate::S6, format!("the epoch went from {} to {}", was.epoch, fleet.epoch));
+/// Numbers do not go back, and each controller has an epoch of its own, above that of the one before.
+fn s6_epoch(was: &FleetRecord, fleet: &FleetRecord, is_newborn: bool) -> Result<(), Broken> {
+    let least = was.epoch + u64::from(is_newborn);
+    if fleet.epoch < least || fleet.next_deployment < was.next_deployment {
+        let words = if is_newborn { " with a new controller" } else { "" };
+        return broken(Predicate::S6, format!("the epoch went from {} to {}{words}", was.epoch, fleet.epoch));
     }
     Ok(())
 }

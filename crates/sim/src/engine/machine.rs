@@ -465,11 +465,10 @@ impl Machine {
     }
 
     pub(crate) fn image_id(&self, image: &str) -> Option<String> {
-        self.images
-            .iter()
-            .map(|known| (known, content_id(known)))
-            .find(|(known, id)| *known == image || id == image)
-            .map(|(_, id)| id)
+        if self.images.contains(image) {
+            return Some(content_id(image));
+        }
+        self.images.iter().map(|known| content_id(known)).find(|id| id == image)
     }
 
     pub(crate) fn list(&self, verify: Verify<'_>) -> BTreeMap<RuntimeId, ContainerView> {

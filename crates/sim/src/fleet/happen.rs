@@ -189,6 +189,10 @@ impl Ground {
                     client_token: number.to_string(),
                 })));
             }
+            Happening::Outage { service, for_ms } => {
+                self.count("outage of what a service needs");
+                self.outages.insert(service.clone(), self.now.plus_ms(*for_ms));
+            }
             Happening::Confirm => self.confirm(),
             Happening::Repin { host } => {
                 self.checks.repinned(host);
@@ -309,6 +313,7 @@ impl Ground {
     pub(super) fn heal(&mut self) {
         self.trace.line(self.now, &["heal"], || "faults end".to_owned());
         self.calm = true;
+        self.outages.clear();
         let names: Vec<HostName> = self.hosts.keys().cloned().collect();
         for name in names {
             if self.scenario.broken_for_ever.contains(&name) {

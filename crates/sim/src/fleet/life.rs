@@ -29,6 +29,10 @@ impl Ground {
                     let config = host.machine.config(&event.id);
                     let sickness = config.and_then(|config| config.environment.get(SICKNESS)).map(String::as_str);
                     let checked = config.is_some_and(|config| config.health_check.is_some());
+                    let claim = host.ours.get(&event.id);
+                    let until = claim.and_then(|claim| self.outages.get(&claim.service));
+                    let sickness =
+                        if until.is_some_and(|until| self.now < *until) { Some("crashes") } else { sickness };
                     let turn = match (sickness, checked) {
                         (Some("crashes"), _) => Some((Turn::Ends, host.rng.within(50, 4_000))),
                         (Some(_), true) => Some((Turn::Unhealthy, host.rng.within(3_000, 20_000))),
@@ -42,12 +46,7 @@ impl Ground {
                         );
                     }
                 }
-                EventAction::Die { .. } => {
-                    if let Some(at) = host.machine.next_restart() {
-                        let ahead = host.clock_ahead_ms;
-                        self.push(Timestamp(at.0.saturating_sub(ahead)).max(self.now), Due::Restarts(name.clone()));
-                    }
-                }
+                EventAction::Die { .. } => self.await_restart(name),
                 EventAction::Destroy => {
                     host.ours.remove(&event.id);
                 }
@@ -63,6 +62,15 @@ impl Ground {
                 | EventAction::Other(_) => {}
             }
             self.tell(name, event);
+        }
+    }
+
+    /// The engine starts the next of its crashed containers in its time; then those after it.
+    pub(super) fn await_restart(&mut self, name: &HostName) {
+        let Some(host) = self.hosts.get(name) else { return };
+        if let Some(at) = host.machine.next_restart() {
+            let at = Timestamp(at.0.saturating_sub(host.clock_ahead_ms)).max(self.now);
+            self.push(at, Due::Restarts(name.clone()));
         }
     }
 

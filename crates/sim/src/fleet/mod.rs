@@ -26,7 +26,7 @@ use super::{
 use roadstead_control::control::{handle::Command, seams::Clock};
 use roadstead_core::model::{
     desired::Desired,
-    name::{HostName, RuntimeId},
+    name::{HostName, RuntimeId, ServiceName},
     state::State,
     time::Timestamp,
 };
@@ -104,6 +104,7 @@ pub(crate) struct Counters {
     pub(crate) requests: u64,
     pub(crate) commits: u64,
     pub(crate) events: u64,
+    pub(crate) lists: u64,
     pub(crate) decisions: u64,
 }
 
@@ -143,6 +144,8 @@ pub(crate) struct Ground {
     /// Looks in a row at which nothing was missing and nothing done.
     pub(crate) quiet_looks: u32,
     touched: bool,
+    /// Services whose containers end soon after they start, and until when.
+    outages: BTreeMap<ServiceName, Timestamp>,
     chance: Rng,
 }
 
@@ -180,6 +183,7 @@ impl FakeFleet {
             away: false,
             quiet_looks: 0,
             touched: false,
+            outages: BTreeMap::new(),
             chance: Rng::keyed(scenario.seed, &[u64::MAX]),
             scenario,
         };
@@ -267,7 +271,10 @@ impl Ground {
         match due {
             Due::Arrive(host, in_flight) => self.arrive(&host, *in_flight),
             Due::Life(host, id, began, turn) => self.live(&host, &id, began, turn),
-            Due::Restarts(host) => self.on(&host, |host, clock| host.machine.settle(clock)),
+            Due::Restarts(host) => {
+                self.on(&host, |host, clock| host.machine.settle(clock));
+                self.await_restart(&host);
+            }
             Due::ConnectionLost(host, since) => self.connection_lost(&host, since),
             Due::LinkMends(host) => self.heal_link(&host),
             Due::Scripted(index) => {

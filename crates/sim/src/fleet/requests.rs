@@ -22,7 +22,15 @@ pub(crate) enum Sent {
 impl Ground {
     /// How long an answer takes, in ms.
     pub(crate) fn latency(&mut self, is_list: bool) -> u64 {
-        if is_list && self.strikes(self.scenario.rates.stale_list) {
+        if !is_list {
+            return 1;
+        }
+        let number = self.counters.lists;
+        self.counters.lists += 1;
+        if let Some(Mishap::Late { by_ms }) = self.mishap(Point::List(number)) {
+            return by_ms;
+        }
+        if self.strikes(self.scenario.rates.stale_list) {
             self.count("stale list");
             return self.within(500, 8_000);
         }

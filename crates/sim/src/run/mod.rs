@@ -51,7 +51,7 @@ pub struct Outcome {
     pub hash: u64,
     /// The trace in words, when asked for.
     pub trace: Vec<String>,
-    /// How many changes were sent, commits made, events told: what can be enumerated.
+    /// How many changes were sent, commits made, events told, lists asked for: what can be enumerated.
     pub points: Points,
     /// What the fleet came to, and what it took.
     pub end: End,
@@ -66,6 +66,8 @@ pub struct Points {
     pub commits: u64,
     /// Events.
     pub events: u64,
+    /// Lists.
+    pub lists: u64,
 }
 
 /// What a fleet came to: for comparing runs.
@@ -129,6 +131,7 @@ fn outcome(ground: Ground) -> Outcome {
             requests: ground.counters.requests,
             commits: ground.counters.commits,
             events: ground.counters.events,
+            lists: ground.counters.lists,
         },
     }
 }
@@ -269,6 +272,9 @@ impl Witness for FakeWitness {
     fn decided(&self, world: &World, plan: &Plan) {
         self.0.ground(|ground| {
             ground.counters.decisions += 1;
+            if ground.calm {
+                ground.checks.note_report(&plan.report);
+            }
             let checked = ground.s7_one_writer(world, plan).and_then(|()| ground.s19_owner_is_alone(world, plan));
             ground.breaks(checked);
             let checked = ground.checks.decided(world, plan);

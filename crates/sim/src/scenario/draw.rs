@@ -38,7 +38,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { hosts: 5, services: 4, faults_ms: 100_000 }
+        Self { hosts: 5, services: 4, faults_ms: 60_000 }
     }
 }
 
@@ -86,6 +86,7 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
     if rng.chance(300) {
         jobs(&mut rng, &mut desired, &mut script, shape.faults_ms);
     }
+    script.extend(outage(seed, shape, &now));
     script.sort_by_key(|scripted| scripted.at_ms);
     let broken_for_ever = if rng.chance(250) {
         let most = (hosts.len() as u64).saturating_sub(1) / 2;
@@ -330,6 +331,23 @@ impl Chances {
             then(0, Happening::Confirm);
         }
     }
+}
+
+/// In one of six seeds, what one service needs goes away while it is rolled out, or just before: a roll-back fails, too.
+fn outage(seed: u64, shape: Shape, desired: &Desired) -> Vec<Scripted> {
+    let mut rng = Rng::keyed(seed, &[1_717]);
+    let names: Vec<&ServiceName> = desired.services.keys().collect();
+    let Some(service) = rng.pick(&names).map(|name| (*name).clone()).filter(|_| rng.chance(160)) else {
+        return Vec::new();
+    };
+    let at_ms = rng.within(shape.faults_ms * 4 / 10, shape.faults_ms * 7 / 10);
+    let for_ms = rng.within(20_000, 60_000);
+    let change = Change::Image { service: service.clone(), version: rng.within(2, 9), sickness: Sickness::None };
+    let after_ms = rng.within(0, 2_000);
+    vec![
+        Scripted { at_ms, what: Happening::Outage { service, for_ms } },
+        Scripted { at_ms: at_ms + after_ms, what: Happening::Manifests { change } },
+    ]
 }
 
 fn rates(rng: &mut Rng) -> Rates {

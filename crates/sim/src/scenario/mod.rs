@@ -253,6 +253,11 @@ pub enum Happening {
         number: u64,
         count: u32,
     },
+    /// What a service's containers need beside themselves is away: whatever of it starts, of any revision, ends soon.
+    Outage {
+        service: ServiceName,
+        for_ms: u64,
+    },
     /// A person confirms what is held, if anything.
     Confirm,
     /// A person accepts a host's new identity.
@@ -307,6 +312,8 @@ pub enum Point {
     Commit(u64),
     /// The nth event that a follower would be told.
     Event(u64),
+    /// The nth list of containers that is asked for.
+    List(u64),
 }
 
 /// What goes wrong there.
@@ -323,4 +330,6 @@ pub enum Mishap {
     Lost,
     /// The answer is lost. A commit says that it failed although it is durable.
     AnswerLost,
+    /// The answer comes so much later: meanwhile other things were done, and it is older than they are.
+    Late { by_ms: u64 },
 }

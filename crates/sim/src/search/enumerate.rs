@@ -7,7 +7,11 @@ use crate::{
     run,
     scenario::{Change, Database, Happening, Mishap, Point, Scenario, Scripted, Sickness, plain_desired},
 };
-use roadstead_core::model::{name::HostName, spec::service::TaskDefinitionRef, state::Schedulability};
+use roadstead_core::model::{
+    name::{HostName, ServiceName},
+    spec::service::TaskDefinitionRef,
+    state::Schedulability,
+};
 
 /// A scenario and what it is about.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub struct Named {
 
 /// How long the one change of a story may take.
 const STORY_MS: u64 = 20_000;
+/// Within a launch, after it, after some more; a look that takes 10 s is given up.
+const LATE_MS: [u64; 3] = [250, 1_500, 6_000];
 
 fn host(number: u64) -> HostName {
     format!("host-{number}").into()
@@ -47,6 +53,25 @@ fn services_dropped(seed: u64) -> Named {
             desired.services.insert(name.into(), service);
             desired.task_definitions.insert(name.into(), definition.clone());
         }
+    }
+    story
+}
+
+/// A roll-out fails for a reason that is not its own, so that the way back fails, too, and there is one more before it.
+fn rollback_fails(seed: u64) -> Named {
+    let service = || ServiceName::from("svc-0");
+    let image = |version| Happening::Manifests {
+        change: Change::Image { service: service(), version, sickness: Sickness::None },
+    };
+    let mut story = story("roll-back fails", seed, &[image(2)]);
+    for what in [Happening::Outage { service: service(), for_ms: 60_000 }, image(3)] {
+        story.scenario.script.push(Scripted { at_ms: 25_000, what });
+    }
+    story.scenario.faults_ms = 75_000;
+    for service in story.scenario.desired.services.values_mut() {
+        // All old tasks end first: none is left that the way back could find.
+        let bounds = &mut service.spec.deployment_configuration;
+        (bounds.minimum_healthy_percent, bounds.maximum_percent) = (Some(0), Some(100));
     }
     story
 }
@@ -79,11 +104,12 @@ pub fn stories() -> Vec<Named> {
             &[Happening::KillController { back_after_ms: 1_000, database: Database::Lost, clock_back_ms: 3_600_000 }],
         ),
         services_dropped(10),
+        rollback_fails(11),
     ]
 }
 
 /// Each story with the controller killed, or the step or its answer lost, at each of its durable and remote steps; and
-/// with each of its events lost.
+/// with each of its events lost; and with each look older than what was done since, when it is taken in.
 pub fn crash_points() -> impl Iterator<Item = Named> {
     stories().into_iter().flat_map(|story| {
         let points = run(&story.scenario, Tell::Nothing).points;
@@ -92,7 +118,8 @@ pub fn crash_points() -> impl Iterator<Item = Named> {
         let requests = (0..points.requests).flat_map(move |n| at_steps.map(|mishap| (Point::Request(n), mishap)));
         let commits = (0..points.commits).flat_map(move |n| at_commits.map(|mishap| (Point::Commit(n), mishap)));
         let events = (0..points.events).map(|n| (Point::Event(n), Mishap::Lost));
-        requests.chain(commits).chain(events).map(move |(point, mishap)| Named {
+        let lists = (0..points.lists).flat_map(|n| LATE_MS.map(|by_ms| (Point::List(n), Mishap::Late { by_ms })));
+        requests.chain(commits).chain(events).chain(lists).map(move |(point, mishap)| Named {
             name: format!("{}: {mishap:?} at {point:?}", story.name),
             scenario: Scenario { mishaps: vec![(point, mishap)], ..story.scenario.clone() },
         })

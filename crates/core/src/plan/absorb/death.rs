@@ -93,6 +93,6 @@ pub(super) fn exit_words(name: &ContainerName, oom_killed: bool, exit_code: Opti
 
 /// What a look adds to the words of an announced end: the announcement does not tell who killed it.
 pub(super) fn clearer_words(task: &Task, name: &ContainerName, row: &TaskContainer) -> Option<String> {
-    let announced = exit_words(name, false, row.exit_code);
-    (row.oom_killed && task.stopped_reason.as_ref() == Some(&announced)).then(|| exit_words(name, true, row.exit_code))
+    let is_announced = || task.stopped_reason.as_ref() == Some(&exit_words(name, false, row.exit_code));
+    (row.oom_killed && is_announced()).then(|| exit_words(name, true, row.exit_code))
 }

@@ -45,10 +45,22 @@ pub fn observation(state: &State, look: &Arc<HostObservation>, launching: &BTree
     if shows_nothing_new(state, look, launching) {
         return Absorbed::default();
     }
-    in_full(state, look, launching)
+    taken_in(state, look, launching, state.observations.get(&look.host).map(Arc::as_ref))
 }
 
+/// Without any shortcut.
+#[cfg(test)]
 pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BTreeSet<&TaskId>) -> Absorbed {
+    taken_in(state, look, launching, None)
+}
+
+/// `known`: an earlier look; of a task that it showed as this one does, and that is at rest, nothing is read again.
+fn taken_in(
+    state: &State,
+    look: &Arc<HostObservation>,
+    launching: &BTreeSet<&TaskId>,
+    known: Option<&HostObservation>,
+) -> Absorbed {
     let mut absorbed = Absorbed::default();
     let claims = look.containers.values().filter_map(|container| Some((container.owner.ours()?, container)));
     let mut by_task: BTreeMap<&TaskId, Vec<(&Claim, &ContainerView)>> = BTreeMap::new();
@@ -73,6 +85,15 @@ pub(super) fn in_full(state: &State, look: &Arc<HostObservation>, launching: &BT
             && seen.is_empty()
             && task.containers.values().all(|row| row.runtime_id.is_none())
         {
+            continue;
+        }
+        let shows_the_same = |known: &HostObservation| {
+            seen.iter().all(|(_, view)| known.containers.get(&view.id) == Some(*view))
+                && task.strays.iter().all(|id| look.containers.contains_key(id))
+                && is_at_rest(task, known, look)
+                && !launching.contains(&task.id)
+        };
+        if known.is_some_and(shows_the_same) {
             continue;
         }
         let mut update = Update {
@@ -166,19 +187,7 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
     let known = state.observations.get(&look.host).filter(|known| shows_the_same(known, look));
     let record = state.hosts.get(&look.host);
     let (Some(known), Some(record)) = (known, record) else { return false };
-    let is_seen_running = |task: &Task, row: &TaskContainer| {
-        let shown = row.runtime_id.as_ref().and_then(|id| look.containers.get(id));
-        let shown = shown.filter(|view| view.owner.ours().is_some_and(|claim| claim.task == task.id));
-        row.state == Some(ContainerState::Running) && shown.is_some_and(|view| view.state == ContainerState::Running)
-    };
-    let is_at_rest = |task: &Task| {
-        task.desired_status == DesiredStatus::Running
-            && task.last_status == LastStatus::Running
-            && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
-            && task.containers.values().all(|row| is_seen_running(task, row))
-            && task.health_status == health::task_health(task)
-            && !launching.contains(&task.id)
-    };
+    let is_at_rest = |task: &Task| is_at_rest(task, known, look) && !launching.contains(&task.id);
     let is_over = |task: &Task| {
         task.last_status == LastStatus::Stopped && task.containers.values().all(|row| row.runtime_id.is_none())
     };
@@ -189,6 +198,20 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
     record.identity.as_ref() == Some(&look.identity)
         && look.containers.values().filter_map(|container| container.owner.ours()).all(is_known)
         && state.tasks.values().filter(|task| task.host == look.host).all(|task| is_at_rest(task) || is_over(task))
+}
+
+/// Whether a task runs as it should, and has since before the `known` look.
+fn is_at_rest(task: &Task, known: &HostObservation, look: &HostObservation) -> bool {
+    let is_seen_running = |row: &TaskContainer| {
+        let shown = row.runtime_id.as_ref().and_then(|id| look.containers.get(id));
+        let shown = shown.filter(|view| view.owner.ours().is_some_and(|claim| claim.task == task.id));
+        row.state == Some(ContainerState::Running) && shown.is_some_and(|view| view.state == ContainerState::Running)
+    };
+    task.desired_status == DesiredStatus::Running
+        && task.last_status == LastStatus::Running
+        && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
+        && task.containers.values().all(is_seen_running)
+        && task.health_status == health::task_health(task)
 }
 
 /// What an early end makes of a service's record, by whose doing it was.

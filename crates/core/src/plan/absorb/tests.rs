@@ -7,7 +7,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::observation::{Absorbed, in_full, shows_nothing_new};
+use super::observation::{Absorbed, in_full, observation, shows_nothing_new};
 use crate::model::{
     action::{Action, Verb},
     container::{ContainerState, ContainerView, HealthStatus},
@@ -135,8 +135,14 @@ proptest! {
             turn(&mut world, &mut second, &mut launching, what, which);
         }
         let launching: BTreeSet<&TaskId> = launching.iter().collect();
+        let second = Arc::new(second);
+        let full = in_full(&world.state, &second, &launching);
         if shows_nothing_new(&world.state, &second, &launching) {
-            prop_assert_eq!(in_full(&world.state, &Arc::new(second), &launching), Absorbed::default());
+            prop_assert_eq!(&full, &Absorbed::default());
+        }
+        let short = observation(&world.state, &second, &launching);
+        if short.untrusted.is_none() {
+            prop_assert_eq!(short, full);
         }
     }
 
