@@ -48,17 +48,19 @@ pub(super) fn move_one(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: B
     if !applies(service.spec) || !at_rest || owns_a_volume(&service.definition) {
         return;
     }
+    // Scale-in counts tasks wherever they are, so their number does; a new one goes where hosts take tasks.
+    let mut in_zone: BTreeMap<Option<&str>, usize> = BTreeMap::new();
     let mut zones: BTreeMap<Option<&str>, Vec<(usize, &HostName)>> = BTreeMap::new();
     for (no, host) in draft.hosts.iter().enumerate() {
+        let tasks = keepers.iter().filter(|task| draft.tasks.host(**task) == Some(no)).count();
+        *in_zone.entry(host.zone()).or_default() += tasks;
         if host.status == HostStatus::Active && host.heard {
-            let tasks = keepers.iter().filter(|task| draft.tasks.host(**task) == Some(no)).count();
             zones.entry(host.zone()).or_default().push((tasks, host.name));
         }
     }
     zones.values_mut().for_each(|hosts| hosts.sort_unstable());
-    let in_zone = |hosts: &[(usize, &HostName)]| hosts.iter().map(|(tasks, _)| tasks).sum::<usize>();
-    let most = zones.iter().filter(|(zone, _)| zone.is_some()).map(|(_, hosts)| in_zone(hosts)).max().unwrap_or(0);
-    let poor = zones.iter().filter_map(|(zone, hosts)| Some((in_zone(hosts), (*zone)?, hosts)));
+    let most = in_zone.iter().filter(|(zone, _)| zone.is_some()).map(|(_, tasks)| *tasks).max().unwrap_or(0);
+    let poor = zones.iter().filter_map(|(zone, hosts)| Some((in_zone.get(zone).copied()?, (*zone)?, hosts)));
     let mut poor: Vec<_> = poor.filter(|(tasks, ..)| tasks + 2 <= most).collect();
     poor.sort_by_key(|(tasks, zone, _)| (*tasks, *zone));
     for (_, zone, hosts) in poor {
