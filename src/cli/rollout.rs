@@ -33,7 +33,7 @@ pub(super) enum RolloutCommand {
     History(OfService),
     /// Go back to the completed revision before the one that runs, until the manifests change
     Undo(UndoOptions),
-    /// Replace every task by a new one of the same revision
+    /// Replace every task by a new one; a tag that moved becomes a new revision
     Restart(OfService),
     /// Let the rollout stand still: it replaces nothing more; what dies, crash-loops or is sick is healed
     Pause(OfService),

@@ -1,6 +1,7 @@
 //! Images that come from a registry, which may be away or not have them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -56,8 +57,13 @@ impl Registry {
 
     /// Puts the demo image there under this version; the host keeps nothing of it under that name.
     pub fn push(&self, lab: &Lab, version: u32) {
+        self.push_other(lab, "roadstead/demo:1", version);
+    }
+
+    /// The same with other content.
+    fn push_other(&self, lab: &Lab, content: &str, version: u32) {
         let image = self.image(version);
-        lab.docker("host-a", &["tag", "roadstead/demo:1", &image]);
+        lab.docker("host-a", &["tag", content, &image]);
         lab.docker("host-a", &["push", "--quiet", &image]);
         lab.docker("host-a", &["rmi", &image]);
     }
@@ -126,4 +132,52 @@ fn a_service_waits_for_its_image_with_a_reason_and_then_goes_on() {
         running.len() == 3 && running.is_disjoint(&second)
     });
     controller.wait_steady();
+}
+
+/// What runs, by host, as its engine has it.
+fn images(lab: &Lab) -> BTreeSet<String> {
+    let ours =
+        |host: &str| lab.docker(host, &["ps", "--no-trunc", "--filter", "name=rs-web-", "--format", "{{.Image}}"]);
+    lab.hosts().iter().flat_map(|host| ours(host).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_tag_that_moves_is_followed_when_a_person_says_so() {
+    let lab = Lab::up("tags");
+    let registry = Registry::start(&lab);
+    registry.push(&lab, 1);
+    let digest = |controller: &Controller| {
+        let tasks = controller.items("tasks");
+        let digests = tasks.iter().map(|task| task["containers"][0]["imageDigest"].as_str().unwrap().to_owned());
+        digests.collect::<BTreeSet<_>>()
+    };
+    let manifest = from(&registry, 1);
+    let controller = Controller::start(&lab, &[("web.yaml", &manifest.replace("desiredCount: 3", "desiredCount: 1"))]);
+    controller.wait_steady();
+    let first = digest(&controller);
+    assert!(first.len() == 1 && first.iter().all(|digest| digest.starts_with("sha256:")), "{first:?}");
+
+    // Between two starts the tag moves.
+    let container = lab.docker("host-a", &["create", "--label", "other=1", "roadstead/demo:1"]);
+    lab.docker("host-a", &["commit", "--change", "LABEL moved=1", container.trim(), "roadstead/demo:moved"]);
+    lab.docker("host-a", &["rm", container.trim()]);
+    registry.push_other(&lab, "roadstead/demo:moved", 1);
+    controller.write("web.yaml", &manifest);
+    controller.wait_steady();
+    let running = images(&lab);
+    assert_eq!(running.len(), 1, "the same bits on all hosts: {running:?}");
+    assert_eq!(digest(&controller), first);
+    assert!(
+        running.iter().all(|image| first.iter().any(|digest| image.ends_with(&format!("demo@{digest}")))),
+        "{running:?}"
+    );
+
+    controller.cli(&["rollout", "restart", "web"]);
+    until("the new content runs everywhere", 2 * MINUTE, || {
+        let now = images(&lab);
+        now.len() == 1 && now != running && digest(&controller).is_disjoint(&first)
+    });
+    controller.wait_steady();
+    assert!(controller.cli(&["get", "taskdefinitions"]).contains("web:2"));
 }

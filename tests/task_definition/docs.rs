@@ -63,7 +63,7 @@ fn functions() -> BTreeSet<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(path).unwrap();
-                let tests = text.split("#[test]\n").skip(1);
+                let tests = text.split("test]\n").skip(1);
                 names.extend(tests.filter_map(|test| test.split("fn ").nth(1)?.split('(').next().map(str::to_owned)));
             }
         }

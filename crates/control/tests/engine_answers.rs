@@ -79,6 +79,7 @@ fn engine_at(socket: PathBuf) -> DockerEngine {
         start: soon,
         stop_margin: soon,
         remove: soon,
+        registry: soon,
         pull_progress: soon,
         answer_bytes: 256 * 1024,
         item_bytes: 64 * 1024,
@@ -506,21 +507,21 @@ async fn a_pull_may_take_long_but_must_get_on() {
     let host = on("/images/create", move || Reply::Silence(stalled.clone()));
     let steps = Mutex::new(Vec::new());
     let progress = |step| steps.lock().expect("no panic").push(step);
-    let result = host.engine().ensure_image("demo:1", &progress).await;
+    let result = host.engine().pull("demo:1", &progress).await;
     assert!(matches!(result, Err(EngineError::OutcomeUnknown { .. })), "{result:?}");
     let steps = steps.into_inner().expect("no panic");
     assert_eq!(steps.iter().map(|step| step.total_bytes).collect::<Vec<_>>(), [Some(2)]);
 
     let failed = [begun, step(r#"{"errorDetail":{"message":"write: no space left on device"},"error":"x"}"#)].concat();
     let host = on("/images/create", move || Reply::Silence(failed.clone()));
-    let result = host.engine().ensure_image("demo:1", &|_| ()).await;
+    let result = host.engine().pull("demo:1", &|_| ()).await;
     assert!(matches!(result, Err(EngineError::OutOfSpace { .. })), "{result:?}");
 
     let host = on("/images/create", || Reply::Bytes(answer(404, r#"{"message":"manifest unknown"}"#)));
-    let result = host.engine().ensure_image("demo", &|_| ()).await;
+    let result = host.engine().pull("demo", &|_| ()).await;
     assert!(matches!(result, Err(EngineError::ImageMissing { .. })), "{result:?}");
     assert_eq!(host.count("fromImage=demo%3Alatest"), 1, "{:?}", host.requests());
 
-    let result = host.engine().ensure_image("../containers/x?", &|_| ()).await;
+    let result = host.engine().pull("../containers/x?", &|_| ()).await;
     assert!(matches!(result, Err(EngineError::Refused { .. })), "{result:?}");
 }

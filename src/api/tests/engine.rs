@@ -10,7 +10,7 @@ use tokio_util::io::ReaderStream;
 
 use roadstead_control::engine::{
     Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput,
-    ExecSession, Inspected, LogLine, LogOptions, OutputStream, Progress, Verify, VerifyVolume,
+    ExecSession, ImageFacts, Inspected, LogLine, LogOptions, OutputStream, Progress, Verify, VerifyVolume,
 };
 use roadstead_core::model::{
     container::{ContainerConfig, ContainerView},
@@ -45,7 +45,13 @@ impl Engine for Script {
     async fn list(&self, _: Verify<'_>) -> Result<BTreeMap<RuntimeId, ContainerView>, EngineError> {
         unused()
     }
-    async fn ensure_image(&self, _: &str, _: Progress<'_>) -> Result<String, EngineError> {
+    async fn image(&self, _: &str) -> Result<Option<ImageFacts>, EngineError> {
+        unused()
+    }
+    async fn registry_digest(&self, _: &str) -> Result<String, EngineError> {
+        unused()
+    }
+    async fn pull(&self, _: &str, _: Progress<'_>) -> Result<(), EngineError> {
         unused()
     }
     async fn create(&self, _: &ContainerConfig) -> Result<Created, EngineError> {

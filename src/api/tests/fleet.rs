@@ -76,7 +76,8 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
     for family in ["web", "agent"] {
         let spec = state.desired.task_definitions[family].spec.spec().clone();
         let id = RevisionId { family: family.into(), number: 1 };
-        let revision = Revision { id, hash: "c0ffee".to_owned(), spec: Some(spec), created_at: at };
+        let revision =
+            Revision { id, hash: "c0ffee".to_owned(), spec: Some(spec), images: BTreeMap::new(), created_at: at };
         state.revisions.entry(family.into()).or_default().insert(1, revision);
     }
     for (name, schedulability) in

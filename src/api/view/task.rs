@@ -78,7 +78,7 @@ pub struct ContainerView {
     pub runtime_id: Option<String>,
     /// Image reference.
     pub image: String,
-    /// The image's content id.
+    /// The digest that it runs by; the image's content id when nobody ever pushed that to a registry.
     pub image_digest: Option<String>,
     /// Whether the task stops when it stops.
     pub essential: bool,

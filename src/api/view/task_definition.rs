@@ -1,10 +1,12 @@
 //! Task definitions: one entry a revision.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use roadstead_control::control::handle::Snapshot;
-use roadstead_core::model::{name::Family, state::Revision, time::Timestamp};
+use roadstead_core::model::{image::ResolvedImage, name::Family, state::Revision, time::Timestamp};
 
 /// One revision, with the ECS document's own fields beside ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -21,6 +23,9 @@ pub struct TaskDefinitionView {
     pub status: RevisionStatus,
     /// SHA-256 over the content.
     pub hash: String,
+    /// What its image references stand for, once resolved: a digest, or the content id of what was loaded on a host by hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub registered_at: Timestamp,
@@ -65,7 +70,15 @@ fn view(snapshot: &Snapshot, revision: &Revision) -> TaskDefinitionView {
         revision: revision.id.number,
         status: if active { RevisionStatus::Active } else { RevisionStatus::Inactive },
         hash: revision.hash.clone(),
+        images: revision.images.iter().map(|(reference, image)| (reference.clone(), content(image))).collect(),
         registered_at: revision.created_at,
         spec: revision.spec.as_ref().and_then(|spec| serde_json::to_value(spec.as_ref()).ok()),
+    }
+}
+
+fn content(image: &ResolvedImage) -> String {
+    match image {
+        ResolvedImage::Digest(digest) => digest.clone(),
+        ResolvedImage::Local(id) => id.clone(),
     }
 }

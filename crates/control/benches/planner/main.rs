@@ -34,8 +34,10 @@ fn manifest<S: serde::de::DeserializeOwned>(labels: BTreeMap<String, String>, sp
 }
 
 fn definition() -> Manifest<Definition> {
+    // By digest: nobody is asked what it stands for.
+    let image = format!("demo@sha256:{:064}", 1);
     let container = json!({
-        "name": "web", "image": "demo:1", "cpu": 100, "memory": 1000, "portMappings": [{ "containerPort": 80 }],
+        "name": "web", "image": image, "cpu": 100, "memory": 1000, "portMappings": [{ "containerPort": 80 }],
     });
     manifest(BTreeMap::new(), json!({ "containerDefinitions": [container] }))
 }

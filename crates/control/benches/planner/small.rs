@@ -163,7 +163,9 @@ impl Small {
                 let host = self.hosts.get_mut(&action.host).expect("a declared host");
                 containers.iter().for_each(|step| drop(host.remove(&step.runtime_id)));
             }
-            Verb::Remove { .. } | Verb::Sweep { .. } => panic!("nothing failed"),
+            Verb::Resolve { .. } | Verb::Remove { .. } | Verb::Sweep { .. } => {
+                panic!("named by digest, and nothing failed")
+            }
         }
         let answer = Answer {
             key: action.key(),
@@ -199,7 +201,7 @@ fn view(name: &str, owner: Owner) -> ContainerView {
 fn rolling() -> Small {
     let mut small = Small::settled();
     let definition = small.desired.task_definitions.values_mut().next().expect("four definitions");
-    definition.spec.edit(|spec| spec.container_definitions[0].image = "demo:2".to_owned());
+    definition.spec.edit(|spec| spec.container_definitions[0].image = format!("demo@sha256:{:064}", 2));
     small.want();
     small
 }

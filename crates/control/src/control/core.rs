@@ -358,19 +358,19 @@ impl Core {
     }
 
     fn answer(&mut self, answer: &Answer) -> Vec<Change> {
-        match answer.result {
-            ActionResult::Done { .. } => {
+        match &answer.result {
+            ActionResult::Done { .. } | ActionResult::Resolved { .. } => {
                 self.attempts.remove(&answer.key);
             }
-            ActionResult::Partly { .. }
-            | ActionResult::Failed { .. }
-            | ActionResult::Removed { .. }
-            | ActionResult::NotSent { .. }
-            | ActionResult::Unknown { .. } => {
+            ActionResult::Partly { reason, .. }
+            | ActionResult::Failed { reason, .. }
+            | ActionResult::Removed { reason, .. }
+            | ActionResult::NotSent { reason }
+            | ActionResult::Unknown { reason } => {
                 let attempts = self.attempts.entry(answer.key.clone()).or_default();
-                let pause = FIRST_RETRY_MS.checked_shl(*attempts).unwrap_or(LAST_RETRY_MS).min(LAST_RETRY_MS);
+                let pause = retry_pause_ms(&answer.key.task, *attempts);
                 *attempts = attempts.saturating_add(1).min(16);
-                self.world.retry_at.insert(answer.key.clone(), answer.at.plus_ms(pause));
+                self.world.retry_at.insert(answer.key.clone(), (answer.at.plus_ms(pause), reason.clone()));
             }
         }
         self.answered.insert(answer.key.clone(), (answer.host.clone(), answer.at));
@@ -510,6 +510,14 @@ impl Core {
             Err(CommandError::NotFound(format!("there is no host {host}")))
         }
     }
+}
+
+/// Doubles, and differs by up to a quarter from task to task: what failed together is not tried again together.
+fn retry_pause_ms(task: &TaskId, attempts: u32) -> u64 {
+    let pause = FIRST_RETRY_MS.checked_shl(attempts).unwrap_or(LAST_RETRY_MS).min(LAST_RETRY_MS);
+    let mix = |hash: u64, byte: u8| hash.wrapping_mul(31).wrapping_add(byte.into());
+    let share = task.as_str().bytes().fold(attempts.into(), mix) % 26;
+    pause + pause * share / 100
 }
 
 fn host_event(at: Timestamp, host: &HostName, reason: &str, message: String) -> Change {

@@ -296,12 +296,15 @@ impl Driver {
         };
         let overtaken = match action.verb.name() {
             VerbName::Launch => self.launches.begin(&action.task, self.core.world()),
-            VerbName::Stop | VerbName::Remove | VerbName::Tidy | VerbName::Sweep => CancellationToken::new(),
+            VerbName::Resolve | VerbName::Stop | VerbName::Remove | VerbName::Tidy | VerbName::Sweep => {
+                CancellationToken::new()
+            }
         };
         let execution = Execution {
             action: action.clone(),
             engine,
             slots,
+            board: self.fleet.board.clone(),
             key: self.fleet.key.clone(),
             clock: clock.clone(),
             overtaken,
@@ -328,9 +331,11 @@ impl Driver {
     }
 
     fn publish(&self) {
+        let mut report = self.core.report().clone();
+        report.waiting.extend(self.fleet.board.waiting());
         self.snapshots.send_replace(Arc::new(Snapshot {
             world: self.core.world().clone(),
-            report: self.core.report().clone(),
+            report,
             diagnostics: self.core.diagnostics().to_vec(),
             manifests: self.manifests.clone(),
             started_at: self.started_at,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -14,11 +14,16 @@ use crate::{
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, LaunchStep, StopStep, Verb},
     container::{ContainerConfig, ContainerState, MountSource},
+    image::{ImagePullPolicy, has_digest},
     name::{ContainerName, HostName, RuntimeId},
     ownership::{Claim, FleetKey},
 };
 
-use super::seams::Clock;
+use super::{
+    images::{self, Images},
+    pulls::{HostPulls, PullBoard},
+    seams::Clock,
+};
 
 /// Starts at once on one host: starting is bound by its CPUs, and more at once end no sooner. At least and at most.
 const LAUNCHES_PER_HOST: (usize, usize) = (2, 8);
@@ -30,6 +35,7 @@ const STOPS_PER_HOST: usize = 16;
 pub(super) struct HostSlots {
     launches: Arc<Semaphore>,
     stops: Arc<Semaphore>,
+    pulls: HostPulls,
 }
 
 impl HostSlots {
@@ -37,7 +43,11 @@ impl HostSlots {
     pub(super) fn new(cpus: u32) -> Self {
         let (least, most) = LAUNCHES_PER_HOST;
         let launches = usize::try_from(cpus).unwrap_or(most).clamp(least, most);
-        Self { launches: Arc::new(Semaphore::new(launches)), stops: Arc::new(Semaphore::new(STOPS_PER_HOST)) }
+        Self {
+            launches: Arc::new(Semaphore::new(launches)),
+            stops: Arc::new(Semaphore::new(STOPS_PER_HOST)),
+            pulls: HostPulls::default(),
+        }
     }
 }
 
@@ -46,6 +56,7 @@ pub(super) struct Execution {
     pub(super) action: Action,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) slots: HostSlots,
+    pub(super) board: PullBoard,
     pub(super) key: FleetKey,
     pub(super) clock: Clock,
     /// Of a launch: its order does not stand any more, and no further step is taken.
@@ -59,9 +70,10 @@ impl Execution {
         let span = tracing::info_span!("order", ?verb, task = %self.action.task, service = %self.action.service, host = %self.action.host);
         async {
             let result = match &self.action.verb {
+                Verb::Resolve { images, fresh } => self.images().resolve(images, *fresh).await,
                 Verb::Launch { containers } => {
-                    let _slot = self.slots.launches.acquire().await;
-                    self.launch(containers).await
+                    let slot = self.slots.launches.acquire().await.ok();
+                    self.launch(containers, slot).await
                 }
                 Verb::Stop { containers } | Verb::Tidy { containers } => {
                     let _slot = self.slots.stops.acquire().await;
@@ -77,7 +89,7 @@ impl Execution {
                 }
             };
             match &result {
-                ActionResult::Done { .. } => tracing::debug!("done"),
+                ActionResult::Done { .. } | ActionResult::Resolved { .. } => tracing::debug!("done"),
                 ActionResult::Partly { reason, .. } => tracing::warn!(%reason, "done in part"),
                 ActionResult::Failed { reason, .. } => tracing::warn!(%reason, "failed"),
                 ActionResult::Removed { reason, .. } => tracing::warn!(%reason, "somebody removed it"),
@@ -90,11 +102,17 @@ impl Execution {
         .await
     }
 
-    async fn launch(&self, steps: &[LaunchStep]) -> ActionResult {
+    fn images(&self) -> Images {
+        let (pulls, board) = (self.slots.pulls.clone(), self.board.clone());
+        Images::new(Arc::clone(&self.engine), pulls, board, self.action.task.clone())
+    }
+
+    /// Starts go on while an image is pulled: `slot` is given back for that long.
+    async fn launch<'s>(&'s self, steps: &[LaunchStep], mut slot: Option<SemaphorePermit<'s>>) -> ActionResult {
         let mut containers: Vec<(ContainerName, RuntimeId)> = Vec::new();
         let mut lacking: Vec<String> = Vec::new();
         for step in steps {
-            match self.launch_one(step, &mut containers).await {
+            match self.launch_one(step, &mut containers, &mut slot).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(
@@ -114,17 +132,18 @@ impl Execution {
     }
 
     /// One step of a launch; false when it was overtaken, and how the launch ends where it failed.
-    async fn launch_one(
-        &self,
+    async fn launch_one<'s>(
+        &'s self,
         step: &LaunchStep,
         containers: &mut Vec<(ContainerName, RuntimeId)>,
+        slot: &mut Option<SemaphorePermit<'s>>,
     ) -> Result<bool, ActionResult> {
         if self.is_overtaken() {
             return Ok(false);
         }
         let id = match &step.runtime_id {
             Some(id) => id.clone(),
-            None => match self.create(step).await {
+            None => match self.create(step, slot).await {
                 Ok(Some(id)) => id,
                 Ok(None) => return Ok(false),
                 Err(error) => return Err(failed_launch(&error, std::mem::take(containers))),
@@ -160,7 +179,11 @@ impl Execution {
     }
 
     /// Creates it, or adopts what bears its name and is it; `None` when the launch was overtaken meanwhile.
-    async fn create(&self, step: &LaunchStep) -> Result<Option<RuntimeId>, EngineError> {
+    async fn create<'s>(
+        &'s self,
+        step: &LaunchStep,
+        slot: &mut Option<SemaphorePermit<'s>>,
+    ) -> Result<Option<RuntimeId>, EngineError> {
         let labels = self.key.sign(&self.action.host, &step.config.name, &step.config.labels);
         let mut config = ContainerConfig { labels, ..step.config.clone() };
         for mount in &mut config.mounts {
@@ -169,13 +192,15 @@ impl Execution {
             }
         }
         reach(Point::BeforeCreate);
+        if step.pull == ImagePullPolicy::Always && !has_digest(&config.image) {
+            self.fetch(&config.image, false, slot).await?;
+        }
         let first = match self.engine.create(&config).await {
+            Err(EngineError::ImageMissing { image, .. }) if step.pull == ImagePullPolicy::Never => {
+                Err(images::never(&image))
+            }
             Err(EngineError::ImageMissing { .. }) => {
-                tracing::info!(image = %config.image, "pulling");
-                let progress = |step: crate::engine::PullProgress| tracing::trace!(layer = %step.layer, status = %step.status, "pull");
-                reach(Point::BeforePull);
-                self.engine.ensure_image(&config.image, &progress).await?;
-                reach(Point::Pulled);
+                self.fetch(&config.image, true, slot).await?;
                 if self.is_overtaken() {
                     return Ok(None);
                 }
@@ -194,6 +219,18 @@ impl Execution {
             Err(EngineError::NameTaken { name, .. }) => self.adopt(step, name).await.map(Some),
             Err(error) => Err(error),
         }
+    }
+
+    async fn fetch<'s>(
+        &'s self,
+        image: &str,
+        unless_there: bool,
+        slot: &mut Option<SemaphorePermit<'s>>,
+    ) -> Result<(), EngineError> {
+        drop(slot.take());
+        self.images().pull(image, unless_there).await?;
+        *slot = self.slots.launches.acquire().await.ok();
+        Ok(())
     }
 
     async fn adopt(&self, step: &LaunchStep, name: String) -> Result<RuntimeId, EngineError> {
@@ -261,11 +298,15 @@ impl Execution {
     }
 }
 
-fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)>) -> ActionResult {
+pub(super) fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)>) -> ActionResult {
     let reason = error.to_string();
     match error {
-        EngineError::Unreachable(_) if containers.is_empty() => ActionResult::NotSent { reason },
+        // The registry has had enough of the host for now: that is nobody's failure, and passes.
+        EngineError::Unreachable(_) | EngineError::RateLimited { .. } if containers.is_empty() => {
+            ActionResult::NotSent { reason }
+        }
         EngineError::Unreachable(_)
+        | EngineError::RateLimited { .. }
         | EngineError::OutcomeUnknown { .. }
         | EngineError::Malformed { .. }
         | EngineError::UnsupportedVersion { .. }
@@ -278,7 +319,6 @@ fn failed_launch(error: &EngineError, containers: Vec<(ContainerName, RuntimeId)
         | EngineError::ImageMissing { .. }
         | EngineError::RegistryUnavailable { .. }
         | EngineError::Unauthorised { .. }
-        | EngineError::RateLimited { .. }
         | EngineError::OutOfSpace { .. }
         | EngineError::NotFound { .. }
         | EngineError::Refused { .. }

@@ -28,6 +28,7 @@ use super::{
     core::Input,
     execute::HostSlots,
     observe::{Contacts, Observer},
+    pulls::PullBoard,
     seams::{Clock, Connector},
 };
 
@@ -43,6 +44,7 @@ pub(super) struct Fleet {
     pub(super) key: FleetKey,
     pub(super) clock: Clock,
     pub(super) contacts: Contacts,
+    pub(super) board: PullBoard,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -83,6 +85,7 @@ impl Fleet {
             key,
             clock,
             contacts: Contacts::default(),
+            board: PullBoard::default(),
             inputs,
             tasks: TaskTracker::new(),
             stop,

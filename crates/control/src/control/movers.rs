@@ -107,11 +107,17 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
 pub fn image_for(world: &World, record: &VolumeRecord) -> Option<String> {
     let used_by = |id: &TaskId| world.state.tasks.get(id);
     let last = record.last_used_by.as_ref().and_then(used_by);
-    let last = last.and_then(|task| task.containers.values().next()).map(|container| container.image.clone());
+    // By its digest, as the hosts have it.
+    let last = last.and_then(|task| {
+        let container = task.containers.values().next()?;
+        let pinned = world.state.revision(&task.revision).map(|revision| revision.image(&container.image));
+        Some(pinned.unwrap_or_else(|| container.image.clone()))
+    });
     last.or_else(|| {
         let revisions = world.state.revisions.values().flat_map(|numbers| numbers.values().rev());
-        let specs = revisions.filter_map(|revision| revision.spec.as_deref());
-        let mut using = specs.filter(|spec| stays_on_host(spec).any(|name| name == record.id.name));
-        using.next()?.container_definitions.first().map(|container| container.image.clone())
+        let specs = revisions.filter_map(|revision| Some((revision, revision.spec.as_deref()?)));
+        let mut using = specs.filter(|(_, spec)| stays_on_host(spec).any(|name| name == record.id.name));
+        let (revision, spec) = using.next()?;
+        spec.container_definitions.first().map(|container| revision.image(&container.image))
     })
 }

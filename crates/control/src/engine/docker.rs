@@ -22,7 +22,8 @@ use super::version::ApiVersion;
 use super::wire::Wire;
 use super::{
     Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, EventAction, ExecId, ExecOptions,
-    ExecSession, Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume, create, exec, logs, pull, view,
+    ExecSession, ImageFacts, Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume, create, exec, images,
+    logs, view,
 };
 use crate::host::{Lane, Transport};
 use roadstead_core::model::container::{ContainerConfig, ContainerView};
@@ -50,6 +51,8 @@ pub struct Limits {
     pub stop_margin: Duration,
     /// For a remove: it deletes files.
     pub remove: Duration,
+    /// For a registry to answer the engine a question.
+    pub registry: Duration,
     /// For a pull to show any progress.
     pub pull_progress: Duration,
     /// Size of one answer.
@@ -73,6 +76,7 @@ impl Default for Limits {
             start: Duration::from_secs(60),
             stop_margin: Duration::from_secs(15),
             remove: Duration::from_secs(30),
+            registry: Duration::from_secs(30),
             pull_progress: Duration::from_secs(60),
             answer_bytes: 32 << 20,
             item_bytes: 4 << 20,
@@ -224,16 +228,39 @@ impl Engine for DockerEngine {
         result
     }
 
-    async fn ensure_image(&self, image: &str, progress: Progress<'_>) -> Result<String, EngineError> {
-        pull::check_reference(image)?;
-        if let Some(id) = self.image_id(image).await? {
-            return Ok(id);
+    async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError> {
+        images::check_reference(reference)?;
+        let call = self.call(format!("inspect image {reference}"), self.question()).await?;
+        let docker = call.docker()?;
+        match self.run(&call, docker.inspect_image(reference)).await {
+            Ok(answer) => {
+                images::facts(reference, answer).map(Some).ok_or_else(|| call.malformed("an image without an id"))
+            }
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(other) => Err(other),
         }
-        self.pull(image, progress).await?;
-        self.image_id(image).await?.ok_or_else(|| EngineError::ImageMissing {
-            image: image.to_owned(),
-            message: "was pulled and is gone again".into(),
-        })
+    }
+
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
+        images::check_reference(reference)?;
+        let terms = Terms { deadline: self.limits.registry, ..self.question() };
+        let call = self.call(format!("ask the registry of {reference}"), terms).await?.for_image(reference);
+        let docker = call.docker()?;
+        let answer = self.run(&call, docker.inspect_registry_image(&images::tagged(reference), None)).await?;
+        images::checked_digest(answer.descriptor.digest.as_deref())
+            .ok_or_else(|| call.malformed("an image without a digest"))
+    }
+
+    async fn pull(&self, reference: &str, progress: Progress<'_>) -> Result<(), EngineError> {
+        images::check_reference(reference)?;
+        let terms = Terms {
+            changes: true,
+            // Docker answers only once the registry has: that too is progress to wait for.
+            deadline: self.limits.pull_progress,
+            ..self.stream(Lane::Streams)
+        };
+        let call = self.call(format!("pull {reference}"), terms).await?;
+        images::pull(call, reference, progress).await
     }
 
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError> {
@@ -380,32 +407,6 @@ impl Engine for DockerEngine {
         let answer = self.run(&call, docker.inspect_exec(&exec.0)).await?;
         let running = answer.running.unwrap_or_default();
         Ok(answer.exit_code.filter(|_| !running))
-    }
-}
-
-impl DockerEngine {
-    async fn image_id(&self, image: &str) -> Result<Option<String>, EngineError> {
-        let call = self.call(format!("inspect image {image}"), self.question()).await?;
-        let docker = call.docker()?;
-        match self.run(&call, docker.inspect_image(image)).await {
-            Ok(answer) => match answer.id.filter(|id| !id.is_empty()) {
-                Some(id) => Ok(Some(clip(&id, 256))),
-                None => Err(call.malformed("an image without an id")),
-            },
-            Err(EngineError::NotFound { .. }) => Ok(None),
-            Err(other) => Err(other),
-        }
-    }
-
-    async fn pull(&self, image: &str, progress: Progress<'_>) -> Result<(), EngineError> {
-        let terms = Terms {
-            changes: true,
-            // Docker answers only once the registry has: that too is progress to wait for.
-            deadline: self.limits.pull_progress,
-            ..self.stream(Lane::Streams)
-        };
-        let call = self.call(format!("pull {image}"), terms).await?;
-        pull::run(call, image, progress).await
     }
 }
 

@@ -12,9 +12,9 @@ mod details;
 mod docker;
 mod error;
 mod exec;
+mod images;
 mod logs;
 mod look;
-mod pull;
 mod version;
 mod view;
 mod volumes;
@@ -69,9 +69,22 @@ pub trait Engine: Send + Sync {
     /// are filled in for ours only. At rest this is one request.
     async fn list(&self, verify: Verify<'_>) -> Result<BTreeMap<RuntimeId, ContainerView>, EngineError>;
 
-    /// The image's content id; pulls it when the host does not have it (ECS's IF_NOT_PRESENT). Gives up
-    /// after a time without progress, however long the whole takes.
-    async fn ensure_image(&self, image: &str, progress: Progress<'_>) -> Result<String, EngineError>;
+    /// What the host has under this reference; `None` when nothing.
+    async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError>;
+
+    /// The digest that a registry has under this reference. Nothing is pulled.
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError>;
+
+    /// Pulls an image. Gives up after a time without progress, however long the whole takes.
+    async fn pull(&self, reference: &str, progress: Progress<'_>) -> Result<(), EngineError>;
+
+    /// Pulls an image unless the host has it.
+    async fn ensure_image(&self, reference: &str, progress: Progress<'_>) -> Result<(), EngineError> {
+        match self.image(reference).await? {
+            Some(_) => Ok(()),
+            None => self.pull(reference, progress).await,
+        }
+    }
 
     /// Makes a container and does not start it. Its name is the lock.
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError>;
@@ -150,6 +163,15 @@ pub struct Inspected {
     pub view: ContainerView,
     /// Its labels of ours, the digest included.
     pub labels: BTreeMap<String, String>,
+}
+
+/// An image on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its content id.
+    pub id: String,
+    /// `sha256:…` in the repository that it was asked for by; `None` when it never was in a registry under that name.
+    pub digest: Option<String>,
 }
 
 /// A step of a pull.

@@ -48,13 +48,14 @@ async fn docs<T: DeserializeOwned>(
 }
 
 async fn revisions(connection: &mut SqliteConnection) -> Result<BTreeMap<Family, BTreeMap<u32, Revision>>, StoreError> {
-    let rows: Vec<(String, u32, String, Option<String>, i64)> =
-        query_as("SELECT family, number, hash, spec, created_at FROM revisions").fetch_all(connection).await?;
+    let rows: Vec<(String, u32, String, Option<String>, String, i64)> =
+        query_as("SELECT family, number, hash, spec, images, created_at FROM revisions").fetch_all(connection).await?;
     let mut revisions: BTreeMap<Family, BTreeMap<u32, Revision>> = BTreeMap::new();
-    for (family, number, hash, spec, created_at) in rows {
+    for (family, number, hash, spec, images, created_at) in rows {
         let id = RevisionId { family: family.into(), number };
         let spec = spec.map(|spec| lenient::spec(&spec, || format!("revision {id}"))).transpose()?;
-        let revision = Revision { id, hash, spec, created_at: timestamp(created_at) };
+        let images = from_json(&images, || format!("the images of revision {id}"))?;
+        let revision = Revision { id, hash, spec, images, created_at: timestamp(created_at) };
         revisions.entry(revision.id.family.clone()).or_default().insert(number, revision);
     }
     Ok(revisions)

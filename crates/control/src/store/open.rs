@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../migrations/0001_initial.sql")),
     (2, "volumes", include_str!("../../migrations/0002_volumes.sql")),
     (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
+    (4, "images", include_str!("../../migrations/0004_images.sql")),
 ];
 
 /// The first SQLite without the WAL-reset bug, <https://www.sqlite.org/releaselog/3_51_3.html>.

@@ -58,14 +58,15 @@ pub(super) async fn all(
 async fn put_revision(connection: &mut SqliteConnection, revision: &Revision) -> Result<(), StoreError> {
     let spec = revision.spec.as_deref().map(to_json).transpose()?;
     query(
-        "INSERT INTO revisions (family, number, hash, spec, created_at) VALUES (?, ?, ?, ?, ?)
+        "INSERT INTO revisions (family, number, hash, spec, images, created_at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (family, number) DO UPDATE
-         SET hash = excluded.hash, spec = excluded.spec, created_at = excluded.created_at",
+         SET hash = excluded.hash, spec = excluded.spec, images = excluded.images, created_at = excluded.created_at",
     )
     .bind(revision.id.family.as_str())
     .bind(revision.id.number)
     .bind(&revision.hash)
     .bind(spec)
+    .bind(to_json(&revision.images)?)
     .bind(ms(revision.created_at))
     .execute(connection)
     .await

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_control::control::core::{Core, Input};
 use roadstead_core::model::{
-    action::{Action, ActionResult, Answer, Verb},
+    action::{Action, ActionResult, Answer, Verb, VerbName},
     container::{ContainerState, ContainerView, HealthStatus, MountSource},
     desired::{Desired, Manifest},
+    image::ResolvedImage,
     name::{ContainerName, HostName, RuntimeId},
     observed::{Death, EngineIdentity, HostContact, HostObservation},
     ownership::{Claim, FleetKey, Owner},
@@ -29,6 +30,8 @@ pub struct Story {
     /// Of ours, by host and name.
     pub volumes: BTreeMap<HostName, BTreeMap<String, VolumeClaim>>,
     pub made: u32,
+    /// What was pushed last under a reference.
+    pub pushed: BTreeMap<String, u32>,
 }
 
 fn manifest<S>(spec: S, labels: &[(&str, &str)]) -> Manifest<S> {
@@ -53,7 +56,7 @@ impl Story {
         let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
         let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
         let volumes = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
-        let mut story = Self { core, now, desired, contacts, containers, volumes, made: 0 };
+        let mut story = Self { core, now, desired, contacts, containers, volumes, made: 0, pushed: BTreeMap::new() };
         story.tell();
         story
     }
@@ -64,8 +67,34 @@ impl Story {
         self.core.take(self.now, input);
     }
 
-    /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made.
+    /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made. What images stand for is
+    /// answered at once, and decided upon.
     pub fn decide(&mut self, ms: u64, silent: &[&str]) -> Plan {
+        let mut plan = self.decide_once(ms, silent);
+        while let Some(asked) = plan.actions.iter().position(|action| action.verb.name() == VerbName::Resolve) {
+            let asked = plan.actions.remove(asked);
+            self.resolve(&asked);
+            let more = self.core.decide(self.now);
+            plan.changes.extend(more.changes);
+            plan.actions.extend(more.actions);
+            plan.report = more.report;
+        }
+        plan
+    }
+
+    /// Answers what images stand for: what was pushed, by its digest; the others were loaded by hand, and run by their tags.
+    pub fn resolve(&mut self, action: &Action) {
+        let Verb::Resolve { images, .. } = &action.verb else { panic!("{action:?}") };
+        let image = |reference: &String| match self.pushed.get(reference) {
+            Some(push) => ResolvedImage::Digest(format!("sha256:{push:0>64}")),
+            None => ResolvedImage::Local(String::new()),
+        };
+        let images = images.iter().map(|request| (request.reference.clone(), image(&request.reference))).collect();
+        self.answer(action, ActionResult::Resolved { images });
+    }
+
+    /// The same, without answering anything.
+    pub fn decide_once(&mut self, ms: u64, silent: &[&str]) -> Plan {
         self.now = self.now.plus_ms(ms);
         for (host, contact) in &mut self.contacts {
             if silent.contains(&host.as_str()) {
@@ -117,6 +146,7 @@ impl Story {
         let mut ids: Vec<(ContainerName, RuntimeId)> = Vec::new();
         let host = self.containers.get_mut(&action.host).unwrap();
         match &action.verb {
+            Verb::Resolve { .. } => panic!("answered already"),
             Verb::Launch { containers } => {
                 for step in containers {
                     self.made += 1;

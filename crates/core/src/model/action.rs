@@ -1,9 +1,12 @@
 //! Orders to hosts, fully decided, and their answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     container::ContainerConfig,
+    image::{ImagePullPolicy, ImageRequest, ResolvedImage},
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
     time::Timestamp,
 };
@@ -28,6 +31,13 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verb {
+    /// Say what these images stand for: for the whole of the task's revision.
+    Resolve {
+        /// By reference.
+        images: Vec<ImageRequest>,
+        /// Ask the registry also for what is there already: a person wants it anew.
+        fresh: bool,
+    },
     /// Make these containers exist under their names, and start those that say so, in this order.
     Launch {
         /// In order.
@@ -69,6 +79,9 @@ pub struct LaunchStep {
     pub start: bool,
     /// Whether the task cannot be without it.
     pub needed: bool,
+    /// When its registry is asked for the image.
+    #[serde(default)]
+    pub pull: ImagePullPolicy,
 }
 
 /// One container of a stop.
@@ -90,7 +103,7 @@ pub struct StopStep {
 pub struct ActionKey {
     /// The task.
     pub task: TaskId,
-    /// launch, stop, remove, tidy, sweep.
+    /// resolve, launch, stop, remove, tidy, sweep.
     pub verb: VerbName,
 }
 
@@ -98,6 +111,8 @@ pub struct ActionKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerbName {
+    /// [`Verb::Resolve`].
+    Resolve,
     /// [`Verb::Launch`].
     Launch,
     /// [`Verb::Stop`].
@@ -121,6 +136,7 @@ impl Verb {
     /// Without its details.
     pub fn name(&self) -> VerbName {
         match self {
+            Self::Resolve { .. } => VerbName::Resolve,
             Self::Launch { .. } => VerbName::Launch,
             Self::Stop { .. } => VerbName::Stop,
             Self::Remove { .. } => VerbName::Remove,
@@ -148,6 +164,11 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ActionResult {
+    /// What the images stand for, by reference.
+    Resolved {
+        /// All that were asked for.
+        images: BTreeMap<String, ResolvedImage>,
+    },
     /// Done; for a launch the ids by container.
     Done {
         /// Containers that exist now.

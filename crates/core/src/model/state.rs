@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     desired::Desired,
+    image::{self, ResolvedImage},
     name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     schedule::ScheduleRecord,
     shared::Shared,
-    spec::TaskDefinitionSpec,
+    spec::{
+        TaskDefinitionSpec,
+        task_definition::{ContainerDefinition, VersionConsistency},
+    },
     task::{Launch, Task},
     time::Timestamp,
     volume::{VolumeId, VolumeRecord},
@@ -29,8 +33,29 @@ pub struct Revision {
     pub hash: String,
     /// The content; `None` for one that is only known from containers of before the database was lost.
     pub spec: Option<Arc<TaskDefinitionSpec>>,
+    /// What the references of its containers stand for, once resolved: all its tasks run the same bits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, ResolvedImage>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+impl Revision {
+    /// References that stand for nothing certain yet, each once.
+    pub fn unresolved(&self) -> BTreeMap<&str, &ContainerDefinition> {
+        let containers = self.spec.iter().flat_map(|spec| &spec.container_definitions);
+        let open = |container: &&ContainerDefinition| {
+            !image::has_digest(&container.image)
+                && container.version_consistency != Some(VersionConsistency::Disabled)
+                && !self.images.contains_key(&container.image)
+        };
+        containers.filter(open).map(|container| (container.image.as_str(), container)).collect()
+    }
+
+    /// What a host is asked to run for a reference.
+    pub fn image(&self, reference: &str) -> String {
+        self.images.get(reference).map_or_else(|| reference.to_owned(), |resolved| resolved.pinned(reference))
+    }
 }
 
 /// What an operator said about a host.
@@ -176,6 +201,8 @@ pub struct Pin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Again {
+    /// Every task is replaced, once it is known what its images stand for by now.
+    Resolve,
     /// Every task is replaced.
     Restart,
     /// What failed is tried once more.

@@ -75,7 +75,7 @@ pub struct TaskContainer {
     pub essential: bool,
     /// Image reference.
     pub image: String,
-    /// The image's content id, once seen.
+    /// The digest that it runs by; else the image's content id, once seen.
     pub image_digest: Option<String>,
     /// The engine's id, once known; `None` again when a complete fresh look shows it gone.
     pub runtime_id: Option<RuntimeId>,

@@ -30,8 +30,8 @@ pub struct World {
     pub volumes: Shared<BTreeMap<HostName, VolumesSeen>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: Shared<BTreeSet<ActionKey>>,
-    /// Orders that went wrong: not again before this.
-    pub retry_at: Shared<BTreeMap<ActionKey, Timestamp>>,
+    /// Orders that went wrong: not again before this, and what went wrong.
+    pub retry_at: Shared<BTreeMap<ActionKey, (Timestamp, String)>>,
     /// Adoption first: set until every reachable host was looked at once since the controller started.
     pub settling: bool,
 }

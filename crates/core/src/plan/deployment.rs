@@ -12,7 +12,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Host, TaskNo},
-    place, rollout,
+    images, place, rollout,
     service::Subjected,
     throttle,
 };
@@ -22,8 +22,13 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let record = draft.services[service.no].record();
     let primary = record.and_then(ServiceRecord::primary).filter(|it| it.revision == service.target);
     let stands = primary.is_some_and(|primary| !was_never_tried(draft, service, primary));
-    if stands && record.is_none_or(|record| record.again.is_none()) {
-        return;
+    if stands {
+        match record.and_then(|record| record.again) {
+            None => return,
+            // What its images stand for by now is asked first; the answer makes a restart of it, or a new revision.
+            Some(Again::Resolve) if images::asks_through(draft, service.no).is_some() => return,
+            Some(Again::Resolve | Again::Restart | Again::Retry) => {}
+        }
     }
     let now = draft.now();
     draft.change_fleet(|fleet| fleet.next_deployment += 1);
@@ -54,7 +59,10 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
     let rollback_of = rollout::hand_over(record, target, now);
     let again = record.again.take();
     let pinned = record.pin.as_ref().map(|pin| format!(": {}", pin.reason)).unwrap_or_default();
-    let restart = again == Some(Again::Restart);
+    let restart = match again {
+        Some(Again::Resolve | Again::Restart) => true,
+        Some(Again::Retry) | None => false,
+    };
     let words = if restart { "is started anew" } else { "is being deployed" };
     let primary = Deployment {
         id,

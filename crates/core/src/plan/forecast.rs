@@ -5,14 +5,17 @@
 use std::sync::Arc;
 
 use crate::model::{
-    action::{Action, ActionKey, Verb, VerbName},
+    action::{Action, ActionKey, ActionResult, Answer, Verb, VerbName},
     container::{ContainerState, HealthStatus},
+    image::{ImageRequest, ResolvedImage},
     report::Waiting,
     spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
     task::{LastStatus, Launch, Task},
     time::Timestamp,
     world::{Plan, Subject, World},
 };
+
+use super::absorb;
 
 /// More rounds than any deployment of the allowed sizes needs.
 const MAX_ROUNDS: usize = 2_000;
@@ -42,7 +45,7 @@ pub(super) fn settle(world: &mut World) -> Plan {
         whole.report.waiting = round.report.waiting;
         whole.wake_at = round.wake_at;
         whole.changes.extend(round.changes.iter().cloned());
-        whole.actions.extend(round.actions.iter().cloned());
+        whole.actions.extend(round.actions.iter().filter(|action| action.verb.name() != VerbName::Resolve).cloned());
         if round.actions.is_empty() && round.changes.is_empty() {
             return whole;
         }
@@ -58,6 +61,7 @@ pub(super) fn settle(world: &mut World) -> Plan {
 
 fn pretend(world: &mut World, action: &Action) {
     match &action.verb {
+        Verb::Resolve { images, .. } => pretend_resolved(world, action, images),
         Verb::Launch { containers } => {
             let started: Vec<&str> =
                 containers.iter().filter(|step| step.start).map(|step| step.container.as_str()).collect();
@@ -77,6 +81,20 @@ fn pretend(world: &mut World, action: &Action) {
                 seen.volumes.retain(|name, _| !volumes.contains(name));
             }
         }
+    }
+}
+
+/// Images are what they were; of new ones nobody knows.
+fn pretend_resolved(world: &mut World, action: &Action, images: &[ImageRequest]) {
+    let revision = world.state.tasks.get(&action.task).and_then(|task| world.state.revision(&task.revision));
+    let known = revision.map(|revision| revision.images.clone()).unwrap_or_default();
+    let unknown = || ResolvedImage::Local(String::new());
+    let image =
+        |image: &ImageRequest| (image.reference.clone(), known.get(&image.reference).cloned().unwrap_or_else(unknown));
+    let result = ActionResult::Resolved { images: images.iter().map(image).collect() };
+    let answer = Answer { key: action.key(), host: action.host.clone(), at: world.now, result };
+    for change in absorb::answer(&world.state, &answer) {
+        world.state.apply(&change);
     }
 }
 

@@ -10,6 +10,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use crate::model::{
     action::LaunchStep,
     container::{ContainerState, HealthStatus, PortBinding},
+    image,
     name::{ContainerName, RevisionId, ServiceName, TaskId},
     small_map::SmallMap,
     spec::{
@@ -166,7 +167,7 @@ pub(super) fn steps(
     cluster: &ClusterSpec,
 ) -> Vec<LaunchStep> {
     let Some(spec) = revision.spec.as_deref() else { return Vec::new() };
-    let context = config::Context { task, spec, hash: &revision.hash, zone, cluster };
+    let context = config::Context { task, spec, revision, zone, cluster };
     let mut starting: BTreeSet<&str> = BTreeSet::new();
     let mut steps = Vec::new();
     for definition in in_dependency_order(spec) {
@@ -196,6 +197,7 @@ pub(super) fn steps(
                 runtime_id: row.runtime_id.clone(),
                 start,
                 needed: is_needed(spec, definition),
+                pull: definition.image_pull_policy.or(cluster.image_pull_policy).unwrap_or_default(),
             });
         }
     }
@@ -212,6 +214,15 @@ fn is_needed(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> boo
 /// Those that a container comes after, and goes before when the task stops.
 fn needs<'a>(spec: &'a TaskDefinitionSpec, definition: &'a ContainerDefinition) -> impl Iterator<Item = &'a str> {
     definition.comes_after().chain(sandbox::joined(spec, definition))
+}
+
+/// The digests that containers of a revision run by, by container.
+pub(super) fn digests(revision: &Revision, spec: &TaskDefinitionSpec) -> Vec<(String, String)> {
+    let digest = |definition: &ContainerDefinition| {
+        let pinned = revision.image(&definition.image);
+        Some((definition.name.clone(), image::digest(&pinned)?.to_owned()))
+    };
+    spec.container_definitions.iter().filter_map(digest).collect()
 }
 
 /// Whether what a container waits for was seen.

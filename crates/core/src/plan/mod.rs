@@ -12,6 +12,7 @@ pub mod forecast;
 mod gc;
 pub mod health;
 mod hosts;
+pub(crate) mod images;
 mod launch;
 mod orders;
 mod place;

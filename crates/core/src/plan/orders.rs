@@ -15,6 +15,7 @@ use crate::model::{
 use super::{
     draft::{Draft, TaskNo},
     gc,
+    images::{self, Resolving},
     launch::{self, Revivals, Unmet},
     throttle,
 };
@@ -29,6 +30,7 @@ const RESTART_STANDALONE_AFTER_MS: u64 = 60_000;
 pub(super) fn issue(draft: &mut Draft<'_>) {
     let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
     let mut kept = None;
+    let mut resolving = Resolving::default();
     for no in busy {
         if !draft.is_heard(no) {
             if has_orders(draft, no) {
@@ -46,7 +48,7 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
                 let wakes_when = "the second one is seen gone";
                 draft.waiting(subject(draft, no), "one of its containers is there twice", wakes_when, None);
             }
-            DesiredStatus::Running => launch_task(draft, no),
+            DesiredStatus::Running => launch_task(draft, no, &mut resolving),
             DesiredStatus::Stopped => {}
         }
         // What cannot be launched is stopped at once.
@@ -54,6 +56,7 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
             stop_task(draft, no, &mut kept);
         }
     }
+    images::ask_anew(draft);
 }
 
 fn subject(draft: &Draft<'_>, no: TaskNo) -> Subject {
@@ -101,7 +104,7 @@ fn wait_for_host(draft: &mut Draft<'_>, no: TaskNo) {
 }
 
 /// Whether an order may be given now: not while the same is under way, and not before its retry time.
-fn may_order(draft: &mut Draft<'_>, no: TaskNo, verb: VerbName) -> bool {
+pub(super) fn may_order(draft: &mut Draft<'_>, no: TaskNo, verb: VerbName) -> bool {
     let world = draft.world;
     if world.in_flight.is_empty() && world.retry_at.is_empty() {
         return true;
@@ -111,8 +114,9 @@ fn may_order(draft: &mut Draft<'_>, no: TaskNo, verb: VerbName) -> bool {
         return false;
     }
     match world.retry_at.get(&key) {
-        Some(at) if *at > draft.now() => {
-            draft.waiting(Subject::Task(key.task), "the last attempt did not succeed", format!("{at}"), Some(*at));
+        Some((at, why)) if *at > draft.now() => {
+            let reason = format!("the last attempt did not succeed: {why}");
+            draft.waiting(Subject::Task(key.task), reason, format!("{at}"), Some(*at));
             false
         }
         Some(_) | None => true,
@@ -120,13 +124,13 @@ fn may_order(draft: &mut Draft<'_>, no: TaskNo, verb: VerbName) -> bool {
 }
 
 /// Gives an order.
-fn act(draft: &mut Draft<'_>, no: TaskNo, verb: Verb, reason: String) {
+pub(super) fn act(draft: &mut Draft<'_>, no: TaskNo, verb: Verb, reason: String) {
     let task = draft.task(no);
     let (id, service, host) = (task.id.clone(), task.service.clone(), task.host.clone());
     draft.act(Action { task: id, service, host, verb, reason });
 }
 
-fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
+fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
     if !may_order(draft, no, VerbName::Launch) {
         return;
     }
@@ -140,6 +144,10 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
             return;
         }
     }
+    if task.launch == Launch::NotIssued && !images::are_known(draft, no, resolving) {
+        return;
+    }
+    let task = draft.task(no);
     let revision = draft.revision(&task.revision).map(|revision| launch::of_task(task, revision));
     let Some((revision, spec)) = revision.as_ref().and_then(|revision| Some((revision, revision.spec.as_ref()?)))
     else {
@@ -151,6 +159,7 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     let cluster = draft.world.state.desired.cluster(&task.cluster);
     let revivals = Revivals::of(task, spec, now);
     let containers = launch::steps(task, revision, &revivals, zone, &cluster);
+    let digests = launch::digests(revision, spec);
     let spec = Arc::clone(spec);
     revivals.next.into_iter().for_each(|at| draft.wake_at(at));
     if containers.is_empty() {
@@ -167,6 +176,11 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo) {
     draft.tasks.change(no, |task| {
         task.launch = Launch::Issued { at: now };
         task.advance(LastStatus::Pending);
+        for (name, digest) in digests {
+            if let Some(row) = task.containers.get_mut(name.as_str()) {
+                row.image_digest = Some(digest);
+            }
+        }
     });
     let task = draft.task(no);
     let reason = match task.is_standalone() {

@@ -1,6 +1,6 @@
 //! Immutable revisions: a changed task definition gets the next number of its family.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{
     name::{Family, RevisionId},
@@ -30,6 +30,7 @@ pub(super) fn number(draft: &mut Draft<'_>) {
                     id: id.clone(),
                     hash: hash.to_owned(),
                     spec: Some(Arc::clone(spec)),
+                    images: BTreeMap::new(),
                     created_at: draft.now(),
                 });
             }

@@ -38,7 +38,7 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
         if world.in_flight.contains(&key) {
             continue;
         }
-        if let Some(at) = world.retry_at.get(&key).filter(|at| **at > world.now) {
+        if let Some((at, _)) = world.retry_at.get(&key).filter(|(at, _)| *at > world.now) {
             draft.wake_at(*at);
             continue;
         }

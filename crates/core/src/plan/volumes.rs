@@ -296,7 +296,7 @@ fn remove_old_copy(draft: &mut Draft<'_>, record: &VolumeRecord) {
     if record.moving.is_some() || !is_heard || world.in_flight.contains(&key) {
         return;
     }
-    if let Some(at) = world.retry_at.get(&key).filter(|at| **at > world.now) {
+    if let Some((at, _)) = world.retry_at.get(&key).filter(|(at, _)| *at > world.now) {
         return draft.wake_at(*at);
     }
     if !mounting(draft, &record.id).iter().any(is_proven) {

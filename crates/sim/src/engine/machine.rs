@@ -1,5 +1,7 @@
 //! What a Docker Engine does, as a pure state machine: the behaviour measured on Docker 20.10.
 
+mod images;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 
@@ -15,6 +17,8 @@ use roadstead_core::model::ownership::{Owner, PREFIX};
 use roadstead_core::model::spec::task_definition::Protocol;
 use roadstead_core::model::time::Timestamp;
 use roadstead_core::model::volume::VolumeClaim;
+
+pub use images::Registry;
 
 /// Docker remembers so many events.
 const EVENT_RING: usize = 256;
@@ -55,23 +59,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Created(Created),
-    Image(String),
     Done,
-}
-
-/// What a registry answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registry {
-    /// It has the image.
-    Has,
-    /// It does not know the image.
-    Missing,
-    /// It wants other credentials.
-    Unauthorised,
-    /// It has had enough.
-    RateLimited,
-    /// It does not answer.
-    Away,
 }
 
 struct Container {
@@ -104,7 +92,10 @@ pub(crate) struct Machine {
     containers: BTreeMap<RuntimeId, Container>,
     /// Volumes with a name, and their labels.
     pub(crate) volumes: BTreeMap<String, BTreeMap<String, String>>,
-    pub(crate) images: BTreeSet<String>,
+    /// By reference, with the digest of what was pulled.
+    pub(crate) images: BTreeMap<String, Option<String>>,
+    /// How often other content was pushed under a reference.
+    pushes: BTreeMap<String, u32>,
     pub(crate) registry: BTreeMap<String, Registry>,
     /// Host ports that processes outside of containers hold.
     pub(crate) foreign_ports: BTreeSet<(u16, Protocol)>,
@@ -137,7 +128,8 @@ impl Machine {
             },
             containers: BTreeMap::new(),
             volumes: BTreeMap::new(),
-            images: BTreeSet::new(),
+            images: BTreeMap::new(),
+            pushes: BTreeMap::new(),
             registry: BTreeMap::new(),
             foreign_ports: BTreeSet::new(),
             disk_full: false,
@@ -157,7 +149,7 @@ impl Machine {
             }
             Request::Remove { id, force } => self.remove(id, *force, now).map(|()| Answer::Done),
             Request::RemoveVolume(name) => self.remove_volume(name).map(|()| Answer::Done),
-            Request::Pull(image) => self.pull(image).map(Answer::Image),
+            Request::Pull(image) => self.pull(image).map(|()| Answer::Done),
         }
     }
 
@@ -175,9 +167,9 @@ impl Machine {
     }
 
     fn create(&mut self, config: &ContainerConfig, now: Timestamp) -> Result<Created, EngineError> {
-        if self.image_id(&config.image).is_none() {
+        let Some(image_id) = self.image_id(&config.image) else {
             return Err(EngineError::ImageMissing { image: config.image.clone(), message: "not on this host".into() });
-        }
+        };
         check_name(&config.name)?;
         if let Some((id, holder)) = self.containers.iter().find(|(_, c)| c.name == config.name) {
             return Err(EngineError::NameTaken {
@@ -202,7 +194,7 @@ impl Machine {
         let id = RuntimeId::from(format!("{:08x}{:08x}{:048x}", self.seed, self.made, 0));
         let container = Container {
             config: config.clone(),
-            image_id: content_id(&config.image),
+            image_id,
             owner: OnceLock::new(),
             name: config.name.clone(),
             state: ContainerState::Created,
@@ -310,35 +302,6 @@ impl Machine {
 
     pub(crate) fn our_volumes(&self, verify: VerifyVolume<'_>) -> BTreeMap<String, VolumeClaim> {
         self.volumes.iter().filter_map(|(name, labels)| Some((name.clone(), verify(name, labels)?))).collect()
-    }
-
-    fn pull(&mut self, image: &str) -> Result<String, EngineError> {
-        let image = image.to_owned();
-        let said = |words: &str| (image.clone(), words.to_owned());
-        let error = match self.registry.get(&image).copied().unwrap_or(Registry::Missing) {
-            Registry::Has if self.disk_full => out_of_space(),
-            Registry::Has => {
-                self.images.insert(image.clone());
-                return Ok(content_id(&image));
-            }
-            Registry::Missing => {
-                let (image, message) = said("manifest unknown");
-                EngineError::ImageMissing { image, message }
-            }
-            Registry::Unauthorised => {
-                let (image, message) = said("unauthorized: authentication required");
-                EngineError::Unauthorised { image, message }
-            }
-            Registry::RateLimited => {
-                let (image, message) = said("toomanyrequests: too many pulls");
-                EngineError::RateLimited { image, message }
-            }
-            Registry::Away => {
-                let (image, message) = said("dial tcp 192.0.2.1:443: i/o timeout");
-                EngineError::RegistryUnavailable { image, message }
-            }
-        };
-        Err(error)
     }
 
     /// `docker kill`: the restart policy is off afterwards.
@@ -464,13 +427,6 @@ impl Machine {
         live.map(|(id, _)| id.clone()).collect()
     }
 
-    pub(crate) fn image_id(&self, image: &str) -> Option<String> {
-        if self.images.contains(image) {
-            return Some(content_id(image));
-        }
-        self.images.iter().map(|known| content_id(known)).find(|id| id == image)
-    }
-
     pub(crate) fn list(&self, verify: Verify<'_>) -> BTreeMap<RuntimeId, ContainerView> {
         self.containers
             .iter()
@@ -577,15 +533,6 @@ fn holds_ports(state: ContainerState) -> bool {
 fn our_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let ours = labels.iter().filter(|(label, _)| label.starts_with(PREFIX));
     ours.map(|(label, value)| (label.clone(), value.clone())).collect()
-}
-
-/// The same reference has the same content everywhere in a fake fleet (FNV-1a).
-fn content_id(image: &str) -> String {
-    if image.starts_with("sha256:") {
-        return image.to_owned();
-    }
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("sha256:{:064x}", image.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
 }
 
 fn missing(id: &RuntimeId) -> EngineError {

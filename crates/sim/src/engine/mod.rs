@@ -106,14 +106,19 @@ impl FakeEngine {
         self.lock().machine.info = info;
     }
 
-    /// Puts an image on the host.
+    /// Puts an image on the host, as by `docker load`.
     pub fn add_image(&self, image: &str) {
-        self.lock().machine.images.insert(image.to_owned());
+        self.lock().machine.images.insert(image.to_owned(), None);
     }
 
     /// Takes an image off the host.
     pub fn remove_image(&self, image: &str) {
         self.lock().machine.images.remove(image);
+    }
+
+    /// Somebody pushes other content under a reference.
+    pub fn push_anew(&self, image: &str) {
+        self.lock().machine.push_anew(image);
     }
 
     /// What the registry answers for an image; unless told, it does not know it.

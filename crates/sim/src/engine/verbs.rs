@@ -10,7 +10,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::{Answer, FakeEngine, Printed, Request, no_answer};
 use roadstead_control::engine::{
     Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecOutput,
-    ExecSession, Inspected, LogLine, LogOptions, OutputStream, Progress, PullProgress, Verify, VerifyVolume,
+    ExecSession, ImageFacts, Inspected, LogLine, LogOptions, OutputStream, Progress, PullProgress, Verify,
+    VerifyVolume,
 };
 use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView};
 use roadstead_core::model::name::RuntimeId;
@@ -36,29 +37,30 @@ impl Engine for FakeEngine {
         self.ask("list", |inner| Ok(inner.machine.list(verify)))
     }
 
-    async fn ensure_image(&self, image: &str, progress: Progress<'_>) -> Result<String, EngineError> {
-        if let Some(id) = self.ask("inspect image", |inner| Ok(inner.machine.image_id(image)))? {
-            return Ok(id);
-        }
-        match self.change(&format!("pull {image}"), Request::Pull(image.to_owned()))? {
-            Answer::Image(id) => {
-                progress(PullProgress {
-                    layer: String::new(),
-                    status: "Downloaded".into(),
-                    current_bytes: None,
-                    total_bytes: None,
-                });
-                Ok(id)
-            }
-            Answer::Created(_) | Answer::Done => Err(no_answer("pull")),
-        }
+    async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError> {
+        self.ask("inspect image", |inner| Ok(inner.machine.image(reference)))
+    }
+
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
+        self.ask("ask the registry", |inner| inner.machine.registry_digest(reference))
+    }
+
+    async fn pull(&self, reference: &str, progress: Progress<'_>) -> Result<(), EngineError> {
+        self.change(&format!("pull {reference}"), Request::Pull(reference.to_owned()))?;
+        progress(PullProgress {
+            layer: String::new(),
+            status: "Downloaded".into(),
+            current_bytes: None,
+            total_bytes: None,
+        });
+        Ok(())
     }
 
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError> {
         let request = Request::Create(Box::new(config.clone()));
         match self.change(&format!("create {}", config.name), request)? {
             Answer::Created(created) => Ok(created),
-            Answer::Image(_) | Answer::Done => Err(no_answer("create")),
+            Answer::Done => Err(no_answer("create")),
         }
     }
 

@@ -187,8 +187,8 @@ fn machine(number: u64, life: u64) -> Machine {
     machine.identity.cpus = 16;
     machine.identity.memory_mib = 8_192;
     for version in 0..10 {
-        machine.images.insert(format!("demo:{version}"));
+        machine.have_pulled(&format!("demo:{version}"));
     }
-    machine.images.insert("other:1".to_owned());
+    machine.images.insert("other:1".to_owned(), None);
     machine
 }

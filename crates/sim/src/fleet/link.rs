@@ -19,7 +19,7 @@ use crate::engine::{
 use roadstead_control::{
     engine::{
         Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession,
-        Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume,
+        ImageFacts, Inspected, LogLine, LogOptions, Progress, Verify, VerifyVolume,
     },
     host::{BoxIo, ExecOutput, ExecRequest, ExitStatus, Lane, LinkState, Transport, TransportError},
 };
@@ -145,17 +145,22 @@ impl Engine for Link {
         self.read("list", true, |host, _| host.machine.list(verify)).await
     }
 
-    async fn ensure_image(&self, image: &str, _progress: Progress<'_>) -> Result<String, EngineError> {
-        match self.change("pull", Request::Pull(image.to_owned()), CREATE).await? {
-            Answer::Image(id) => Ok(id),
-            Answer::Created(_) | Answer::Done => Err(no_answer("pull")),
-        }
+    async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError> {
+        self.read("inspect image", false, |host, _| host.machine.image(reference)).await
+    }
+
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
+        self.read("ask the registry", false, |host, _| host.machine.registry_digest(reference)).await?
+    }
+
+    async fn pull(&self, reference: &str, _progress: Progress<'_>) -> Result<(), EngineError> {
+        self.change("pull", Request::Pull(reference.to_owned()), CREATE).await.map(drop)
     }
 
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError> {
         match self.change("create", Request::Create(Box::new(config.clone())), CREATE).await? {
             Answer::Created(created) => Ok(created),
-            Answer::Image(_) | Answer::Done => Err(no_answer("create")),
+            Answer::Done => Err(no_answer("create")),
         }
     }
 

@@ -156,15 +156,20 @@ impl<'a> Suite<'a> {
     async fn images(&self) {
         self.clean().await;
         let id = self.create(&self.config("image")).await;
-        let image = self.engine.ensure_image(IMAGE, &|_| ()).await.expect("an image");
-        assert!(image.starts_with("sha256:"), "{image}");
-        assert_eq!(self.view(&id).await.image_id, image);
+        let image = self.engine.image(IMAGE).await.expect("an answer").expect("an image");
+        assert!(image.id.starts_with("sha256:"), "{image:?}");
+        assert_eq!(image.digest, None, "loaded by hand, it was never in a registry");
+        assert_eq!(self.view(&id).await.image_id, image.id);
+        assert_eq!(self.engine.image(&image.id).await.expect("an answer").expect("an image").id, image.id);
+        assert_eq!(self.engine.image("roadstead/none:1").await.expect("an answer"), None);
 
         // Also when the name is taken: the image is looked at first.
         let missing =
             self.engine.create(&ContainerConfig { image: "roadstead/none:1".into(), ..self.config("image") }).await;
         assert!(matches!(missing, Err(EngineError::ImageMissing { .. })), "{missing:?}");
-        let away = self.engine.ensure_image(IMAGE_AWAY, &|_| ()).await;
+        let away = self.engine.pull(IMAGE_AWAY, &|_| ()).await;
+        assert!(matches!(away, Err(EngineError::RegistryUnavailable { .. })), "{away:?}");
+        let away = self.engine.registry_digest(IMAGE_AWAY).await;
         assert!(matches!(away, Err(EngineError::RegistryUnavailable { .. })), "{away:?}");
         let invalid = self.engine.create(&ContainerConfig { name: "-".into(), ..self.config("image") }).await;
         assert!(matches!(invalid, Err(EngineError::Refused { .. })), "{invalid:?}");

@@ -16,8 +16,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 use crate::engine::{
-    Content, Created, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession, Inspected, LogLine,
-    LogOptions, Progress, Verify, VerifyVolume,
+    Content, Created, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession, ImageFacts, Inspected,
+    LogLine, LogOptions, Progress, Verify, VerifyVolume,
 };
 use roadstead_core::model::{container::ContainerView, observed::EngineIdentity, time::Timestamp, volume::VolumeClaim};
 
@@ -73,7 +73,13 @@ impl Engine for Gated {
     async fn list(&self, _: Verify<'_>) -> Result<BTreeMap<RuntimeId, ContainerView>, EngineError> {
         unused()
     }
-    async fn ensure_image(&self, _: &str, _: Progress<'_>) -> Result<String, EngineError> {
+    async fn image(&self, _: &str) -> Result<Option<ImageFacts>, EngineError> {
+        unused()
+    }
+    async fn registry_digest(&self, _: &str) -> Result<String, EngineError> {
+        unused()
+    }
+    async fn pull(&self, _: &str, _: Progress<'_>) -> Result<(), EngineError> {
         unused()
     }
     async fn start(&self, _: &RuntimeId) -> Result<(), EngineError> {
@@ -120,7 +126,14 @@ impl Engine for Gated {
 fn launch(image: &str) -> Verb {
     let config = ContainerConfig { image: image.to_owned(), ..ContainerConfig::default() };
     Verb::Launch {
-        containers: vec![LaunchStep { container: "web".into(), config, runtime_id: None, start: false, needed: true }],
+        containers: vec![LaunchStep {
+            container: "web".into(),
+            config,
+            runtime_id: None,
+            start: false,
+            needed: true,
+            pull: ImagePullPolicy::default(),
+        }],
     }
 }
 
@@ -135,6 +148,7 @@ fn order(engine: &Arc<Gated>, slots: &HostSlots, task: &str, verb: Verb) -> Exec
         action,
         engine: Arc::clone(engine) as Arc<dyn Engine>,
         slots: slots.clone(),
+        board: PullBoard::default(),
         key: FleetKey::new([7; 32]),
         clock: Clock::starting_at(Timestamp(0)),
         overtaken: CancellationToken::new(),
@@ -238,7 +252,14 @@ async fn containers_of_one_wave_stop_at_once_and_before_those_of_the_next() {
 async fn what_a_task_can_be_without_does_not_end_its_launch() {
     let step = |name: &str, image: &str, needed| {
         let config = ContainerConfig { name: name.to_owned(), image: image.to_owned(), ..ContainerConfig::default() };
-        LaunchStep { container: name.into(), config, runtime_id: None, start: false, needed }
+        LaunchStep {
+            container: name.into(),
+            config,
+            runtime_id: None,
+            start: false,
+            needed,
+            pull: ImagePullPolicy::default(),
+        }
     };
     for needed in [false, true] {
         let (engine, slots) = (Gated::closed(), HostSlots::new(2));

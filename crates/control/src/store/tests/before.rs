@@ -87,7 +87,7 @@ async fn a_revision_that_cannot_be_read_at_all_is_kept_without_its_content() {
     let store = open(&dir).await;
     {
         let mut writer = store.writer.lock().await;
-        let sql = r#"INSERT INTO revisions VALUES ('web', 1, 'h', '{"containerDefinitions":[{"name":"main"}]}', 5)"#;
+        let sql = r#"INSERT INTO revisions (family, number, hash, spec, created_at) VALUES ('web', 1, 'h', '{"containerDefinitions":[{"name":"main"}]}', 5)"#;
         sqlx::query(sql).execute(writer.as_mut().unwrap()).await.unwrap();
     }
     store.close().await.unwrap();

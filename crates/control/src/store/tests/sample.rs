@@ -83,7 +83,7 @@ pub fn revision(family: &str, number: u32, hash: &str, image: Option<&str>) -> R
         Arc::new(serde_json::from_value(definition).unwrap())
     });
     let id = RevisionId { family: family.into(), number };
-    Revision { id, hash: hash.to_owned(), spec, created_at: Timestamp(3) }
+    Revision { id, hash: hash.to_owned(), spec, images: BTreeMap::new(), created_at: Timestamp(3) }
 }
 
 /// A look at `host` that saw `containers` containers.

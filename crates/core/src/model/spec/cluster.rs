@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NotActedOn, task_definition::LogConfiguration};
-use crate::model::quantity::Seconds;
+use crate::model::{image::ImagePullPolicy, quantity::Seconds};
 
 /// The name of the cluster that is meant where none is named; it exists without a manifest.
 pub const DEFAULT_CLUSTER: &str = "default";
@@ -29,6 +29,9 @@ pub struct ClusterSpec {
     /// What an EFS `fileSystemId` means here: `fs-0123: nas.example.com`, or `nas.example.com:/export`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub file_systems: BTreeMap<String, String>,
+    /// When a registry is asked for the image of a container that says nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
 }
 
 /// How long a host may be silent.

@@ -26,7 +26,10 @@ pub use volume::{
 };
 
 use super::{NotActedOn, service::PlacementConstraint};
-use crate::model::quantity::{CpuUnits, Mebibytes, Seconds};
+use crate::model::{
+    image::ImagePullPolicy,
+    quantity::{CpuUnits, Mebibytes, Seconds},
+};
 
 /// What a task is: one or more containers, placed together on one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -212,9 +215,22 @@ pub struct ContainerDefinition {
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_specs: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    /// Whether all tasks of a revision run what its tag stood for when the first of them started; enabled when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version_consistency: Option<NotActedOn>,
+    pub version_consistency: Option<VersionConsistency>,
+    /// When a registry is asked for the image; as the cluster says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+}
+
+/// Whether a tag is resolved once a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionConsistency {
+    /// Once.
+    Enabled,
+    /// Not at all: each host runs what the tag stands for there.
+    Disabled,
 }
 
 impl ContainerDefinition {

@@ -8,6 +8,7 @@ use std::{
 use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus, PortBinding},
     definition::Definition,
+    image,
     name::{ContainerName, RevisionId, TaskId},
     observed::HostObservation,
     ownership::Claim,
@@ -151,6 +152,7 @@ fn adopted_revision(
         id: id.clone(),
         hash: claim.revision_hash.clone(),
         spec: None,
+        images: BTreeMap::new(),
         created_at: look.finished_at,
     }));
     id
@@ -162,7 +164,7 @@ fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>, 
         created_name: claim.created_name.clone(),
         essential: claim.essential,
         image: view.image.clone(),
-        image_digest: None,
+        image_digest: image::digest(&view.image).map(str::to_owned),
         runtime_id: None,
         state: None,
         health: HealthStatus::Unknown,

@@ -11,6 +11,8 @@ use crate::model::{
 };
 use crate::plan::{breaker, throttle};
 
+use super::images;
+
 /// Notes how an order ended. Only a launch's answer changes a task: of stops and removals the next complete look tells.
 pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
     if let (ActionResult::Done { .. }, VerbName::Sweep) = (&answer.result, answer.key.verb) {
@@ -37,17 +39,16 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         (ActionResult::Failed { reason, containers }, VerbName::Launch) => {
             changed.launch = Launch::Answered { at: answer.at };
             note_ids(&mut changed, containers);
-            changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
-            if !changed.is_standalone() {
-                let record = throttle::after_failure(state.services.get(&changed.service), &changed, answer.at);
-                changes.extend(breaker::told(state, record, answer.at));
-            }
-            changes.push(event(
-                answer,
-                &changed,
-                "TaskFailedToStart",
-                format!("task {} on {} could not start: {reason}", changed.id, changed.host),
-            ));
+            fail_start(state, answer, &mut changed, reason, &mut changes);
+        }
+        (ActionResult::Resolved { images }, _) => changes.extend(images::resolved(state, task, images, answer)),
+        (ActionResult::Failed { reason, .. }, VerbName::Resolve) if is_waiting(task) => {
+            fail_start(state, answer, &mut changed, reason, &mut changes);
+            changed.advance(LastStatus::Stopped);
+            changed.stopped_at = Some(answer.at);
+        }
+        (ActionResult::Failed { reason, .. } | ActionResult::Removed { reason, .. }, VerbName::Resolve) => {
+            changes.extend(images::unresolved(state, task, reason, answer));
         }
         (ActionResult::Removed { reason, containers }, VerbName::Launch) => {
             changed.launch = Launch::Answered { at: answer.at };
@@ -76,7 +77,7 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
         (ActionResult::Failed { .. } | ActionResult::Removed { .. } | ActionResult::Done { .. }, VerbName::Sweep) => {}
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
         (ActionResult::Partly { .. } | ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
-        | (ActionResult::Done { .. }, VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
+        | (ActionResult::Done { .. }, VerbName::Resolve | VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
     }
     if changed != **task {
         changes.push(Change::Task(Arc::new(changed)));
@@ -90,6 +91,21 @@ fn old_copy_removed(state: &State, answer: &Answer) -> Vec<Change> {
         |record: &&VolumeRecord| record.old_copy.as_ref() == Some(&answer.host) && record.removal() == answer.key.task;
     let gone = state.volumes.values().filter(is_it);
     gone.map(|record| Change::Volume(VolumeRecord { old_copy: None, ..record.clone() })).collect()
+}
+
+/// Whether nothing was ever sent for a task that is wanted.
+fn is_waiting(task: &Task) -> bool {
+    task.launch == Launch::NotIssued && task.is_wanted()
+}
+
+fn fail_start(state: &State, answer: &Answer, task: &mut Task, reason: &str, changes: &mut Vec<Change>) {
+    task.order_stop(answer.at, StopCode::TaskFailedToStart, reason);
+    if !task.is_standalone() {
+        let record = throttle::after_failure(state.services.get(&task.service), task, answer.at);
+        changes.extend(breaker::told(state, record, answer.at));
+    }
+    let message = format!("task {} on {} could not start: {reason}", task.id, task.host);
+    changes.push(event(answer, task, "TaskFailedToStart", message));
 }
 
 fn note_ids(task: &mut Task, containers: &[(ContainerName, RuntimeId)]) {

@@ -4,6 +4,7 @@ mod adopt;
 mod answer;
 mod death;
 mod desired;
+mod images;
 mod observation;
 mod run;
 mod verbs;

@@ -7,7 +7,8 @@ use std::{
 
 use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus},
-    name::{ContainerName, ServiceName, TaskId},
+    image::ResolvedImage,
+    name::{ContainerName, RevisionId, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
@@ -262,6 +263,7 @@ impl Update<'_> {
         let awaited = |name: &ContainerName| spec.is_some_and(|spec| launch::must_end(spec, name.as_str()));
         let mut restarted = false;
         self.task.strays.clear();
+        let mut differing = Vec::new();
         for (name, row) in self.task.containers.iter_mut() {
             let views = || seen.iter().filter(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
             let known = views().find(|view| row.runtime_id.as_ref() == Some(&view.id));
@@ -271,7 +273,10 @@ impl Update<'_> {
             match view {
                 // Another one may fail again and again: its engine slows that down, and the task goes on without it.
                 Some(view) => {
-                    restarted |= note_view(row, view, self.look.finished_at) && (row.essential || awaited(name))
+                    if row.image_digest.is_none() {
+                        differing.extend(other_content(self.state, &self.task.revision, row, view));
+                    }
+                    restarted |= note_view(row, view, self.look.finished_at) && (row.essential || awaited(name));
                 }
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
@@ -287,6 +292,13 @@ impl Update<'_> {
                 }
                 None => {}
             }
+        }
+        for words in differing {
+            self.event(
+                EventLevel::Warning,
+                "ImageDiffers",
+                format!("task {} on {}: {words}", self.task.id, self.look.host),
+            );
         }
         if restarted {
             self.task.restarts.push(self.look.finished_at);
@@ -433,6 +445,17 @@ impl Update<'_> {
     }
 }
 
+/// Of an image that was loaded by hand: what its tag is here, when it is something else than where it was first asked for.
+fn other_content(state: &State, revision: &RevisionId, row: &TaskContainer, view: &ContainerView) -> Option<String> {
+    match state.revision(revision)?.images.get(&row.image)? {
+        ResolvedImage::Local(first) if *first != view.image_id => Some(format!(
+            "it runs {} as {}, and {revision} began with {first}: load the same image on every host, or push it to a registry",
+            row.image, view.image_id
+        )),
+        ResolvedImage::Local(_) | ResolvedImage::Digest(_) => None,
+    }
+}
+
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
 pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: Timestamp) -> bool {
     let restarted =
@@ -456,7 +479,7 @@ pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: 
     row.restart_count = view.restart_count;
     row.started_at = view.started_at.or(row.started_at);
     row.seen_started_at = row.seen_started_at.or(view.started_at.map(|_| seen_at));
-    row.image_digest = Some(view.image_id.clone());
+    row.image_digest.get_or_insert_with(|| view.image_id.clone());
     restarted
 }
 

@@ -31,7 +31,7 @@ pub enum RolloutVerb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<RevisionId>,
     },
-    /// Every task is replaced by a new one of the same revision.
+    /// Every task is replaced by a new one: of the same revision, unless its images' tags stand for something else by now.
     Restart,
 }
 
@@ -178,7 +178,7 @@ fn restart(record: &mut ServiceRecord) -> Result<String, Refusal> {
         let name = &record.name;
         return refuse(format!("the rollout of {name} stands still; first: roadstead rollout continue {name}"));
     }
-    record.again = Some(Again::Restart);
+    record.again = Some(Again::Resolve);
     Ok(format!("every task of {} is replaced by a new one", record.name))
 }
 

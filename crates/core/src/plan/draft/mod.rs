@@ -44,7 +44,7 @@ pub(super) struct Draft<'w> {
     pub(super) tasks: Tasks<'w>,
     forgotten: Vec<TaskId>,
     added: BTreeSet<TaskId>,
-    revisions: BTreeMap<Family, Revision>,
+    revisions: BTreeMap<RevisionId, Revision>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     removed: Vec<Change>,
     /// Volumes that this draft changed.
@@ -152,21 +152,19 @@ impl<'w> Draft<'w> {
 
     /// A revision, those numbered in this draft included.
     pub(super) fn revision(&self, id: &RevisionId) -> Option<&Revision> {
-        let made_here = self.revisions.get(&id.family).filter(|revision| revision.id.number == id.number);
-        made_here.or_else(|| self.world.state.revision(id))
+        self.revisions.get(id).or_else(|| self.world.state.revision(id))
     }
 
     /// The newest revision of a family that has this content.
     pub(super) fn newest_with_hash(&self, family: &Family, hash: &str) -> Option<RevisionId> {
-        let made_here = self.revisions.get(family).filter(|revision| revision.hash == hash);
-        made_here
-            .map(|revision| revision.id.clone())
-            .or_else(|| super::revision::find_by_hash(&self.world.state, family, hash))
+        let made_here = self.revisions.values().filter(|made| made.id.family == *family && made.hash == hash);
+        let known = super::revision::find_by_hash(&self.world.state, family, hash);
+        made_here.map(|made| made.id.clone()).chain(known).max()
     }
 
-    /// Makes a revision, or completes one: one of a family.
+    /// Makes a revision, or completes one.
     pub(super) fn put_revision(&mut self, revision: Revision) {
-        self.revisions.insert(revision.id.family.clone(), revision);
+        self.revisions.insert(revision.id.clone(), revision);
     }
 
     /// A declared schedule's record as it stands, if there is one.
@@ -227,7 +225,9 @@ impl<'w> Draft<'w> {
     }
 
     pub(super) fn act(&mut self, action: Action) {
-        self.doing(verb_word(&action), Subject::Task(action.task.clone()), Some(&action.host), action.reason.clone());
+        if let Some(word) = verb_word(&action) {
+            self.doing(word, Subject::Task(action.task.clone()), Some(&action.host), action.reason.clone());
+        }
         self.actions.push(action);
     }
 
@@ -297,11 +297,13 @@ impl<'w> Draft<'w> {
     }
 }
 
-fn verb_word(action: &Action) -> &'static str {
+/// None for a question: it changes nothing.
+fn verb_word(action: &Action) -> Option<&'static str> {
     match action.verb.name() {
-        VerbName::Launch => "start",
-        VerbName::Stop | VerbName::Tidy => "stop",
-        VerbName::Remove => "remove",
-        VerbName::Sweep => "sweep",
+        VerbName::Resolve => None,
+        VerbName::Launch => Some("start"),
+        VerbName::Stop | VerbName::Tidy => Some("stop"),
+        VerbName::Remove => Some("remove"),
+        VerbName::Sweep => Some("sweep"),
     }
 }

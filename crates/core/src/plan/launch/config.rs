@@ -18,6 +18,7 @@ use crate::model::{
             ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode, Tmpfs,
         },
     },
+    state::Revision,
     task::{Task, TaskContainer},
 };
 
@@ -29,8 +30,8 @@ pub(super) struct Context<'a> {
     pub(super) task: &'a Task,
     /// Its definition.
     pub(super) spec: &'a TaskDefinitionSpec,
-    /// The hash of that.
-    pub(super) hash: &'a str,
+    /// What that is a revision of.
+    pub(super) revision: &'a Revision,
     /// Its host's zone.
     pub(super) zone: Option<&'a str>,
     /// Its cluster.
@@ -40,7 +41,7 @@ pub(super) struct Context<'a> {
 /// The container of a row.
 pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &ContainerDefinition) -> ContainerConfig {
     let (task, spec) = (context.task, context.spec);
-    let claim = Claim::of(task, &definition.name.as_str().into(), row, context.hash);
+    let claim = Claim::of(task, &definition.name.as_str().into(), row, &context.revision.hash);
     let mut labels = definition.docker_labels.clone();
     labels.extend(claim.to_labels());
     let created = |name: &str| container_name(&task.service, &task.revision, &task.id, name);
@@ -50,7 +51,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
     ContainerConfig {
         name: row.created_name.clone(),
-        image: definition.image.clone(),
+        image: context.revision.image(&definition.image),
         entry_point: definition.entry_point.clone(),
         command: definition.command.clone(),
         environment: environment(context, definition),

@@ -1,13 +1,14 @@
-//! Pulling an image, for as long as it gets on.
+//! Images on a host: looking, and pulling for as long as it gets on.
 
-use bollard::models::CreateImageInfo;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::call::Call;
 use super::error::clip;
-use super::{EngineError, Progress, PullProgress};
+use super::{EngineError, ImageFacts, Progress, PullProgress};
+use roadstead_core::model::image;
 
 /// References become parts of request paths.
 pub(super) fn check_reference(image: &str) -> Result<(), EngineError> {
@@ -19,8 +20,29 @@ pub(super) fn check_reference(image: &str) -> Result<(), EngineError> {
     Err(EngineError::Refused { status: 400, message: format!("`{}` is no image reference", clip(image, 80)) })
 }
 
+/// None when the answer is no image.
+pub(super) fn facts(reference: &str, answer: ImageInspect) -> Option<ImageFacts> {
+    let id = answer.id.filter(|id| !id.is_empty())?;
+    let digests = answer.repo_digests.unwrap_or_default();
+    let of_repository = digests.iter().filter(|known| image::same_repository(known, reference));
+    let asked = image::digest(reference);
+    let digest = of_repository
+        .filter_map(|known| checked_digest(image::digest(known)))
+        .find(|digest| asked.is_none_or(|asked| asked == digest));
+    Some(ImageFacts { id: clip(&id, 256), digest })
+}
+
+/// A digest becomes part of a reference.
+pub(super) fn checked_digest(digest: Option<&str>) -> Option<String> {
+    let (algorithm, hex) = digest?.split_once(':')?;
+    let is_hex = (32..=128).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_word =
+        !algorithm.is_empty() && algorithm.len() <= 16 && algorithm.bytes().all(|b| b.is_ascii_alphanumeric());
+    (is_hex && is_word).then(|| format!("{algorithm}:{hex}"))
+}
+
 /// Pulls `image`; the call's deadline is for each step.
-pub(super) async fn run(call: Call, image: &str, progress: Progress<'_>) -> Result<(), EngineError> {
+pub(super) async fn pull(call: Call, image: &str, progress: Progress<'_>) -> Result<(), EngineError> {
     let docker = call.docker()?;
     let call = call.for_image(image);
     let (deadline, what) = (call.deadline(), call.what().to_owned());
@@ -39,7 +61,7 @@ pub(super) async fn run(call: Call, image: &str, progress: Progress<'_>) -> Resu
 }
 
 /// Without a tag Docker would pull all there are.
-fn tagged(image: &str) -> String {
+pub(super) fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains([':', '@']) {
         return image.to_owned();
@@ -69,6 +91,25 @@ mod tests {
         }
         for bad in ["", "-x", "../x", "a/../../b", "a?force=1", "a#b", "a b", "a//b", "a%2e", &"a".repeat(513)] {
             assert!(check_reference(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_repository_that_was_asked_for() {
+        let hex = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        let with = |digests: &[String]| ImageInspect {
+            id: Some("sha256:1d".into()),
+            repo_digests: Some(digests.to_vec()),
+            ..ImageInspect::default()
+        };
+        let both = with(&[format!("other/demo@{}", hex("a")), format!("r.example:5000/demo@{}", hex("b"))]);
+        let digest = |reference: &str| facts(reference, both.clone()).unwrap().digest;
+        assert_eq!(digest("r.example:5000/demo:1"), Some(hex("b")));
+        assert_eq!(digest("other/demo:1"), Some(hex("a")));
+        assert_eq!(digest("demo:1"), None, "tagged by hand");
+        assert_eq!(facts("demo:1", ImageInspect::default()), None);
+        for bad in ["b", "sha256:", "sha256:../../x", "sha256:zz", &format!("sha256:{}", "a".repeat(999))] {
+            assert_eq!(facts("demo", with(&[format!("demo@{bad}")])).unwrap().digest, None, "{bad}");
         }
     }
 
