@@ -82,7 +82,6 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
             script.push(Scripted { at_ms: at_ms + later_ms, what });
         });
     }
-    let mut desired = desired;
     if rng.chance(300) {
         jobs(&mut rng, &mut desired, &mut script, shape.faults_ms);
     }
