@@ -148,3 +148,24 @@ fn a_broken_image_is_taken_back_by_itself_while_the_service_answers() {
     let (rollout, status) = ended(&controller);
     assert_eq!((rollout["outcome"].as_str(), status), (Some("SUCCEEDED"), 0), "a new revision is a fresh deployment");
 }
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_drain_in_the_middle_of_a_rollout_keeps_the_floor() {
+    let lab = Lab::up("drain-rollout");
+    let controller = Controller::start(&lab, &[("web.yaml", &web(6))]);
+    controller.wait_steady();
+    let (before, _) = ended(&controller);
+    let old = lab.running(&lab.hosts(), "web");
+    controller.write("web.yaml", &web(6).replace("memory: 16", "memory: 17"));
+    another(&controller, &before);
+    controller.cli(&["host", "drain", "host-a"]);
+    until("the host is empty and all are new", 3 * MINUTE, || {
+        assert!(lab.running(&lab.hosts(), "web").len() >= 6, "never fewer than six");
+        let running = lab.running(&lab.hosts(), "web");
+        lab.running(&["host-a"], "web").is_empty() && old.is_disjoint(&running)
+    });
+    let (after, status) = ended(&controller);
+    assert_eq!((after["outcome"].as_str(), status), (Some("SUCCEEDED"), 0));
+    assert_eq!(lab.running(&["host-b", "host-c"], "web").len(), 6);
+}

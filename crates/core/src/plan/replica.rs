@@ -9,7 +9,7 @@ use crate::model::{
     container::{ContainerState, HealthStatus},
     name::RevisionId,
     spec::service::DeploymentConfiguration,
-    task::{LastStatus, StopCode, Task},
+    task::{LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::{HostStatus, Subject},
 };
@@ -132,6 +132,10 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
             // A crash loop is over at once: what it does is not service.
             Some(why @ Replace::CrashLoop) => {
                 throttle::count_start_failure(draft, no);
+                service::stop(draft, no, why.code(), &why.words(service, draft.task(no)));
+            }
+            // Nothing was ever sent of it: it is over at once, and its place is free in this very plan.
+            Some(why) if draft.task(no).launch == Launch::NotIssued && protected_until(draft, no).is_none() => {
                 service::stop(draft, no, why.code(), &why.words(service, draft.task(no)));
             }
             Some(why) => replaced.push((no, why)),

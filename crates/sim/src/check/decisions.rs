@@ -10,6 +10,7 @@ use roadstead_core::{
         spec::service::{SchedulingStrategy, ServiceSpec},
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
+        volume::works_alone,
         world::{HostStatus, Plan, World},
     },
     plan::{self, health},
@@ -84,7 +85,7 @@ fn s12_calm(after: &World) -> Result<(), Broken> {
         return Ok(());
     }
     let action = again.actions.first().map(|action| format!("{:?} task {}", action.verb.name(), action.task));
-    let change = again.changes.first().map(|change| format!("{change:?}").chars().take(300).collect());
+    let change = again.changes.first().map(|change| format!("{change:?}").chars().take(1500).collect());
     let what: Vec<String> = action.into_iter().chain(change).collect();
     broken(Predicate::S12, format!("planning again finds more to do: {}", what.join("; ")))
 }
@@ -198,6 +199,9 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
             continue;
         }
         let (floor, ceiling) = bounds(&manifest.spec, world.state.desired.hosts.len());
+        // A task that owns a volume stops before the next one starts.
+        let owns = works_alone(&manifest.spec) && world.state.volumes.values().any(|volume| volume.service == *name);
+        let floor = if owns { 0 } else { floor };
         let is_ghost =
             |host: &HostName| matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted);
         let counts = |task: &&std::sync::Arc<Task>| {

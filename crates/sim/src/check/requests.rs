@@ -80,7 +80,7 @@ impl Checks {
                 if times.1.since_ms(times.0) < 5_000 {
                     volumes::s4_not_empty(durable, hosts, name, claim)?;
                 }
-                self.s19_made_once(claim)?;
+                self.s19_made_once(claim, times)?;
                 s4_once(hosts, claim)
             }
             (Request::Start(id), Ok(_)) if before.is_some_and(|state| !state.is_live()) => {

@@ -18,10 +18,12 @@ impl Checks {
         }
     }
 
-    /// A container was made.
-    pub(super) fn s19_made_once(&mut self, claim: &Claim) -> Result<(), Broken> {
+    /// A container was made, by a request of these times of sending and arriving. One that comes late may find that what an
+    /// earlier one made is gone again: it makes what nobody starts.
+    pub(super) fn s19_made_once(&mut self, claim: &Claim, times: (Timestamp, Timestamp)) -> Result<(), Broken> {
         let container = (claim.task.clone(), claim.container.clone());
-        let excused = self.database_lost || self.struck.contains_key(&container);
+        let is_late = times.1.since_ms(times.0) >= LATE_MS;
+        let excused = self.database_lost || is_late || self.struck.contains_key(&container);
         if claim.service.family().is_none() || self.made_once.insert(container) || excused {
             return Ok(());
         }
