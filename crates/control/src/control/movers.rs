@@ -89,6 +89,7 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
         (None, _, _) => Err(format!("host {} is not connected", record.host)),
         (_, None, _) => Err(format!("host {} is not connected", moving.to)),
     };
+    let ends = fleet.stop.clone();
     fleet.tasks.spawn(async move {
         let result = match copy {
             // A defect in it must not leave the move without an end.
@@ -98,6 +99,10 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
             Err(reason) => Err(CopyFailed { reason, for_good: false }),
         };
         copies.end(&id);
+        // The controller ends, the move does not: the next one begins the copy again.
+        if ends.is_cancelled() {
+            return;
+        }
         let copied = Copied { id, since: moving.since, at: clock.now(), result };
         let _ = inputs.send(Input::Copied(copied)).await;
     });

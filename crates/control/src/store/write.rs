@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{SqliteConnection, query};
+use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
     StoreError, desired,
     doc::{ms, to_json, unsigned},
+    lenient,
 };
 use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
@@ -15,7 +16,7 @@ use roadstead_core::model::{
     observed::HostObservation,
     schedule::ScheduleRecord,
     small_map::SmallMap,
-    spec::task_definition::Protocol,
+    spec::{TaskDefinitionSpec, task_definition::Protocol},
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
     task::{LastStatus, Task},
     volume::{VolumeId, VolumeRecord},
@@ -56,7 +57,10 @@ pub(super) async fn all(
 }
 
 async fn put_revision(connection: &mut SqliteConnection, revision: &Revision) -> Result<(), StoreError> {
-    let spec = revision.spec.as_deref().map(to_json).transpose()?;
+    let spec = match &revision.spec {
+        Some(spec) => Some(as_stored(connection, &revision.id, spec).await?),
+        None => None,
+    };
     query(
         "INSERT INTO revisions (family, number, hash, spec, images, created_at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (family, number) DO UPDATE
@@ -75,6 +79,25 @@ async fn put_revision(connection: &mut SqliteConnection, revision: &Revision) ->
         other => other,
     })?;
     Ok(())
+}
+
+/// A revision is never altered: what another version wrote stays to the letter when it says the same.
+async fn as_stored(
+    connection: &mut SqliteConnection,
+    id: &RevisionId,
+    spec: &TaskDefinitionSpec,
+) -> Result<String, StoreError> {
+    let stored: Option<Option<String>> = query_scalar("SELECT spec FROM revisions WHERE family = ? AND number = ?")
+        .bind(id.family.as_str())
+        .bind(id.number)
+        .fetch_optional(connection)
+        .await?;
+    let text = to_json(spec)?;
+    let says_the_same = |stored: &String| {
+        *stored == text
+            || lenient::spec::<TaskDefinitionSpec>(stored, || id.to_string()).is_ok_and(|read| read == *spec)
+    };
+    Ok(stored.flatten().filter(says_the_same).unwrap_or(text))
 }
 
 async fn remove_revision(connection: &mut SqliteConnection, id: &RevisionId) -> Result<(), StoreError> {
@@ -188,7 +211,7 @@ async fn holder(
     port: u16,
     protocol: &str,
 ) -> Result<Option<String>, StoreError> {
-    let holder = sqlx::query_scalar("SELECT task FROM allocations WHERE host = ? AND port = ? AND protocol = ?")
+    let holder = query_scalar("SELECT task FROM allocations WHERE host = ? AND port = ? AND protocol = ?")
         .bind(host.as_str())
         .bind(port)
         .bind(protocol)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     name::{HostName, RevisionId, ServiceName, TaskId},
+    schedule::FireOutcome,
     state::{Change, Schedulability},
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
@@ -11,7 +12,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Service, TaskNo},
-    orders,
+    orders, revision,
 };
 
 /// Containers of a failed task, or of a standalone one that ended, stay this long, for their logs.
@@ -79,12 +80,18 @@ fn forget_revisions(draft: &mut Draft<'_>) {
     let ways_back = records.flat_map(|record| record.completed().chain(record.pin.iter().map(|pin| &pin.revision)));
     let wanted = draft.services.iter().flat_map(|service| [&service.wanted, &service.target]);
     let wanted = wanted.filter_map(|revision| revision.as_ref()?.as_ref().ok());
+    let scheduled = draft.world.state.desired.scheduled_tasks.values();
+    let scheduled: BTreeSet<RevisionId> =
+        scheduled.filter_map(|manifest| revision::named(draft, &manifest.spec.task_definition).ok()).collect();
     let run = draft.tasks.iter().map(|task| &task.revision);
     let needed: BTreeSet<&RevisionId> =
         run.chain(deployed.map(|deployment| &deployment.revision)).chain(wanted).chain(ways_back).collect();
     let old = families().flat_map(|(_, numbers)| numbers.values().rev().skip(KEEP_REVISIONS));
-    let forgotten: Vec<RevisionId> =
-        old.map(|revision| &revision.id).filter(|id| !needed.contains(*id)).cloned().collect();
+    let forgotten: Vec<RevisionId> = old
+        .map(|revision| &revision.id)
+        .filter(|id| !needed.contains(*id) && !scheduled.contains(*id))
+        .cloned()
+        .collect();
     forgotten.into_iter().for_each(|id| draft.remove(Change::RevisionRemoved(id)));
 }
 
@@ -99,8 +106,12 @@ fn forget_tasks(draft: &mut Draft<'_>) {
         draft.wake_at(oldest);
         return;
     }
+    let fires = world.state.schedules.values().flat_map(|record| &record.fires);
+    let under_way = fires.filter(|fire| fire.outcome == FireOutcome::Running);
+    // How a time went is told by all its tasks.
+    let told: BTreeSet<&TaskId> = under_way.flat_map(|fire| &fire.tasks).collect();
     let mut ended: BTreeMap<&ServiceName, Vec<(Option<Timestamp>, TaskId)>> = BTreeMap::new();
-    for task in over() {
+    for task in over().filter(|task| !told.contains(&task.id)) {
         ended.entry(&task.service).or_default().push((task.stopped_at, task.id.clone()));
     }
     let (mut forgotten, mut next) = (Vec::new(), None);

@@ -20,7 +20,7 @@ use crate::model::{
 use super::{
     draft::{Draft, TaskNo},
     place::{self, Job},
-    revision, service,
+    revision, service, volumes,
 };
 
 /// Starts what is due.
@@ -110,6 +110,9 @@ fn begin(draft: &mut Draft<'_>, spec: &ScheduledTaskSpec, record: &mut ScheduleR
     };
     let definition = draft.revision(&revision).and_then(|revision| revision.spec.clone());
     let Some(definition) = definition else { return Begun::NotYet(format!("the content of {revision} was lost")) };
+    if let Some((words, _)) = volumes::obstacle_in(draft, &spec.cluster, &definition) {
+        return Begun::NotYet(words);
+    }
     let running = running(draft, record);
     match spec.concurrency_policy {
         ConcurrencyPolicy::Allow => {}

@@ -93,7 +93,11 @@ pub(super) fn learn(draft: &mut Draft<'_>) {
     }
     for (service, id) in unknown {
         let hosts = users(draft, service, &id);
-        let hosts = if hosts.is_empty() { holders(draft, &id) } else { hosts };
+        // A host that was not asked may have the right one.
+        let hosts = match hosts.is_empty() && unasked(draft, &id).is_none() {
+            true => holders(draft, &id),
+            false => hosts,
+        };
         if let ([host], None) = (hosts.as_slice(), draft.volume(&id)) {
             let message = format!("the data of volume {} was found on {host}: what mounts it goes there", id.name);
             record(draft, service, &id, host, None);
@@ -178,28 +182,39 @@ pub(super) fn obstacle(draft: &Draft<'_>, service: &Subjected<'_>) -> Option<(St
     }
     let owns = owns(service.spec, &service.definition);
     ids(service.spec, &service.definition).find_map(|id| match draft.volume(&id) {
-        Some(record) => {
-            let Some(home) = draft.host_no(&record.host) else {
-                let words = format!("the data of volume {} is on {}, which is not declared", id.name, record.host);
-                let wakes_when =
-                    format!("{} is declared, or you say `roadstead volume forget {}`", record.host, id.name);
-                return Some((words, wakes_when));
-            };
-            if let Some(moving) = &record.moving {
-                let words = format!("volume {} moves from {} to {}", id.name, record.host, moving.to);
-                return Some((words, format!("it is there, or you say `roadstead volume move {} --cancel`", id.name)));
-            }
-            // No fault of what is to be started: not even its circuit breaker is to hear of it.
-            let Host { status, heard, .. } = &draft.hosts[home];
-            if *status == HostStatus::Active && *heard {
-                return None;
-            }
-            let words = format!("the data of volume {} is on {}, which takes no tasks just now", id.name, record.host);
-            Some((words, format!("{} is ACTIVE and answers", record.host)))
-        }
+        Some(record) => out_of_reach(draft, record),
         None if owns => unknown_place(draft, &id),
         None => None,
     })
+}
+
+/// The same of a standalone task.
+pub(super) fn obstacle_in(
+    draft: &Draft<'_>,
+    cluster: &ClusterName,
+    definition: &TaskDefinitionSpec,
+) -> Option<(String, String)> {
+    ids_in(cluster, definition).find_map(|id| out_of_reach(draft, draft.volume(&id)?))
+}
+
+fn out_of_reach(draft: &Draft<'_>, record: &VolumeRecord) -> Option<(String, String)> {
+    let name = &record.id.name;
+    let Some(home) = draft.host_no(&record.host) else {
+        let words = format!("the data of volume {name} is on {}, which is not declared", record.host);
+        let wakes_when = format!("{} is declared, or you say `roadstead volume forget {name}`", record.host);
+        return Some((words, wakes_when));
+    };
+    if let Some(moving) = &record.moving {
+        let words = format!("volume {name} moves from {} to {}", record.host, moving.to);
+        return Some((words, format!("it is there, or you say `roadstead volume move {name} --cancel`")));
+    }
+    // No fault of what is to be started: not even its circuit breaker is to hear of it.
+    let Host { status, heard, .. } = &draft.hosts[home];
+    if *status == HostStatus::Active && *heard {
+        return None;
+    }
+    let words = format!("the data of volume {name} is on {}, which takes no tasks just now", record.host);
+    Some((words, format!("{} is ACTIVE and answers", record.host)))
 }
 
 /// A volume without a record may have data on a host that was not asked yet: then a new one would be an empty one.
@@ -211,12 +226,17 @@ fn unknown_place(draft: &Draft<'_>, id: &VolumeId) -> Option<(String, String)> {
         let words = format!("volume {name} is on {}, and nobody knows which is the right one", hosts.join(" and "));
         return Some((words, format!("you say `roadstead volume pin {name} --host HOST`")));
     }
-    let mut hosts = draft.hosts.iter().filter(|host| host.manifest.spec.cluster == id.cluster);
-    let silent = hosts.find(|host| !draft.world.volumes.contains_key(host.name))?;
-    let words = format!("{} was not asked for its volumes yet, and may have the data of {name}", silent.name);
+    let silent = unasked(draft, id)?;
+    let words = format!("{silent} was not asked for its volumes yet, and may have the data of {name}");
     let wakes_when =
-        format!("{} answers, is no longer declared, or you say `roadstead volume pin {name} --host HOST`", silent.name);
+        format!("{silent} answers, is no longer declared, or you say `roadstead volume pin {name} --host HOST`");
     Some((words, wakes_when))
+}
+
+/// A host of the volume's cluster that did not say yet which volumes it has.
+fn unasked<'w>(draft: &Draft<'w>, id: &VolumeId) -> Option<&'w HostName> {
+    let mut hosts = draft.hosts.iter().filter(|host| host.manifest.spec.cluster == id.cluster);
+    hosts.find(|host| !draft.world.volumes.contains_key(host.name)).map(|host| host.name)
 }
 
 /// Whether a task that is to be replaced stays, since nothing could take its place: its data is on a host that takes no

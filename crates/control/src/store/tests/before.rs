@@ -3,6 +3,7 @@
 use super::{applied, dir, open, sample};
 use crate::store::Store;
 use roadstead_core::model::{
+    image::ResolvedImage,
     name::RevisionId,
     state::{Change, Revision, ServiceRecord},
 };
@@ -73,11 +74,17 @@ async fn fields_that_were_kept_unread_are_left_out() {
         let store = open(&dir).await;
         write_definition(&store, &stored).await;
         store.close().await.unwrap();
-        let state = open(&dir).await.load().await.unwrap();
+        let store = open(&dir).await;
+        let state = store.load().await.unwrap();
         let expected = serde_json::from_value(read).unwrap();
         let revision = &state.revisions["web"][&1];
         assert_eq!((revision.spec.as_deref(), &*revision.hash), (Some(&expected), "h"), "{stored}");
         assert_eq!(**state.desired.task_definitions["web"].spec.spec(), expected, "{stored}");
+        // It is never altered, and what its images stand for is noted beside it.
+        let mut known = revision.clone();
+        known.images.insert("demo:1".to_owned(), ResolvedImage::Digest("sha256:00".to_owned()));
+        store.commit(&[Change::Revision(known.clone())], None).await.unwrap();
+        assert_eq!(store.load().await.unwrap().revisions["web"][&1], known, "{stored}");
     }
 }
 

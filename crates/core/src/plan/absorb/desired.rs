@@ -85,7 +85,7 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
             running(host)
         ));
     }
-    let wanted: usize = state.tasks.values().filter(|task| task.is_wanted()).count();
+    let wanted: usize = state.tasks.values().filter(|task| task.is_wanted() && !task.is_standalone()).count();
     let stopped: usize = before
         .iter()
         .map(|(name, manifest)| {

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::plan::{
     draft::Draft,
     place::{self, Job},
-    revision, service,
+    revision, service, volumes,
 };
 
 /// The tasks that the request with this token started, as far as they are remembered.
@@ -54,6 +54,9 @@ pub fn run(world: &World, request: &RunTask) -> Result<(String, Vec<Change>), Re
     };
     if let Some((path, words)) = request.overrides.misfit(&definition) {
         return refuse(format!("overrides.{}: {words}", path.join(".")));
+    }
+    if let Some((words, wakes_when)) = volumes::obstacle_in(&draft, &request.cluster, &definition) {
+        return refuse(format!("{words}: try again once {wakes_when}"));
     }
     draft.read_tasks(service::is_kept);
     let mut job = Job {
