@@ -244,6 +244,9 @@ impl Fleet {
             // Whether the order was taken before it died is left open.
             self.controller.cli(&["host", "drain", host]);
         }
+        // The manifests are read, and what they ask for is decided.
+        until(&format!("{what}: the next controller answers"), MINUTE, || self.controller.answers());
+        self.controller.try_cli(&["rollout", "status", "web", "--wait", "--timeout", "60"]);
         self.come_to_rest(&what);
         self.check(&what, story, &before, &told);
         self.check_ways(&what, story, &before, &told, since);
