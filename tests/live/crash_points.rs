@@ -299,7 +299,10 @@ impl Fleet {
             }
             NewImage => {
                 self.images += 1;
-                self.registry.push(&self.lab, self.images);
+                // Of its own content: what a host has by a digest it does not pull again.
+                let version = (100 + self.images).to_string();
+                self.lab.lab(&["image", "--version", &version]);
+                self.registry.push_other(&self.lab, &format!("roadstead/demo:{version}"), self.images);
                 self.image = self.registry.image(self.images);
             }
             Restart | ScaleOut | ScaleIn | NewRevision | Kill | Drain | Stop => {}

@@ -61,7 +61,7 @@ impl Registry {
     }
 
     /// The same with other content.
-    fn push_other(&self, lab: &Lab, content: &str, version: u32) {
+    pub fn push_other(&self, lab: &Lab, content: &str, version: u32) {
         let image = self.image(version);
         lab.docker("host-a", &["tag", content, &image]);
         lab.docker("host-a", &["push", "--quiet", &image]);
