@@ -94,6 +94,23 @@ fn its_containers_are_not_restarted_and_have_its_overrides() {
 }
 
 #[test]
+fn one_of_a_shared_sandbox_that_ends_ends_its_task() {
+    let container = |name: &str| json!({ "name": name, "image": "demo:1", "memory": 64 });
+    let containers = [container("main"), container("second")];
+    let mut story = Story::begin(web(0), json!({ "pidMode": "task", "containerDefinitions": containers }));
+    story.settle(&[]);
+    story.run("once", json!({})).unwrap();
+    story.settle(&[]);
+    let views = story.containers.values_mut().flat_map(|host| host.values_mut());
+    for view in views.filter(|view| view.owner.ours().unwrap().container.as_str() == "second") {
+        (view.state, view.exit_code) = (ContainerState::Exited, Some(0));
+    }
+    story.settle(&[]);
+    let task = &story.standalone()[0];
+    assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::EssentialContainerExited)));
+}
+
+#[test]
 fn the_same_request_starts_nothing_twice() {
     let mut story = settled(0);
     story.run("t", json!({})).unwrap();

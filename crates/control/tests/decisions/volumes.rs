@@ -14,7 +14,10 @@ use roadstead_core::{
         task::{DesiredStatus, Task},
         volume::{VolumeClaim, VolumeId, VolumeRecord},
     },
-    plan::absorb::{Copied, CopyDone, CopyFailed, VolumeVerb},
+    plan::{
+        absorb::{Copied, CopyDone, CopyFailed, VolumeVerb},
+        forecast::forecast,
+    },
 };
 use serde_json::{Value, json};
 
@@ -199,6 +202,9 @@ fn a_volume_moves_in_stages_and_the_old_copy_goes_last() {
     assert_eq!((story.record().host, story.record().old_copy), (to.clone(), Some(home.clone())));
     let plan = story.decide(1_000, &[]);
     assert!(plan.actions.iter().all(|action| action.verb.name() != VerbName::Sweep), "not proven yet");
+    let forecast = forecast(story.core.world());
+    let sweeps = forecast.actions.iter().filter(|action| action.verb.name() == VerbName::Sweep).count();
+    assert_eq!(sweeps, 1, "foreseen, and once");
     plan.actions.iter().for_each(|action| story.obey(action));
     story.settle(&[]);
     assert_eq!(only(&story).host, to);

@@ -80,6 +80,7 @@ fn pretend(world: &mut World, action: &Action) {
             if let Some(seen) = world.volumes.get_mut(&action.host) {
                 seen.volumes.retain(|name, _| !volumes.contains(name));
             }
+            answered(world, action, ActionResult::Done { containers: Vec::new() });
         }
     }
 }
@@ -92,6 +93,10 @@ fn pretend_resolved(world: &mut World, action: &Action, images: &[ImageRequest])
     let image =
         |image: &ImageRequest| (image.reference.clone(), known.get(&image.reference).cloned().unwrap_or_else(unknown));
     let result = ActionResult::Resolved { images: images.iter().map(image).collect() };
+    answered(world, action, result);
+}
+
+fn answered(world: &mut World, action: &Action, result: ActionResult) {
     let answer = Answer { key: action.key(), host: action.host.clone(), at: world.now, result };
     for change in absorb::answer(&world.state, &answer) {
         world.state.apply(&change);

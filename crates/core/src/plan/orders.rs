@@ -68,8 +68,8 @@ fn has_orders(draft: &Draft<'_>, no: TaskNo) -> bool {
     let task = draft.task(no);
     let is_missing = |row: &TaskContainer| matches!(row.state, None | Some(ContainerState::Created));
     let comes_back = || {
-        let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
-        spec.is_some_and(|spec| {
+        let revision = draft.revision(&task.revision).map(|revision| launch::of_task(task, revision));
+        revision.as_ref().and_then(|revision| revision.spec.as_deref()).is_some_and(|spec| {
             let revivals = Revivals::of(task, spec, draft.now());
             !revivals.due.is_empty() || revivals.next.is_some()
         })

@@ -357,7 +357,8 @@ impl Update<'_> {
             return Some(Over::removed(name));
         }
         let fresh = self.is_fresh();
-        let spec = self.state.revision(&self.task.revision).and_then(|revision| revision.spec.as_deref());
+        let revision = self.state.revision(&self.task.revision).map(|it| launch::of_task(&self.task, it));
+        let spec = revision.as_ref().and_then(|revision| revision.spec.as_deref());
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
             let comes_back = spec.is_some_and(|spec| {
                 let mut definitions = spec.container_definitions.iter();
