@@ -24,7 +24,7 @@ use crate::api::view::{
 };
 use roadstead_control::control::handle::Command;
 use roadstead_core::{
-    model::{spec::cluster::DEFAULT_CLUSTER, time::Timestamp, volume::VolumeId},
+    model::{hex::hex, spec::cluster::DEFAULT_CLUSTER, time::Timestamp, volume::VolumeId},
     plan::absorb::VolumeVerb,
 };
 
@@ -177,7 +177,7 @@ async fn write(context: &Context, route: &str, out: &mut (impl AsyncWrite + Unpi
         }
     }
     out.flush().await.map_err(Failure::failed)?;
-    let sum: String = sum.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = hex(sum.finish().as_ref());
     Ok(format!("{bytes} bytes, sha256 {sum}"))
 }
 

@@ -13,7 +13,10 @@ use crate::api::{
     view::task::{self, TaskView},
 };
 use roadstead_control::control::handle::Command;
-use roadstead_core::{model::standalone::RunTask, plan::absorb};
+use roadstead_core::{
+    model::{hex::hex, standalone::RunTask},
+    plan::absorb,
+};
 
 /// The request, with ECS's names.
 #[derive(Deserialize)]
@@ -81,5 +84,5 @@ pub(super) async fn run(State(api): State<Api>, Body(Run(mut request)): Body<Run
 pub(crate) fn new_token() -> Result<String, ApiError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ApiError::new(ErrorCode::Internal, "there is no randomness"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }

@@ -20,6 +20,7 @@ use crate::engine::{Engine, EngineError, EngineStream};
 use roadstead_core::{
     model::{
         container::{ContainerConfig, MountConfig, MountSource, VolumeConfig},
+        hex::hex,
         name::{HostName, RuntimeId},
         ownership::{FleetKey, Owner, PREFIX},
         spec::task_definition::NetworkMode,
@@ -152,7 +153,7 @@ impl Copy {
             return Err(again(error));
         }
         written.map_err(again)?;
-        Ok(CopyDone { bytes: sum.1, sha256: hex(sum.0.clone()) })
+        Ok(CopyDone { bytes: sum.1, sha256: hex(sum.0.clone().finish().as_ref()) })
     }
 
     /// Whether what is on the other host was made by this very move.
@@ -275,9 +276,5 @@ async fn read(engine: &dyn Engine, lender: &RuntimeId, bytes: &AtomicU64) -> Res
         length += piece.len() as u64;
         bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
-    Ok(CopyDone { bytes: length, sha256: hex(context) })
-}
-
-fn hex(context: Context) -> String {
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(CopyDone { bytes: length, sha256: hex(context.finish().as_ref()) })
 }

@@ -331,8 +331,11 @@ impl Driver {
     }
 
     fn publish(&self) {
-        let mut report = self.core.report().clone();
-        report.waiting.extend(self.fleet.board.waiting());
+        let (mut report, pulls) = (self.core.report().clone(), self.fleet.board.waiting());
+        // To change it is to copy it.
+        if !pulls.is_empty() {
+            report.waiting.extend(pulls);
+        }
         self.snapshots.send_replace(Arc::new(Snapshot {
             world: self.core.world().clone(),
             report,

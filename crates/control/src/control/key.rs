@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::crash_point::{Point, reach};
-use roadstead_core::model::ownership::FleetKey;
+use roadstead_core::model::{hex::hex, ownership::FleetKey};
 
 /// Its name in the data folder.
 const FILE_NAME: &str = "fleet.key";
@@ -80,7 +80,7 @@ fn make(path: &Path) -> Result<FleetKey, KeyError> {
     let io = |error| KeyError::Io { path: path.to_path_buf(), error };
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io(io::Error::other("no randomness")))?;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&bytes);
     // Whole or not at all: half a key would disown the fleet.
     let temporary = path.with_extension("key.new");
     let mut file =

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustix::fs::{Mode, OFlags};
 
 use super::report::about_file;
-use crate::model::diagnostic::Diagnostic;
+use crate::model::{diagnostic::Diagnostic, hex::hex};
 
 /// What a tree and its files may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -443,8 +443,4 @@ fn is_manifest(name: &str) -> bool {
     Path::new(name)
         .extension()
         .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use aws_lc_rs::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::spec::TaskDefinitionSpec;
+use super::{hex::hex, spec::TaskDefinitionSpec};
 
 /// A task definition's spec and its content's hash; in JSON the spec alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Definition {
 fn content_hash(spec: &TaskDefinitionSpec) -> String {
     // The canonical form is the struct's own JSON: field order is fixed, maps are ordered.
     let text = serde_json::to_vec(spec).unwrap_or_default();
-    digest::digest(&digest::SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest::digest(&digest::SHA256, &text).as_ref())
 }
 
 #[cfg(test)]

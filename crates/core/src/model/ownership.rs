@@ -6,6 +6,7 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::hex::hex;
 use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
 use super::spec::service::LaunchType;
 use super::task::{Task, TaskContainer};
@@ -165,11 +166,6 @@ fn message(host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Ve
         }
     }
     message
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Whose a container is.

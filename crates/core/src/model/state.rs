@@ -9,15 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     desired::Desired,
-    image::{self, ResolvedImage},
+    image::ResolvedImage,
     name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     observed::{EngineIdentity, HostObservation},
     schedule::ScheduleRecord,
     shared::Shared,
-    spec::{
-        TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, VersionConsistency},
-    },
+    spec::TaskDefinitionSpec,
     task::{Launch, Task},
     time::Timestamp,
     volume::{VolumeId, VolumeRecord},
@@ -41,22 +38,6 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// References that stand for nothing certain yet, each once. Those of containers that the task can be without are not asked
-    /// for: what they run is what their tag says on their host.
-    pub fn unresolved(&self) -> BTreeMap<&str, &ContainerDefinition> {
-        let containers = || self.spec.iter().flat_map(|spec| &spec.container_definitions);
-        let is_needed = |container: &ContainerDefinition| {
-            container.essential || containers().any(|other| other.comes_after().any(|name| name == container.name))
-        };
-        let open = |container: &&ContainerDefinition| {
-            !image::has_digest(&container.image)
-                && container.version_consistency != Some(VersionConsistency::Disabled)
-                && !self.images.contains_key(&container.image)
-                && is_needed(container)
-        };
-        containers().filter(open).map(|container| (container.image.as_str(), container)).collect()
-    }
-
     /// What a host is asked to run for a reference.
     pub fn image(&self, reference: &str) -> String {
         self.images.get(reference).map_or_else(|| reference.to_owned(), |resolved| resolved.pinned(reference))

@@ -28,11 +28,14 @@ const FEWEST: u64 = 3;
 const MOST: u64 = 200;
 
 /// How many failures end a deployment; `None` when nobody counts. A DAEMON's desired count is that of the hosts that match.
-fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
+fn threshold(spec: &ServiceSpec, hosts: impl FnOnce() -> usize) -> Option<u32> {
     let breaker = &spec.deployment_configuration.deployment_circuit_breaker;
+    if !breaker.enable {
+        return None;
+    }
     let desired = match spec.scheduling_strategy {
         SchedulingStrategy::Replica => u64::from(spec.desired_count),
-        SchedulingStrategy::Daemon => hosts as u64,
+        SchedulingStrategy::Daemon => hosts() as u64,
     };
     let value = u64::from(breaker.threshold_configuration.value);
     let threshold = match breaker.threshold_configuration.kind {
@@ -40,13 +43,13 @@ fn threshold(spec: &ServiceSpec, hosts: usize) -> Option<u32> {
         ThresholdType::UnboundedPercent => (desired * value).div_ceil(100).max(1),
         ThresholdType::Count => value.max(1),
     };
-    breaker.enable.then(|| u32::try_from(threshold).unwrap_or(u32::MAX))
+    Some(u32::try_from(threshold).unwrap_or(u32::MAX))
 }
 
 /// The threshold of a declared service.
 pub fn threshold_of(state: &State, service: &ServiceName) -> Option<u32> {
     let spec = &state.desired.services.get(service)?.spec;
-    threshold(spec, place::matching_hosts(state, service, spec))
+    threshold(spec, || place::matching_hosts(state, service, spec))
 }
 
 /// `2 of 3 failures, next try in 4 s`; of a deployment that is under way and had any.
@@ -173,7 +176,7 @@ mod tests {
             "taskDefinition": "web", "desiredCount": desired,
             "deploymentConfiguration": { "deploymentCircuitBreaker": breaker },
         });
-        threshold(&serde_json::from_value(spec).unwrap(), 7)
+        threshold(&serde_json::from_value(spec).unwrap(), || 7)
     }
 
     #[test]
@@ -193,6 +196,6 @@ mod tests {
             assert_eq!(of(desired, &breaker), expected, "{desired} {breaker}");
         }
         let daemon = json!({ "taskDefinition": "web", "schedulingStrategy": "DAEMON" });
-        assert_eq!(threshold(&serde_json::from_value(daemon).unwrap(), 7), Some(4));
+        assert_eq!(threshold(&serde_json::from_value(daemon).unwrap(), || 7), Some(4));
     }
 }

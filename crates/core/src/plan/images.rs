@@ -8,7 +8,10 @@ use crate::model::{
     action::{ActionKey, Verb, VerbName},
     image::{self, ImageRequest, ResolvedImage},
     name::{HostName, RevisionId},
-    spec::{service::TaskDefinitionRef, task_definition::ContainerDefinition},
+    spec::{
+        service::TaskDefinitionRef,
+        task_definition::{ContainerDefinition, VersionConsistency},
+    },
     state::{Again, Revision},
     task::{Launch, Task},
     time::Timestamp,
@@ -17,8 +20,21 @@ use crate::model::{
 
 use super::{
     draft::{Draft, ServiceNo, TaskNo},
-    orders,
+    launch, orders,
 };
+
+/// References of a revision that stand for nothing certain yet, each once. Those of containers that the task can be without
+/// are not asked for: what they run is what their tag says on their host.
+pub(super) fn open_references(revision: &Revision) -> BTreeMap<&str, &ContainerDefinition> {
+    let Some(spec) = &revision.spec else { return BTreeMap::new() };
+    let open = |container: &&ContainerDefinition| {
+        !image::has_digest(&container.image)
+            && container.version_consistency != Some(VersionConsistency::Disabled)
+            && !revision.images.contains_key(&container.image)
+            && launch::is_needed(spec, container)
+    };
+    spec.container_definitions.iter().filter(open).map(|container| (container.image.as_str(), container)).collect()
+}
 
 /// Revisions whose images a host is being asked for: one host each.
 #[derive(Default)]
@@ -33,10 +49,12 @@ pub(super) struct Resolving {
 /// one just is.
 pub(super) fn are_known(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) -> bool {
     let id = draft.task(no).revision.clone();
-    let Some(revision) = draft.revision(&id).filter(|revision| !revision.unresolved().is_empty()) else { return true };
+    let Some(revision) = draft.revision(&id).filter(|revision| !open_references(revision).is_empty()) else {
+        return true;
+    };
     let known = Revision { images: known_by_tasks(draft, revision), ..revision.clone() };
     if known.images != revision.images {
-        let all = known.unresolved().is_empty();
+        let all = open_references(&known).is_empty();
         draft.put_revision(known);
         if all {
             return true;
@@ -58,7 +76,7 @@ pub(super) fn are_known(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resol
         }
     }
     if let Some(host) = under_way.get(&id).filter(|_| resolving.told.insert(id.clone())) {
-        let open = draft.revision(&id).map(Revision::unresolved).unwrap_or_default();
+        let open = draft.revision(&id).map(open_references).unwrap_or_default();
         let open: Vec<&str> = open.into_keys().collect();
         let reason =
             format!("host {host} is asked what {} stands for, before the first task of {id} starts", open.join(", "));
@@ -104,7 +122,7 @@ fn question(task: &Task) -> ActionKey {
 /// What a revision's images are known to stand for: also by what its tasks run, of before the database was lost.
 fn known_by_tasks(draft: &Draft<'_>, revision: &Revision) -> BTreeMap<String, ResolvedImage> {
     let mut images = revision.images.clone();
-    for (reference, container) in revision.unresolved() {
+    for (reference, container) in open_references(revision) {
         let rows = draft.tasks.iter().filter(|task| task.revision == revision.id);
         let rows = rows.filter_map(|task| task.containers.get(container.name.as_str()));
         let run = rows.map(|row| row.image.as_str()).filter(|run| image::same_repository(run, reference));
@@ -123,7 +141,7 @@ fn requests(draft: &Draft<'_>, no: TaskNo, anew: bool) -> Vec<ImageRequest> {
     let all = revision.spec.iter().flat_map(|spec| &spec.container_definitions);
     let open: BTreeMap<&str, &ContainerDefinition> = match anew {
         true => all.filter(|it| revision.images.contains_key(&it.image)).map(|it| (it.image.as_str(), it)).collect(),
-        false => revision.unresolved(),
+        false => open_references(revision),
     };
     let request = |(reference, container): (&str, &ContainerDefinition)| ImageRequest {
         reference: reference.to_owned(),

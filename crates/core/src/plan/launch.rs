@@ -205,7 +205,7 @@ pub(super) fn steps(
 }
 
 /// Whether a task cannot be without a container: it is essential, or another one needs it.
-fn is_needed(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
+pub(super) fn is_needed(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
     let name = definition.name.as_str();
     definition.essential
         || spec.container_definitions.iter().any(|other| needs(spec, other).any(|needed| needed == name))

@@ -28,6 +28,7 @@ use super::{
 };
 
 /// What placement is asked for each task of a service.
+#[derive(Default)]
 pub(super) struct Wants {
     cpu: u32,
     memory: u32,
@@ -56,6 +57,30 @@ impl Wants {
             homes,
         }
     }
+
+    /// Without strategies, and as the first one that never failed.
+    fn request<'r>(
+        &'r self,
+        service: &'r ServiceName,
+        cluster: &'r ClusterName,
+        launch_type: LaunchType,
+    ) -> Request<'r> {
+        Request {
+            service,
+            cluster,
+            cpu: self.cpu,
+            memory: self.memory,
+            gpus: self.gpus,
+            ports: &self.ports,
+            architecture: self.architecture.as_deref(),
+            constraints: &self.constraints,
+            homes: &self.homes,
+            strategies: &[],
+            launch_type,
+            recent_failures: &[],
+            nth: 0,
+        }
+    }
 }
 
 impl Subjected<'_> {
@@ -64,19 +89,10 @@ impl Subjected<'_> {
             .wants
             .get_or_init(|| Wants::of(&self.definition, &self.spec.placement_constraints, volumes::homes(draft, self)));
         Request {
-            service: self.name,
-            cluster: &self.spec.cluster,
-            cpu: wants.cpu,
-            memory: wants.memory,
-            gpus: wants.gpus,
-            ports: &wants.ports,
-            architecture: wants.architecture.as_deref(),
-            constraints: &wants.constraints,
-            homes: &wants.homes,
             strategies: &self.spec.placement_strategy,
-            launch_type: self.spec.launch_type,
             recent_failures: draft.services[self.no].record().map_or(&[], |record| &record.failures),
             nth: draft.services[self.no].placed,
+            ..wants.request(self.name, &self.spec.cluster, self.spec.launch_type)
         }
     }
 }
@@ -97,24 +113,13 @@ pub(super) fn eligible_hosts(draft: &mut Draft<'_>, service: &Subjected<'_>) -> 
 pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &ServiceSpec) -> usize {
     let definition = revision::wanted_of(state, spec).and_then(|id| state.revision(&id)?.spec.clone());
     let of_definition = definition.iter().flat_map(|definition| &definition.placement_constraints);
-    let constraints: Vec<PlacementConstraint> =
-        spec.placement_constraints.iter().chain(of_definition).cloned().collect();
     let platform = definition.as_ref().and_then(|definition| definition.runtime_platform.as_ref());
-    let request = Request {
-        service,
-        cluster: &spec.cluster,
-        cpu: 0,
-        memory: 0,
-        gpus: 0,
-        ports: &[],
-        architecture: platform.and_then(|platform| platform.cpu_architecture.as_deref()),
-        constraints: &constraints,
-        homes: &[],
-        strategies: &[],
-        launch_type: spec.launch_type,
-        recent_failures: &[],
-        nth: 0,
+    let wants = Wants {
+        constraints: spec.placement_constraints.iter().chain(of_definition).cloned().collect(),
+        architecture: platform.and_then(|platform| platform.cpu_architecture.clone()),
+        ..Wants::default()
     };
+    let request = wants.request(service, &spec.cluster, spec.launch_type);
     // A host as far as constraints may ask for it.
     let hosts = state.desired.hosts.iter().map(|(name, manifest)| {
         let identity = state.hosts.get(name).and_then(|record| record.identity.as_ref());
@@ -203,21 +208,8 @@ pub(super) fn start_standalone(draft: &mut Draft<'_>, job: &Job<'_>, reason: &st
     let group = ServiceName::of_family(&job.revision.family);
     let wants = Wants::of(&content, job.constraints, volumes::homes_in(draft, job.cluster, &content));
     let placement = draft.with_placer(|_, placer| {
-        placer.place(&Request {
-            service: &group,
-            cluster: job.cluster,
-            cpu: wants.cpu,
-            memory: wants.memory,
-            gpus: wants.gpus,
-            ports: &wants.ports,
-            architecture: wants.architecture.as_deref(),
-            constraints: &wants.constraints,
-            homes: &wants.homes,
-            strategies: job.strategies,
-            launch_type: job.launch_type,
-            recent_failures: &[],
-            nth: job.nth,
-        })
+        let request = wants.request(&group, job.cluster, job.launch_type);
+        placer.place(&Request { strategies: job.strategies, nth: job.nth, ..request })
     })?;
     let id = draft.new_task_id();
     let mut task = Task::new(NewTask {

@@ -34,12 +34,7 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
         }
     }
     for ((host, task), (service, mut volumes)) in left {
-        let key = ActionKey { task: task.clone(), verb: VerbName::Sweep };
-        if world.in_flight.contains(&key) {
-            continue;
-        }
-        if let Some((at, _)) = world.retry_at.get(&key).filter(|(at, _)| *at > world.now) {
-            draft.wake_at(*at);
+        if !may_sweep(draft, task) {
             continue;
         }
         volumes.truncate(MAX_VOLUMES);
@@ -50,6 +45,22 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
             verb: Verb::Sweep { volumes },
             reason: "its task is over".to_owned(),
         });
+    }
+}
+
+/// Whether volumes of this task may be removed now: not while that is under way, and not before its retry time. It holds up
+/// nobody, so nobody is told to wait.
+pub(super) fn may_sweep(draft: &mut Draft<'_>, task: &TaskId) -> bool {
+    let (world, key) = (draft.world, ActionKey { task: task.clone(), verb: VerbName::Sweep });
+    if world.in_flight.contains(&key) {
+        return false;
+    }
+    match world.retry_at.get(&key) {
+        Some((at, _)) if *at > world.now => {
+            draft.wake_at(*at);
+            false
+        }
+        Some(_) | None => true,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    action::{Action, ActionKey, Verb, VerbName},
+    action::{Action, Verb},
     name::{ClusterName, HostName, TaskId},
     spec::{ServiceSpec, TaskDefinitionSpec, service::SchedulingStrategy},
     state::{EventLevel, EventSubject},
@@ -21,6 +21,7 @@ use super::{
     draft::{Draft, Host, ServiceNo, TaskNo},
     placement::{Home, Placement},
     service::{self, Subjected},
+    sweep,
 };
 
 impl Draft<'_> {
@@ -308,18 +309,14 @@ fn mounting(draft: &Draft<'_>, id: &VolumeId) -> Vec<TaskNo> {
 /// Once a task was healthy where the data is now, the copy that the move left behind goes.
 fn remove_old_copy(draft: &mut Draft<'_>, record: &VolumeRecord) {
     let Some(old) = &record.old_copy else { return };
-    let is_proven = |no: &TaskNo| draft.task(*no).healthy_at.is_some() && draft.task(*no).host == record.host;
+    let is_proven =
+        |draft: &Draft<'_>, no: &TaskNo| draft.task(*no).healthy_at.is_some() && draft.task(*no).host == record.host;
     let is_heard = draft.host_no(old).is_some_and(|host| draft.hosts[host].heard);
     let task = record.removal();
-    let key = ActionKey { task: task.clone(), verb: VerbName::Sweep };
-    let world = draft.world;
-    if record.moving.is_some() || !is_heard || world.in_flight.contains(&key) {
+    if record.moving.is_some() || !is_heard || !sweep::may_sweep(draft, &task) {
         return;
     }
-    if let Some((at, _)) = world.retry_at.get(&key).filter(|(at, _)| *at > world.now) {
-        return draft.wake_at(*at);
-    }
-    if !mounting(draft, &record.id).iter().any(is_proven) {
+    if !mounting(draft, &record.id).iter().any(|no| is_proven(draft, no)) {
         return;
     }
     draft.act(Action {

@@ -9,6 +9,7 @@ use crate::model::{
     state::{Again, Change, Event, EventLevel, Revision, ServiceRecord, State},
     task::Task,
 };
+use crate::plan::images::open_references;
 
 /// Notes it in the task's revision; of a service that a person starts anew, new content is a new revision.
 pub(super) fn resolved(
@@ -18,7 +19,7 @@ pub(super) fn resolved(
     answer: &Answer,
 ) -> Vec<Change> {
     let Some(revision) = state.revision(&task.revision) else { return Vec::new() };
-    let open = revision.unresolved();
+    let open = open_references(revision);
     if !open.is_empty() {
         let found = images.iter().filter(|(reference, _)| open.contains_key(reference.as_str()));
         return changed(task, revision, revision.id.clone(), found, answer);

@@ -5,6 +5,7 @@ use aws_lc_rs::digest;
 use super::config::Context;
 use crate::model::{
     container::{MountConfig, MountSource, VolumeConfig, task_volume},
+    hex::hex,
     ownership,
     spec::task_definition::{ContainerDefinition, EfsVolumeConfiguration, Volume, VolumeScope},
     volume::VolumeClaim,
@@ -69,7 +70,7 @@ fn nfs(context: &Context<'_>, efs: &EfsVolumeConfiguration) -> VolumeConfig {
     let options: std::collections::BTreeMap<String, String> =
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let hash = digest::digest(&digest::SHA256, format!("{options:?}").as_bytes());
-    let short: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex(&hash.as_ref()[..8]);
     VolumeConfig {
         name: format!("rs-nfs-{short}"),
         driver: "local".to_owned(),
