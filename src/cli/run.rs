@@ -15,7 +15,7 @@ use super::{
     printer::Format,
     rows::Row,
     table::{Cell, Table},
-    text::{clean, count},
+    text::{clean, count, name_value},
 };
 use crate::api::{
     routes::RunView,
@@ -55,7 +55,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE|JSON")]
     overrides: Option<String>,
     /// One more environment variable; may be given again
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = name_value)]
     env: Vec<(String, String)>,
     /// The container that --env and --command mean, when several are essential
     #[arg(long, value_name = "NAME")]
@@ -75,13 +75,6 @@ pub(super) struct Options {
     /// Another command; comes last, since every word behind it is part of it
     #[arg(long, value_name = "WORD", num_args = 1.., allow_hyphen_values = true)]
     command: Vec<String>,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) | None => Err("not NAME=VALUE".to_owned()),
-    }
 }
 
 pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failure> {

@@ -59,6 +59,15 @@ pub(super) fn count(number: usize, thing: &str) -> String {
     }
 }
 
+/// `NAME=VALUE` of a command line.
+pub(super) fn name_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::view::ZONE_LABEL,
-    cli::{Context, failure::Failure},
+    cli::{Context, failure::Failure, text::name_value},
 };
 use roadstead_control::{
     control::connect::{self, Connection, LOCAL_ADDRESS},
@@ -55,7 +55,7 @@ pub(in crate::cli) struct Options {
     #[arg(long)]
     zone: Option<String>,
     /// A label, such as disk=ssd; may be given several times
-    #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
+    #[arg(long = "label", value_parser = name_value, value_name = "NAME=VALUE")]
     labels: Vec<(String, String)>,
     /// The private key; without it ~/.ssh/config and the agent are asked
     #[arg(long, value_name = "FILE")]
@@ -75,14 +75,6 @@ pub(in crate::cli) struct Options {
     /// Write the manifest although a check failed
     #[arg(long)]
     force: bool,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .filter(|(name, _)| !name.is_empty())
-        .ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failure> {
