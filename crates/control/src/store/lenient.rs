@@ -30,11 +30,11 @@ pub(super) fn spec<T: DeserializeOwned>(json: &str, whose: impl FnOnce() -> Stri
 /// Forgets the content of revisions that cannot be read even so, and says so in an event: their tasks run on, and the
 /// manifests give the content of what is still wanted.
 pub(super) async fn forget_unreadable(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let rows: Vec<(String, u32, String, String, i64)> =
-        sqlx::query_as("SELECT family, number, hash, spec, created_at FROM revisions WHERE spec IS NOT NULL")
+    let rows: Vec<(String, u32, String, String, String, i64)> =
+        sqlx::query_as("SELECT family, number, hash, spec, images, created_at FROM revisions WHERE spec IS NOT NULL")
             .fetch_all(&mut *connection)
             .await?;
-    for (family, number, hash, json, created_at) in rows {
+    for (family, number, hash, json, images, created_at) in rows {
         let id = RevisionId { family: family.into(), number };
         let whose = format!("revision {id}");
         if spec::<TaskDefinitionSpec>(&json, || whose).is_ok() {
@@ -49,10 +49,11 @@ pub(super) async fn forget_unreadable(connection: &mut SqliteConnection) -> Resu
             .bind(number)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("INSERT INTO revisions (family, number, hash, spec, created_at) VALUES (?, ?, ?, NULL, ?)")
+        sqlx::query("INSERT INTO revisions (family, number, hash, spec, images, created_at) VALUES (?, ?, ?, NULL, ?, ?)")
             .bind(id.family.as_str())
             .bind(number)
             .bind(hash)
+            .bind(images)
             .bind(created_at)
             .execute(&mut *transaction)
             .await?;

@@ -148,6 +148,21 @@ fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_tha
 }
 
 #[test]
+fn a_container_that_is_killed_now_and_then_is_started_again_each_time() {
+    let mut definition = with(json!([{ "name": "second", "image": "demo:1", "memory": 64 }]));
+    definition["pidMode"] = json!("task");
+    let mut story = Story::begin(web(1), definition);
+    story.settle(&[]);
+    for _ in 0..6 {
+        change(&mut story, "second", killed);
+        for _ in 0..100 {
+            story.decide(5_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        }
+        assert_eq!((story.running(), story.stop_codes()), (2, vec![]));
+    }
+}
+
+#[test]
 fn what_a_task_can_be_without_does_not_fail_it() {
     let others = json!([
         { "name": "side", "image": "demo:1", "memory": 64, "essential": false },

@@ -111,6 +111,18 @@ fn one_of_a_shared_sandbox_that_ends_ends_its_task() {
 }
 
 #[test]
+fn one_whose_container_somebody_removed_before_it_started_is_no_services_failure() {
+    let mut story = settled(0);
+    story.run("once", json!({})).unwrap();
+    let launch = story.decide(1_000, &[]).actions.remove(0);
+    story.answer(&launch, ActionResult::Removed { reason: "no such container".into(), containers: Vec::new() });
+    story.settle(&[]);
+    let task = &story.standalone()[0];
+    assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::TaskFailedToStart)));
+    assert_eq!(story.core.world().state.services.keys().map(ToString::to_string).collect::<Vec<_>>(), ["web"]);
+}
+
+#[test]
 fn the_same_request_starts_nothing_twice() {
     let mut story = settled(0);
     story.run("t", json!({})).unwrap();

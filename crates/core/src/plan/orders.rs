@@ -7,7 +7,7 @@ use crate::model::{
     container::ContainerState,
     name::{ContainerName, RuntimeId},
     spec::TaskDefinitionSpec,
-    state::{EventLevel, EventSubject},
+    state::EventLevel,
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
     world::{HostStatus, Subject},
 };
@@ -195,8 +195,7 @@ fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
     let code = task.containers.get(name).and_then(|row| row.exit_code);
     let how = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
     let words = format!("container {name} of task {} on {} ended{how} and is started again", task.id, task.host);
-    let subject = EventSubject::Service(task.service.clone());
-    draft.event(subject, EventLevel::Warning, "ContainerRestarted", words);
+    draft.event(task.told_in(), EventLevel::Warning, "ContainerRestarted", words);
 }
 
 /// Containers of the task wait for others, until one of these took too long.

@@ -9,7 +9,7 @@ use crate::model::{
         TaskDefinitionSpec,
         service::{SchedulingStrategy, ServiceSpec},
     },
-    state::{Deployment, DeploymentStatus, EventLevel, EventSubject, RolloutState},
+    state::{Deployment, DeploymentStatus, EventLevel, RolloutState},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::{HostStatus, Subject},
@@ -325,7 +325,7 @@ pub(super) fn stop(draft: &mut Draft<'_>, no: TaskNo, code: StopCode, reason: &s
     if task.desired_status != DesiredStatus::Running {
         return;
     }
-    let (service, host) = (task.service.clone(), task.host.clone());
+    let (service, host, told_in) = (task.service.clone(), task.host.clone(), task.told_in());
     let message = format!("task {} on {host} is stopped: {reason}", task.id);
     draft.tasks.change(no, |task| {
         task.order_stop(now, code, reason);
@@ -336,5 +336,5 @@ pub(super) fn stop(draft: &mut Draft<'_>, no: TaskNo, code: StopCode, reason: &s
         }
     });
     draft.uncount(&service, &host);
-    draft.event(EventSubject::Service(service), EventLevel::Normal, "TaskStopping", message);
+    draft.event(told_in, EventLevel::Normal, "TaskStopping", message);
 }

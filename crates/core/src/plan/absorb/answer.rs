@@ -56,8 +56,10 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             if task.last_status < LastStatus::Running && task.is_wanted() {
                 let reason = format!("somebody removed its container before it was started: {reason}");
                 changed.order_stop(answer.at, StopCode::TaskFailedToStart, reason.clone());
-                let record = throttle::after_removal(state.services.get(&changed.service), &changed, answer.at);
-                changes.push(Change::Service(record));
+                if !task.is_standalone() {
+                    let record = throttle::after_removal(state.services.get(&changed.service), &changed, answer.at);
+                    changes.push(Change::Service(record));
+                }
                 let message = format!("task {} on {} could not start: {reason}", changed.id, changed.host);
                 changes.push(event(answer, &changed, "TaskFailedToStart", message));
             }

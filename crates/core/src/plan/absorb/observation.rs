@@ -363,7 +363,7 @@ impl Update<'_> {
             let comes_back = spec.is_some_and(|spec| {
                 let mut definitions = spec.container_definitions.iter();
                 let definition = definitions.find(|definition| definition.name == name.as_str());
-                definition.is_some_and(|definition| launch::comes_back(spec, definition, row))
+                definition.is_some_and(|definition| launch::comes_back(spec, definition, row, self.look.finished_at))
             });
             match row.state {
                 Some(ContainerState::Exited) if comes_back => {}

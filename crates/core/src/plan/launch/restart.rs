@@ -59,6 +59,7 @@ pub(in crate::plan) fn comes_back(
     spec: &TaskDefinitionSpec,
     definition: &ContainerDefinition,
     row: &TaskContainer,
+    now: Timestamp,
 ) -> bool {
     let by_policy = match restart(spec, definition) {
         Restart::Never => false,
@@ -69,8 +70,18 @@ pub(in crate::plan) fn comes_back(
     let is_ignored = row.exit_code.is_some_and(|code| ignored.contains(&code));
     let may = !row.essential
         || sandbox::joined(spec, definition).is_some()
-            && row.revived.is_none_or(|revived| revived.times < MOST_REVIVALS);
+            && row.revived.is_none_or(|revived| revived.times < MOST_REVIVALS || !is_close(revived, now));
     row.state == Some(ContainerState::Exited) && by_policy && !is_ignored && may && !must_end(spec, &definition.name)
+}
+
+/// When a container may be started again after it was once.
+fn due_at(revived: Revived) -> Timestamp {
+    revived.at.plus_ms(throttle::delay_ms(revived.times))
+}
+
+/// Whether what ended by now follows closely on when it was last started again.
+fn is_close(revived: Revived, now: Timestamp) -> bool {
+    now.since_ms(due_at(revived)) < CLOSE_MS
 }
 
 /// What the controller is to start again of a task.
@@ -88,16 +99,15 @@ impl Revivals {
         let mut revivals = Self::default();
         for definition in &spec.container_definitions {
             let Some((name, row)) = task.containers.get_key_value(definition.name.as_str()) else { continue };
-            if !comes_back(spec, definition, row) {
+            if !comes_back(spec, definition, row, now) {
                 continue;
             }
-            let before = row.revived.map(|revived| (revived, revived.at.plus_ms(throttle::delay_ms(revived.times))));
-            let times = match before {
-                Some((_, due_at)) if due_at > now => {
-                    revivals.next = revivals.next.into_iter().chain([due_at]).min();
+            let times = match row.revived {
+                Some(revived) if due_at(revived) > now => {
+                    revivals.next = revivals.next.into_iter().chain([due_at(revived)]).min();
                     continue;
                 }
-                Some((revived, due_at)) if now.since_ms(due_at) < CLOSE_MS => revived.times.saturating_add(1),
+                Some(revived) if is_close(revived, now) => revived.times.saturating_add(1),
                 Some(_) | None => 1,
             };
             revivals.due.push((name.clone(), Revived { times, at: now }));
