@@ -13,13 +13,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("manifest", &["model"]),
     ("plan", &["model"]),
+    ("turn", &["model", "plan"]),
     ("store", &["model"]),
     ("host", &["model"]),
     ("engine", &["model", "host"]),
-    ("control", &["model", "manifest", "plan", "store", "host", "engine"]),
-    ("sim", &["model", "manifest", "plan", "store", "engine", "host", "control"]),
-    ("api", &["model", "plan", "store", "engine", "manifest", "control"]),
-    ("cli", &["model", "manifest", "plan", "host", "engine", "control", "api"]),
+    ("control", &["model", "manifest", "plan", "turn", "store", "host", "engine"]),
+    ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "control"]),
+    ("api", &["model", "plan", "turn", "store", "engine", "manifest", "control"]),
+    ("cli", &["model", "manifest", "plan", "turn", "host", "engine", "control", "api"]),
 ];
 
 const SOURCES: &[&str] = &["crates/core/src", "crates/control/src", "src"];
@@ -28,7 +29,7 @@ const SOURCES: &[&str] = &["crates/core/src", "crates/control/src", "src"];
 const SIMULATOR: &str = "crates/sim/src";
 
 /// No I/O, no async, no clock, no randomness, ordered maps only.
-const PURE: &[&str] = &["model", "plan"];
+const PURE: &[&str] = &["model", "plan", "turn"];
 
 /// A file with more lines holds two ideas.
 const MAX_LINES: usize = 620;

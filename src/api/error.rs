@@ -9,8 +9,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use roadstead_control::{control::handle::CommandError, engine::EngineError, store::StoreError};
+use roadstead_control::{engine::EngineError, store::StoreError};
 use roadstead_core::model::diagnostic::Diagnostic;
+use roadstead_core::turn::CommandError;
 
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Context, failure::Failure};
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 
 #[derive(Subcommand)]
 pub(super) enum BrakeCommand {

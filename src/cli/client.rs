@@ -25,7 +25,7 @@ use crate::api::{
     frame,
     view::Items,
 };
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longer than the controller's own deadlines.

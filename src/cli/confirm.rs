@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Context, failure::Failure};
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -16,7 +16,7 @@ use super::{
     text::{clean, count},
 };
 use crate::api::view::{Items, deployment::DeploymentView, service::ServiceView, status::StatusView, word};
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{
         name::RevisionId,

@@ -22,7 +22,7 @@ use crate::api::view::{
     volume::{VolumeStatus, VolumeView},
     word,
 };
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{hex::hex, spec::cluster::DEFAULT_CLUSTER, time::Timestamp, volume::VolumeId},
     plan::absorb::VolumeVerb,

@@ -16,8 +16,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use roadstead_core::turn::{Command as Order, CommandError};
+
 use super::{
-    control::handle::{Command as Order, CommandError, Snapshot},
+    control::handle::Snapshot,
     engine::Engine,
     fleet::Fleet,
     model::{name::HostName, task::LastStatus, time::Timestamp},

@@ -6,13 +6,8 @@ mod table;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use roadstead_control::{
-    control::{
-        core::{Core, Input},
-        ingest::check_expression,
-    },
-    engine::create_body,
-};
+use roadstead_control::{control::ingest::check_expression, engine::create_body};
+use roadstead_core::turn::{Core, Input};
 use roadstead_core::{
     manifest::{Admission, SourceTree, admit},
     model::{

@@ -12,7 +12,7 @@ use super::{
     extract::{Body, find_task},
 };
 use crate::api::error::{ApiError, ErrorBody};
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 
 /// An order, as it is sent.
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use crate::api::{
     error::{ApiError, ErrorBody, ErrorCode},
     view::task::{self, TaskView},
 };
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{hex::hex, standalone::RunTask},
     plan::absorb,

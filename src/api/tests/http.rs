@@ -14,8 +14,8 @@ use tower::ServiceExt;
 
 use super::{NOW, fleet::Fleet};
 use crate::api::{ListenTarget, Token, bind, router};
-use roadstead_control::control::handle::{Command, CommandError};
 use roadstead_core::plan::absorb::RolloutVerb;
+use roadstead_core::turn::{Command, CommandError};
 
 async fn ask(fleet: &Fleet, token: Option<&str>, request: Request<Body>) -> (StatusCode, Value) {
     let token = token.map(|token| Token::new(token).unwrap());

@@ -10,8 +10,8 @@ mod remove;
 use clap::{Args, Subcommand};
 
 use super::{Context, failure::Failure, text::clean};
-use roadstead_control::control::handle::Command;
 use roadstead_core::model::state::Schedulability;
+use roadstead_core::turn::Command;
 
 #[derive(Subcommand)]
 pub(super) enum HostCommand {

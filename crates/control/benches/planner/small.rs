@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use criterion::Criterion;
-use roadstead_control::control::core::{Core, Input};
+use roadstead_core::turn::{Core, Input};
 use roadstead_core::{
     model::{
         action::{Action, ActionResult, Answer, Verb},

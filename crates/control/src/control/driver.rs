@@ -22,15 +22,15 @@ use roadstead_core::model::{
 };
 
 use super::{
-    core::{Core, Input},
     execute::{self, Execution},
     fleet::Fleet,
-    handle::{Command, CommandEnvelope, CommandError, Snapshot},
+    handle::{CommandEnvelope, Snapshot},
     launches::Launches,
     movers::Movers,
     rescan::{Rescan, Waiting},
     seams::{Clock, Ledger, Witness},
 };
+use roadstead_core::turn::{Command, CommandError, Core, Input};
 
 /// At most so many inputs are taken in before the next decision.
 const BATCH: usize = 256;

@@ -25,12 +25,12 @@ use roadstead_core::model::{
 
 use super::{
     connect::Connection,
-    core::Input,
     execute::HostSlots,
     observe::{Contacts, Observer},
     pulls::PullBoard,
     seams::{Clock, Connector},
 };
+use roadstead_core::turn::Input;
 
 /// Pause before a host whose connection could not even be set up is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(30);

@@ -9,17 +9,14 @@ use crate::{engine::Engine, store::Store};
 use roadstead_core::{
     model::{
         diagnostic::Diagnostic,
-        name::{HostName, ServiceName, TaskId},
+        name::HostName,
         report::Report,
         shared::Shared,
         spec::Kind,
-        standalone::RunTask,
-        state::Schedulability,
         time::Timestamp,
-        volume::VolumeId,
         world::{Plan, World},
     },
-    plan::absorb::{Refusal, RolloutVerb, VolumeVerb},
+    turn::{Command, CommandError},
 };
 
 use super::copy::Copies;
@@ -39,90 +36,6 @@ pub struct Snapshot {
     pub started_at: Timestamp,
     /// Set when the controller must not act, and why: another controller drives this fleet (S7).
     pub fenced: Option<String>,
-}
-
-/// An order from a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "order")]
-pub enum Command {
-    /// cordon, uncordon, drain.
-    SetSchedulability {
-        /// Which host.
-        host: HostName,
-        /// To what.
-        to: Schedulability,
-    },
-    /// Stop a task now; its service starts another.
-    StopTask {
-        /// Which.
-        task: TaskId,
-        /// Why, in the person's words.
-        reason: Option<String>,
-    },
-    /// Pause, continue, abort, undo or restart a service's rollout.
-    Rollout {
-        /// Which service's.
-        service: ServiceName,
-        /// What.
-        #[serde(flatten)]
-        verb: RolloutVerb,
-    },
-    /// Start standalone tasks; sent as a request of its own.
-    #[serde(skip)]
-    RunTask(Box<RunTask>),
-    /// Protect a task from scale-in and deployments.
-    ProtectTask {
-        /// Which.
-        task: TaskId,
-        /// For so long; absent: no longer.
-        minutes: Option<u32>,
-    },
-    /// Carry out a held change of the manifests.
-    Confirm {
-        /// The token that the controller printed.
-        token: String,
-    },
-    /// Release the brake: replace what is on lost hosts although too many are lost.
-    ReleaseBrake,
-    /// Accept a host's new engine identity (a reinstalled machine).
-    Repin {
-        /// Which host.
-        host: HostName,
-    },
-    /// Move a volume, or say where it is.
-    Volume {
-        /// Which.
-        #[serde(flatten)]
-        volume: VolumeId,
-        /// What.
-        #[serde(flatten)]
-        verb: VolumeVerb,
-    },
-    /// Read the manifests now; answered once what they say is decided upon.
-    Rescan,
-}
-
-/// Why an order is not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// No such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// Not now, or not so.
-    #[error("{0}")]
-    Refused(String),
-    /// The controller is stopping, or overloaded.
-    #[error("the controller does not take orders just now: {0}")]
-    Unavailable(String),
-}
-
-impl From<Refusal> for CommandError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unknown(words) => Self::NotFound(words),
-            Refusal::Refused(words) => Self::Refused(words),
-        }
-    }
 }
 
 /// An order on its way, with where the answer goes: a sentence for the person.

@@ -19,10 +19,10 @@ use roadstead_core::{
 };
 
 use super::{
-    core::Input,
     rescan::Rescan,
     seams::{Admit, Source},
 };
+use roadstead_core::turn::Input;
 
 /// Rescan without any hint.
 const RESCAN: Duration = Duration::from_secs(5);

@@ -25,7 +25,8 @@ use roadstead_core::model::{
     time::Timestamp,
 };
 
-use super::{core::Input, seams::Clock};
+use super::seams::Clock;
+use roadstead_core::turn::Input;
 
 /// Pause before the event stream is opened again.
 const RETRY: Duration = Duration::from_secs(1);

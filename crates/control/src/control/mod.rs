@@ -10,7 +10,6 @@
 
 pub mod connect;
 mod copy;
-pub mod core;
 mod driver;
 mod execute;
 mod fleet;
@@ -40,7 +39,6 @@ pub use self::{
     movers::image_for,
 };
 use self::{
-    core::Core,
     driver::Driver,
     fleet::{Engines, Fleet},
     folder::Folder,
@@ -51,6 +49,8 @@ use self::{
     rescan::{Rescan, Waiting},
     seams::{Clock, Parts},
 };
+use roadstead_core::turn::Core;
+
 use crate::{
     crash_point::{self, Point, reach},
     store::{Store, StoreError},

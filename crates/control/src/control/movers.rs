@@ -6,9 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     copy::{Copies, Copy},
-    core::Input,
     fleet::Fleet,
 };
+use roadstead_core::turn::Input;
 use roadstead_core::{
     model::{
         name::TaskId,

@@ -28,7 +28,8 @@ use roadstead_core::model::{
     volume::VolumesSeen,
 };
 
-use super::{connect::Connection, core::Input, listen::Listener, seams::Clock};
+use super::{connect::Connection, listen::Listener, seams::Clock};
+use roadstead_core::turn::Input;
 
 /// A look is taken at least this often, hints or not.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::handle::CommandError;
+use roadstead_core::turn::CommandError;
 
 /// So many may wait at once.
 const MAX_WAITING: usize = 64;

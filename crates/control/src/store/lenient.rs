@@ -49,14 +49,16 @@ pub(super) async fn forget_unreadable(connection: &mut SqliteConnection) -> Resu
             .bind(number)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("INSERT INTO revisions (family, number, hash, spec, images, created_at) VALUES (?, ?, ?, NULL, ?, ?)")
-            .bind(id.family.as_str())
-            .bind(number)
-            .bind(hash)
-            .bind(images)
-            .bind(created_at)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "INSERT INTO revisions (family, number, hash, spec, images, created_at) VALUES (?, ?, ?, NULL, ?, ?)",
+        )
+        .bind(id.family.as_str())
+        .bind(number)
+        .bind(hash)
+        .bind(images)
+        .bind(created_at)
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query(
             "INSERT INTO events (at, subject_kind, subject_name, level, reason, message)
              VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER), 'fleet', '', 'WARNING', 'RevisionUnreadable', ?)",

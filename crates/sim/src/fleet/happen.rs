@@ -7,7 +7,6 @@ use crate::{
     engine::machine::Request,
     scenario::{Change, Database, FIXED_PORT, Happening, JOB, short},
 };
-use roadstead_control::control::handle::Command;
 use roadstead_core::model::{
     name::{HostName, TaskId},
     spec::task_definition::Protocol,
@@ -15,6 +14,7 @@ use roadstead_core::model::{
     state::{Schedulability, State},
     time::Timestamp,
 };
+use roadstead_core::turn::Command;
 
 impl Ground {
     /// Makes it happen.

@@ -23,13 +23,14 @@ use super::{
     scenario::{Mishap, Point, Scenario},
     trace::{Tell, Trace},
 };
-use roadstead_control::control::{handle::Command, seams::Clock};
+use roadstead_control::control::seams::Clock;
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RuntimeId, ServiceName},
     state::State,
     time::Timestamp,
 };
+use roadstead_core::turn::Command;
 
 /// The time at which every run starts.
 pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);

@@ -7,7 +7,7 @@ use crate::{
     check::{Broken, Predicate, at_rest},
     fleet::{Due, Ending, Ground},
 };
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{
         state::{Deployment, RolloutState, Schedulability, ServiceRecord},

@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_control::control::{
-    core::{Core, Input},
-    handle::Command,
-};
+use roadstead_core::turn::{Command, Core, Input};
 use roadstead_core::{
     model::{
         action::{Action, ActionResult, Verb, VerbName},

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use roadstead_control::control::core::Core;
 use roadstead_core::model::{
     container::ContainerState,
     desired::Manifest,
@@ -10,6 +9,7 @@ use roadstead_core::model::{
     task::{StopCode, Task},
     time::Timestamp,
 };
+use roadstead_core::turn::Core;
 use serde_json::{Value, json};
 
 use crate::story::{Story, one_container, web};

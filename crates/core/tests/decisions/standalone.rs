@@ -2,10 +2,6 @@
 
 use std::sync::Arc;
 
-use roadstead_control::control::{
-    core::{Core, Input},
-    handle::{Command, CommandError},
-};
 use roadstead_core::model::{
     action::{ActionResult, Verb},
     container::ContainerState,
@@ -14,6 +10,7 @@ use roadstead_core::model::{
     task::{LastStatus, StopCode, Task},
     world::Plan,
 };
+use roadstead_core::turn::{Command, CommandError, Core, Input};
 use serde_json::{Value, json};
 
 use crate::story::{Story, one_container, web};

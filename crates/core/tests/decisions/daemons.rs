@@ -1,10 +1,10 @@
 //! DAEMON services: when their rollouts end, and what keeps them.
 
-use roadstead_control::control::handle::Command;
 use roadstead_core::model::{
     quantity::Mebibytes,
     state::{Outcome, Schedulability},
 };
+use roadstead_core::turn::Command;
 use serde_json::{Value, json};
 
 use super::story::{Story, one_container};

@@ -1,42 +1,39 @@
-//! The controller's memory, without any I/O: inputs in, changes and plans out.
+//! One turn of the controller's loop, without any I/O: inputs in, changes and plans out.
 //!
 //! *Architecture invariant:* the caller commits the changes of [`Core::take`] and [`Core::decide`] before it sends an action
 //! (S8). Memory is then what the store would load again.
+
+mod command;
+
+pub use command::{Command, CommandError};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use roadstead_core::model::{
+use crate::model::{
     action::{ActionKey, ActionResult, Answer, VerbName},
-    container::HealthStatus,
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
     shared::Shared,
-    standalone::RunTask,
-    state::{Brake, Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Schedulability, State},
-    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
+    state::{Change, Event, EventLevel, EventSubject, FleetRecord, State},
     time::Timestamp,
     volume::VolumesSeen,
     world::{HostStatus, Plan, Subject, World},
 };
-use roadstead_core::plan::{
+use crate::plan::{
     self,
     absorb::{self, Copied},
 };
-
-use super::handle::{Command, CommandError};
 
 /// Pause before a failed order is repeated: doubles from here …
 const FIRST_RETRY_MS: u64 = 1_000;
 /// … to here.
 const LAST_RETRY_MS: u64 = 60_000;
-/// Confirmed tokens that are remembered.
-const MAX_CONFIRMED: usize = 8;
 
 /// Something that the controller is told.
 #[derive(Clone, Debug)]
@@ -226,30 +223,6 @@ impl Core {
         plan::forecast::forecast(&world)
     }
 
-    /// Carries out a person's order.
-    ///
-    /// # Errors
-    /// [`CommandError`] in words for the person.
-    pub fn command(&mut self, now: Timestamp, command: Command) -> Result<(String, Vec<Change>), CommandError> {
-        self.world.now = now;
-        let (words, mut changes) = match command {
-            Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
-            Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
-            Command::RunTask(request) => self.run_task(&request)?,
-            Command::Rollout { service, verb } => absorb::rollout(&self.world.state, &service, &verb, now)?,
-            Command::Volume { volume, verb } => absorb::volume(&self.world.state, &volume, &verb, now)?,
-            Command::ProtectTask { task, minutes } => absorb::protect(&self.world.state, &task, minutes, now)?,
-            Command::Confirm { token } => self.confirm(&token)?,
-            Command::ReleaseBrake => self.release_brake()?,
-            Command::Repin { host } => self.repin(&host)?,
-            Command::Rescan => ("the manifests are read".to_owned(), Vec::new()),
-        };
-        self.apply(&changes);
-        // A confirmation lets the held manifests in.
-        changes.extend(self.sync());
-        Ok((words, changes))
-    }
-
     fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             self.world.state.apply(change);
@@ -386,129 +359,6 @@ impl Core {
                     && self.world.state.observations.contains_key(host);
                 looked || matches!(plan::host_status(&self.world, host), HostStatus::Lost | HostStatus::Untrusted)
             })
-    }
-
-    fn set_schedulability(
-        &mut self,
-        host: &HostName,
-        to: Schedulability,
-    ) -> Result<(String, Vec<Change>), CommandError> {
-        self.declared(host)?;
-        let before = self
-            .world
-            .state
-            .hosts
-            .get(host)
-            .cloned()
-            .unwrap_or_else(|| HostRecord { name: host.clone(), ..HostRecord::default() });
-        let words = match to {
-            Schedulability::Active => format!("host {host} takes tasks again"),
-            Schedulability::Cordoned => format!("host {host} takes no new tasks; what runs there stays"),
-            Schedulability::Draining => {
-                format!("host {host} is being drained: its tasks start elsewhere before they stop there")
-            }
-        };
-        if before.schedulability == to {
-            return Ok((words, Vec::new()));
-        }
-        let event = host_event(self.world.now, host, "HostSchedulability", words.clone());
-        Ok((words, vec![Change::Host(HostRecord { schedulability: to, ..before }), event]))
-    }
-
-    fn stop_task(&mut self, id: &TaskId, reason: Option<String>) -> Result<(String, Vec<Change>), CommandError> {
-        let task =
-            self.world.state.tasks.get(id).ok_or_else(|| CommandError::NotFound(format!("there is no task {id}")))?;
-        if task.desired_status == DesiredStatus::Stopped {
-            return Err(CommandError::Refused(format!("task {id} is already stopping or over")));
-        }
-        let mut task = (**task).clone();
-        task.order_stop(
-            self.world.now,
-            StopCode::UserInitiated,
-            reason.unwrap_or_else(|| "a person said so".to_owned()),
-        );
-        let words = match task.is_standalone() {
-            true => format!("task {id} on {} is stopped", task.host),
-            false => format!("task {id} on {} is stopped; {} starts another if it wants one", task.host, task.service),
-        };
-        let event = Change::Event(Event::new(
-            self.world.now,
-            task.told_in(),
-            EventLevel::Normal,
-            "TaskStopping",
-            format!("task {id} on {} is stopped: {}", task.host, task.stopped_reason.as_deref().unwrap_or_default()),
-        ));
-        Ok((words, vec![Change::Task(Arc::new(task)), event]))
-    }
-
-    fn run_task(&self, request: &RunTask) -> Result<(String, Vec<Change>), CommandError> {
-        match &self.fenced {
-            Some(reason) => Err(CommandError::Refused(reason.clone())),
-            None => Ok(absorb::run(&self.world, request)?),
-        }
-    }
-
-    fn confirm(&mut self, token: &str) -> Result<(String, Vec<Change>), CommandError> {
-        let fleet = &self.world.state.fleet;
-        let Some(held) = &fleet.held else {
-            return Err(CommandError::NotFound("no change of the manifests is held".to_owned()));
-        };
-        if held.token != token {
-            return Err(CommandError::Refused(format!(
-                "the held change is {}, not {token}: the manifests changed since",
-                held.token
-            )));
-        }
-        let mut confirmed = fleet.confirmed.clone();
-        confirmed.push(token.to_owned());
-        let surplus = confirmed.len().saturating_sub(MAX_CONFIRMED);
-        confirmed.drain(..surplus);
-        let words = format!("confirmed: {}", held.reason);
-        Ok((words, vec![Change::Fleet(FleetRecord { confirmed, ..fleet.clone() })]))
-    }
-
-    fn release_brake(&mut self) -> Result<(String, Vec<Change>), CommandError> {
-        let fleet = &self.world.state.fleet;
-        let Some(brake) = fleet.brake.as_ref().filter(|brake| !brake.released) else {
-            return Err(CommandError::NotFound("the brake is not on".to_owned()));
-        };
-        let brake = Some(Brake { released: true, ..brake.clone() });
-        let words = "the brake is released: what ran on the lost hosts is replaced".to_owned();
-        Ok((words, vec![Change::Fleet(FleetRecord { brake, ..fleet.clone() })]))
-    }
-
-    fn repin(&mut self, host: &HostName) -> Result<(String, Vec<Change>), CommandError> {
-        self.declared(host)?;
-        let Some(record) = self.world.state.hosts.get(host) else {
-            return Err(CommandError::Refused(format!("host {host} was never seen: there is nothing to forget")));
-        };
-        self.untrusted.remove(host);
-        let words =
-            format!("host {host} is taken for a new machine; the tasks it had count as gone once it was looked at");
-        let mut changes = vec![Change::Host(HostRecord { identity: None, ..record.clone() })];
-        // What the old machine was asked can no longer appear, and what it had is no ground to go on with a launch: a look
-        // at the new one tells all.
-        let half_made =
-            |task: &Task| matches!(task.launch, Launch::Issued { .. }) || task.last_status < LastStatus::Running;
-        for task in self.world.state.tasks.values().filter(|task| task.host == *host && half_made(task)) {
-            let mut task = (**task).clone();
-            if task.launch != Launch::NotIssued {
-                task.launch = Launch::Answered { at: self.world.now };
-            }
-            for row in task.containers.values_mut() {
-                (row.runtime_id, row.state, row.health) = (None, None, HealthStatus::Unknown);
-            }
-            changes.push(Change::Task(Arc::new(task)));
-        }
-        Ok((words, changes))
-    }
-
-    fn declared(&self, host: &HostName) -> Result<(), CommandError> {
-        if self.world.state.desired.hosts.contains_key(host) {
-            Ok(())
-        } else {
-            Err(CommandError::NotFound(format!("there is no host {host}")))
-        }
     }
 }
 

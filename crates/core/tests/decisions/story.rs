@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use roadstead_control::control::core::{Core, Input};
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, Verb, VerbName},
     container::{ContainerState, ContainerView, HealthStatus, MountSource},
@@ -18,6 +17,7 @@ use roadstead_core::model::{
     volume::{VolumeClaim, VolumesSeen},
     world::Plan,
 };
+use roadstead_core::turn::{Core, Input};
 use serde_json::{Value, json};
 
 /// A controller's core with three obedient hosts.

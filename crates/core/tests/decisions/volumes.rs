@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use roadstead_control::control::{
-    core::{Core, Input},
-    handle::{Command, CommandError},
-};
+use roadstead_core::turn::{Command, CommandError, Core, Input};
 use roadstead_core::{
     model::{
         action::VerbName,

@@ -14,10 +14,6 @@ mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use roadstead_control::control::{
-    core::{Core, Input},
-    handle::Command,
-};
 use roadstead_core::model::{
     action::{Action, ActionResult, Verb, VerbName},
     container::{ContainerState, HealthStatus},
@@ -27,6 +23,7 @@ use roadstead_core::model::{
     task::{DesiredStatus, LastStatus, StopCode},
     time::Timestamp,
 };
+use roadstead_core::turn::{Command, Core, Input};
 use serde_json::{Value, json};
 
 use story::{Story, one_container, web};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roadstead_control::control::handle::Command;
+use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{
         container::{ContainerState, HealthStatus},

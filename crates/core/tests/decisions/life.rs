@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roadstead_control::control::{
-    core::Core,
-    handle::{Command, CommandError},
-};
+use roadstead_core::turn::{Command, CommandError, Core};
 use roadstead_core::{
     model::{
         action::{ActionResult, VerbName},
