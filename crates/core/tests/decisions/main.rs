@@ -3,6 +3,7 @@
 mod containers;
 mod daemons;
 mod failures;
+mod held;
 mod images;
 mod life;
 mod rebalancing;

@@ -1,6 +1,6 @@
 //! New manifests → changes, unless they would take too much away at once (S13).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use crate::model::{
     desired::Desired,
@@ -27,7 +27,7 @@ pub enum SyncVerdict {
 
 /// Admits `candidate` with the content hash `hash`.
 ///
-/// One sync never removes more than max(1, 20 %) of the services, nor the last one, nor stops more than half of the
+/// One sync never removes more than max(1, 20 %) of the services or of the schedules, nor the last service, nor stops more than half of the
 /// tasks, nor drops a host that still runs tasks, unless a person confirmed this very content.
 pub fn desired(state: &State, candidate: &Arc<Desired>, hash: &str, now: Timestamp) -> SyncVerdict {
     let fleet = &state.fleet;
@@ -66,13 +66,15 @@ pub fn desired(state: &State, candidate: &Arc<Desired>, hash: &str, now: Timesta
 
 fn too_much(state: &State, candidate: &Desired) -> Option<String> {
     let before = &state.desired.services;
-    let gone: Vec<&str> =
-        before.keys().filter(|name| !candidate.services.contains_key(*name)).map(|name| name.as_str()).collect();
     if !before.is_empty() && candidate.services.is_empty() {
-        return Some(format!("it removes every service ({})", gone.join(", ")));
+        let names: Vec<&str> = before.keys().map(|name| name.as_str()).collect();
+        return Some(format!("it removes every service ({})", names.join(", ")));
     }
-    if gone.len() > (before.len() / 5).max(1) {
-        return Some(format!("it removes {} of {} services ({})", gone.len(), before.len(), gone.join(", ")));
+    let schedules = (&state.desired.scheduled_tasks, &candidate.scheduled_tasks);
+    let removed = removes_many("services", before, &candidate.services)
+        .or_else(|| removes_many("schedules", schedules.0, schedules.1));
+    if removed.is_some() {
+        return removed;
     }
     let running = |host: &HostName| {
         state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped && task.host == *host).count()
@@ -100,6 +102,13 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
     (stopped * 2 > wanted && wanted > SMALL_FLEET_TASKS).then(|| format!("it stops {stopped} of {wanted} tasks"))
 }
 
+/// Whether more than one of a kind, and more than a fifth of them, are no longer declared.
+fn removes_many<K: Ord + Display, V>(kind: &str, before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> Option<String> {
+    let gone: Vec<String> = before.keys().filter(|name| !after.contains_key(*name)).map(ToString::to_string).collect();
+    let is_many = gone.len() > (before.len() / 5).max(1);
+    is_many.then(|| format!("it removes {} of {} {kind} ({})", gone.len(), before.len(), gone.join(", ")))
+}
+
 /// How many of `now` tasks remain wanted.
 fn count_after(before: &ServiceSpec, after: &ServiceSpec, now: usize, hosts: usize) -> usize {
     match (before.scheduling_strategy, after.scheduling_strategy) {
@@ -110,10 +119,10 @@ fn count_after(before: &ServiceSpec, after: &ServiceSpec, now: usize, hosts: usi
 }
 
 fn summary(before: &Desired, after: &Desired) -> String {
-    fn differences<K: Ord + std::fmt::Display, V: PartialEq>(
+    fn differences<K: Ord + Display, V: PartialEq>(
         kind: &str,
-        before: &std::collections::BTreeMap<K, V>,
-        after: &std::collections::BTreeMap<K, V>,
+        before: &BTreeMap<K, V>,
+        after: &BTreeMap<K, V>,
         words: &mut Vec<String>,
     ) {
         for (name, value) in after {

@@ -1,0 +1,116 @@
+//! Changes of the manifests that take too much away at once are held until a person confirms them (S13).
+
+use std::sync::Arc;
+
+use roadstead_core::{
+    model::{desired::Manifest, spec::Kind},
+    turn::{Command, CommandError, Input},
+};
+use serde_json::json;
+
+use crate::story::{Story, one_container, web};
+
+/// So many services of one task each, and so many schedules.
+fn fleet(services: usize, schedules: usize) -> Story {
+    let mut story = Story::begin(web(1), one_container());
+    let first = story.desired.services.remove("web").unwrap();
+    for no in 0..services {
+        story.desired.services.insert(format!("web-{no}").as_str().into(), first.clone());
+    }
+    for no in 0..schedules {
+        let spec = json!({ "schedule": "rate(1 day)", "taskDefinition": "web" });
+        let spec = serde_json::from_value(spec).unwrap();
+        let manifest = Manifest { labels: [].into(), annotations: [].into(), file: "story.yaml".into(), line: 1, spec };
+        story.desired.scheduled_tasks.insert(format!("job-{no}").as_str().into(), manifest);
+    }
+    read(&mut story, "11111111");
+    story.settle(&[]);
+    assert_eq!(story.running(), services);
+    story
+}
+
+fn read(story: &mut Story, hash: &str) {
+    let desired = Arc::new(story.desired.clone());
+    story.core.take(story.now, Input::Manifests { desired, hash: hash.into(), diagnostics: Vec::new() });
+}
+
+fn remove(story: &mut Story, kind: Kind, count: usize) {
+    for no in 0..count {
+        match kind {
+            Kind::Service => story.desired.services.remove(format!("web-{no}").as_str()).map(drop),
+            Kind::ScheduledTask => story.desired.scheduled_tasks.remove(format!("job-{no}").as_str()).map(drop),
+            other => panic!("{other:?}"),
+        };
+    }
+}
+
+fn held(story: &Story) -> Option<&str> {
+    story.core.world().state.fleet.held.as_ref().map(|held| held.reason.as_str())
+}
+
+#[test]
+fn more_than_one_and_more_than_a_fifth_are_too_many() {
+    for (kind, has, loses, words) in [
+        (Kind::Service, 3, 1, None),
+        (Kind::Service, 3, 2, Some("it removes 2 of 3 services (web-0, web-1)")),
+        (Kind::Service, 10, 2, None),
+        (Kind::Service, 10, 3, Some("it removes 3 of 10 services (web-0, web-1, web-2)")),
+        (Kind::Service, 1, 1, Some("it removes every service (web-0)")),
+        (Kind::ScheduledTask, 1, 1, None),
+        (Kind::ScheduledTask, 2, 2, Some("it removes 2 of 2 schedules (job-0, job-1)")),
+        (Kind::ScheduledTask, 10, 2, None),
+        (Kind::ScheduledTask, 10, 3, Some("it removes 3 of 10 schedules (job-0, job-1, job-2)")),
+    ] {
+        let mut story = if kind == Kind::Service { fleet(has, 0) } else { fleet(1, has) };
+        let running = story.running();
+        remove(&mut story, kind, loses);
+        read(&mut story, "22222222");
+        assert_eq!(held(&story), words);
+        story.settle(&[]);
+        let stopped = if kind == Kind::Service && words.is_none() { loses } else { 0 };
+        assert_eq!(story.running(), running - stopped, "{kind:?} {has} {loses}");
+    }
+}
+
+#[test]
+fn tasks_count_too_but_for_small_fleets_and_a_host_that_still_runs_some() {
+    for (before, after, words) in [(6, 3, None), (6, 2, Some("it stops 4 of 6 tasks")), (5, 1, None)] {
+        let mut story = Story::begin(web(before), one_container());
+        story.settle(&[]);
+        story.desired.services.get_mut("web").unwrap().spec.desired_count = after;
+        read(&mut story, "22222222");
+        assert_eq!(held(&story), words, "{before} {after}");
+    }
+    let mut story = fleet(3, 0);
+    story.desired.hosts.remove("a");
+    read(&mut story, "22222222");
+    assert_eq!(held(&story), Some("it removes host a, which still runs 1 tasks (first: roadstead host drain a)"));
+}
+
+#[test]
+fn a_confirmation_is_of_one_content_and_for_one_time() {
+    let mut story = fleet(3, 0);
+    let whole = story.desired.clone();
+    remove(&mut story, Kind::Service, 2);
+    read(&mut story, "22222222");
+    let confirm = |token: &str| Command::Confirm { token: token.into() };
+    let refused = story.core.command(story.now, confirm("33333333")).unwrap_err();
+    assert!(matches!(refused, CommandError::Refused(_)), "{refused:?}");
+    story.core.command(story.now, confirm("22222222")).unwrap();
+    story.settle(&[]);
+    assert_eq!((held(&story), story.running()), (None, 1));
+    // The same loss once more is held once more.
+    let less = std::mem::replace(&mut story.desired, whole);
+    read(&mut story, "11111111");
+    story.settle(&[]);
+    assert_eq!(story.running(), 3);
+    story.desired = less;
+    read(&mut story, "22222222");
+    assert!(held(&story).is_some());
+    story.settle(&[]);
+    assert_eq!(story.running(), 3);
+    // Taken back, nothing is held.
+    story.desired = (*story.core.world().state.desired).clone();
+    read(&mut story, "11111111");
+    assert_eq!(held(&story), None);
+}
