@@ -16,6 +16,9 @@ need_root() {
   [[ $EUID -eq 0 ]] || EXIT_STATUS=2 die "$1 needs root" "sudo $0 ${*:2}"
 }
 
+# Same input, same bytes: so an image has the same id on every host.
+plain_tar() { tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar "$@"; }
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # target_folder: where cargo builds this checkout, wherever that is configured. Needs jq.

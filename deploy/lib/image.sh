@@ -17,9 +17,6 @@ demo_binary() {
   echo "$dir/demo"
 }
 
-# Same input, same bytes: so an image has the same id on every host.
-plain_tar() { tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar "$@"; }
-
 # image_archive VERSION FILE: writes what `docker load` reads.
 image_archive() {
   local version=$1 file=$2 work binary arch config

@@ -33,9 +33,9 @@ fn manifest<S: serde::de::DeserializeOwned>(labels: BTreeMap<String, String>, sp
     Manifest { labels, annotations: BTreeMap::new(), file: "fleet.yaml".to_owned(), line: 1, spec }
 }
 
-fn definition() -> Manifest<Definition> {
+fn definition(version: u32) -> Manifest<Definition> {
     // By digest: nobody is asked what it stands for.
-    let image = format!("demo@sha256:{:064}", 1);
+    let image = format!("demo@sha256:{version:064}");
     let container = json!({
         "name": "web", "image": image, "cpu": 100, "memory": 1000, "portMappings": [{ "containerPort": 80 }],
     });
@@ -71,7 +71,7 @@ fn empty_fleet(tasks: usize) -> World {
     }
     for number in 0..tasks / TASKS_PER_SERVICE {
         let name = format!("service-{number:04}");
-        desired.task_definitions.insert(Family::from(name.as_str()), definition());
+        desired.task_definitions.insert(Family::from(name.as_str()), definition(1));
         desired.services.insert(ServiceName::from(name.as_str()), replicas(&name, TASKS_PER_SERVICE));
     }
     world.state.desired = Arc::new(desired);
@@ -146,7 +146,7 @@ fn nothing_to_do(criterion: &mut Criterion) {
 fn nothing_to_do_with_a_daemon(criterion: &mut Criterion) {
     let mut world = empty_fleet(20_000);
     let desired = Arc::make_mut(&mut world.state.desired);
-    desired.task_definitions.insert(Family::from("daemon"), definition());
+    desired.task_definitions.insert(Family::from("daemon"), definition(1));
     let spec = json!({ "taskDefinition": "daemon", "schedulingStrategy": "DAEMON" });
     desired.services.insert(ServiceName::from("daemon"), manifest(BTreeMap::new(), spec));
     let world = settled(world);
@@ -175,5 +175,21 @@ fn place_all(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(planner, small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all);
+/// All 200 services get a new revision at once: every task's successor is placed beside it.
+fn place_during_rollout(criterion: &mut Criterion) {
+    let tasks = 20_000;
+    let mut world = settled(empty_fleet(tasks));
+    let desired = Arc::make_mut(&mut world.state.desired);
+    desired.task_definitions.values_mut().for_each(|manifest| *manifest = definition(2));
+    assert_eq!(plan(&world).actions.len(), tasks, "there is room for all");
+    let mut group = criterion.benchmark_group("plan_1000_hosts_place_during_rollout");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
+    group.bench_with_input(BenchmarkId::from_parameter(tasks), &world, |bench, world| {
+        bench.iter(|| black_box(plan(world)));
+    });
+    group.finish();
+}
+
+criterion_group!(planner, small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all, place_during_rollout);
 criterion_main!(planner);

@@ -55,7 +55,7 @@ impl Small {
                 "taskDefinition": name, "desiredCount": TASKS_PER_SERVICE, "minimumHealthySeconds": 1,
                 "deploymentConfiguration": { "maximumPercent": 150, "minimumHealthyPercent": 100 },
             });
-            desired.task_definitions.insert(Family::from(name.as_str()), definition());
+            desired.task_definitions.insert(Family::from(name.as_str()), definition(1));
             desired.services.insert(ServiceName::from(name), manifest::<ServiceSpec>(BTreeMap::new(), spec));
         }
         let (core, _) = Core::new(State::default(), 7, START, false);
