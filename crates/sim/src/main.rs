@@ -16,7 +16,7 @@ use clap::Parser;
 use roadstead_sim::{
     Broken, Outcome, Predicate, Tell, run,
     scenario::{Scenario, Shape, draw},
-    search::{Named, chain_breaks, crash_points, differs_from_calm, minimise, small_scope},
+    search::{Named, chain_breaks, crash_points, database_breaks, differs_from_calm, minimise, small_scope},
 };
 
 /// Scenarios make and drop small things without end.
@@ -34,7 +34,7 @@ Examples:
   roadstead-sim --minimise 4711 > seed.json   the smallest scenario that breaks the same predicate
   roadstead-sim --file seed.json              a written scenario, told step by step
   roadstead-sim --small-scope --crash-points  what is enumerated instead of drawn
-  roadstead-sim --chains 0..500 --differential 0..500"
+  roadstead-sim --chains 0..500 --differential 0..500 --database 0..100"
 )]
 struct Arguments {
     /// FROM..TO, the end excluded
@@ -61,6 +61,9 @@ struct Arguments {
     /// Ends of runs with faults against ends without
     #[arg(long, value_parser = parse_range, value_name = "FROM..TO")]
     differential: Option<Range<u64>>,
+    /// A real database beside the one in memory: what it holds at each controller's start
+    #[arg(long, value_parser = parse_range, value_name = "FROM..TO")]
+    database: Option<Range<u64>>,
     /// Scenarios at once [default: one for each CPU]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -103,6 +106,9 @@ fn main() -> ExitCode {
     }
     if let Some(seeds) = arguments.differential {
         all_well &= judged("differential", seeds, jobs, |seed| differs_from_calm(&draw(seed, Shape::default())));
+    }
+    if let Some(seeds) = arguments.database {
+        all_well &= judged("database", seeds, jobs, |seed| database_breaks(&draw(seed, Shape::default())));
     }
     if let Some(seeds) = arguments.seeds {
         all_well &= campaign(seeds, jobs);

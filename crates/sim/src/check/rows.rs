@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Checks, Predicate, broken};
-use crate::fleet::{FakeHost, Ground};
+use crate::fleet::{Durable, FakeHost, Ground};
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RevisionId},
@@ -16,6 +16,9 @@ use roadstead_core::model::{
 impl Ground {
     /// The changes become durable, one by one, and each is looked at.
     pub(crate) fn commit(&mut self, changes: &[Change]) {
+        if self.history.is_some() {
+            self.record(Durable::Committed(changes.to_vec()));
+        }
         for change in changes {
             let checked = self.judge(change);
             self.breaks(checked);

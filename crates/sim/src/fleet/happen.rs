@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Due, Ending, Folder, Ground, host::CONNECTION_LASTS_MS};
+use super::{Due, Durable, Ending, Folder, Ground, host::CONNECTION_LASTS_MS};
 use crate::{
     engine::machine::Request,
     scenario::{Change, Database, FIXED_PORT, Happening, JOB, short},
@@ -263,11 +263,13 @@ impl Ground {
             Database::Lost => {
                 self.count("database lost");
                 self.durable = State::default();
+                self.record(Durable::Lost);
                 self.checks.database_lost();
             }
             Database::Old => {
                 self.count("database of before");
                 self.durable = self.backup.clone();
+                self.record(Durable::PutBack);
                 self.checks.database_lost();
             }
         }

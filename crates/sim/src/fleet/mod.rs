@@ -27,7 +27,7 @@ use roadstead_control::control::seams::Clock;
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RuntimeId, ServiceName},
-    state::State,
+    state::{Change, State},
     time::Timestamp,
 };
 use roadstead_core::turn::Command;
@@ -99,6 +99,21 @@ pub(crate) enum Folder {
     Broken(u64),
 }
 
+/// One thing that became of the database.
+#[derive(Clone, Debug)]
+pub(crate) enum Durable {
+    /// These became durable, together.
+    Committed(Vec<Change>),
+    /// A controller began, and read it.
+    Read,
+    /// It was copied, in place of the copy before.
+    BackedUp,
+    /// It was deleted.
+    Lost,
+    /// The copy took its place.
+    PutBack,
+}
+
 /// What has been counted so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
@@ -118,6 +133,8 @@ pub(crate) struct Ground {
     /// What the database holds.
     pub(crate) durable: State,
     pub(crate) backup: State,
+    /// What became of the database, step by step, when that is asked for.
+    pub(crate) history: Option<Vec<Durable>>,
     pub(crate) scenario: Scenario,
     pub(crate) mishaps: BTreeMap<Point, Mishap>,
     /// Phase two: no faults by chance any more.
@@ -165,6 +182,7 @@ impl FakeFleet {
             hosts: hosts.collect(),
             durable: State::default(),
             backup: State::default(),
+            history: None,
             mishaps: scenario.mishaps.iter().copied().collect(),
             calm: false,
             counters: Counters::default(),
@@ -245,6 +263,11 @@ impl FakeFleet {
 }
 
 impl Ground {
+    /// Notes what became of the database, when that is asked for.
+    pub(crate) fn record(&mut self, durable: Durable) {
+        self.history.iter_mut().for_each(|history| history.push(durable.clone()));
+    }
+
     pub(crate) fn push(&mut self, at: Timestamp, due: Due) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), due);
@@ -292,6 +315,7 @@ impl Ground {
             }
             Due::Backup => {
                 self.backup = self.durable.clone();
+                self.record(Durable::BackedUp);
                 self.push(self.now.plus_ms(BACKUP_EVERY_MS), Due::Backup);
             }
             Due::Heal => self.heal(),

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::{
-    fleet::FakeFleet,
+    fleet::{Durable, FakeFleet},
     scenario::{Mishap, Point},
 };
 use roadstead_control::{control::seams::Ledger, store::StoreError};
@@ -62,7 +62,10 @@ impl FakeLedger {
 #[async_trait]
 impl Ledger for FakeLedger {
     async fn load(&self) -> Result<State, StoreError> {
-        Ok(self.0.ground(|ground| ground.durable.clone()))
+        Ok(self.0.ground(|ground| {
+            ground.record(Durable::Read);
+            ground.durable.clone()
+        }))
     }
 
     async fn commit(&self, changes: &[Change], _decision: Option<&Decision>) -> Result<(), StoreError> {

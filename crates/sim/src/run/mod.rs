@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::{Broken, Predicate},
-    fleet::{Ending, FakeFleet, Ground, Link, START},
+    fleet::{Durable, Ending, FakeFleet, Ground, Link, START},
     scenario::Scenario,
     trace::Tell,
 };
@@ -81,7 +81,19 @@ pub struct End {
 
 /// Runs a scenario.
 pub fn run(scenario: &Scenario, tell: Tell) -> Outcome {
-    let fleet = FakeFleet::new(scenario.clone(), tell);
+    outcome(run_to_the_end(FakeFleet::new(scenario.clone(), tell)))
+}
+
+/// Runs a scenario, and says what became of its database, step by step.
+pub(crate) fn run_recorded(scenario: &Scenario) -> (Outcome, Vec<Durable>) {
+    let fleet = FakeFleet::new(scenario.clone(), Tell::Nothing);
+    fleet.ground(|ground| ground.history = Some(Vec::new()));
+    let mut ground = run_to_the_end(fleet);
+    let history = ground.history.take().unwrap_or_default();
+    (outcome(ground), history)
+}
+
+fn run_to_the_end(fleet: FakeFleet) -> Ground {
     let ledger = Arc::new(ledger::FakeLedger(fleet.clone()));
     let mut clock_back_ms = 0;
     loop {
@@ -114,7 +126,7 @@ pub fn run(scenario: &Scenario, tell: Tell) -> Outcome {
     }
     drop(ledger);
     match fleet.into_ground() {
-        Some(ground) => outcome(ground),
+        Some(ground) => ground,
         None => unreachable!("the last controller is gone, and with it all that it held"),
     }
 }

@@ -1,10 +1,12 @@
 //! Which scenarios to run: drawn ones are [`crate::scenario::draw`]'s; here are those that follow from others.
 
 mod chains;
+mod database;
 mod enumerate;
 mod minimise;
 
 pub use chains::{chain, chain_breaks};
+pub use database::database_breaks;
 pub use enumerate::{Named, crash_points, small_scope, stories};
 pub use minimise::minimise;
 
