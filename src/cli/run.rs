@@ -210,10 +210,10 @@ async fn follow(context: &Context, id: &str, prefixes: &std::cell::RefCell<Prefi
 
 /// Until all tasks are over, also while the controller is started anew.
 async fn wait(context: &Context, ids: &[String]) -> Result<Vec<TaskView>, Failure> {
-    let mut said: BTreeMap<String, LastStatus> = BTreeMap::new();
+    let mut seen: BTreeMap<String, TaskView> = BTreeMap::new();
     let mut heard = Instant::now();
     loop {
-        match wait_once(context, ids, &mut said, &mut heard).await {
+        match wait_once(context, ids, &mut seen, &mut heard).await {
             Ok(Some(tasks)) => return Ok(tasks),
             Ok(None) => {}
             Err(Failure::NotTried(_)) if heard.elapsed() < CONTROLLER_AWAY => {}
@@ -227,23 +227,26 @@ async fn wait(context: &Context, ids: &[String]) -> Result<Vec<TaskView>, Failur
 async fn wait_once(
     context: &Context,
     ids: &[String],
-    said: &mut BTreeMap<String, LastStatus>,
+    seen: &mut BTreeMap<String, TaskView>,
     heard: &mut Instant,
 ) -> Result<Option<Vec<TaskView>>, Failure> {
     let mut changes = Box::pin(context.client.changes().await?);
     while let Some(change) = changes.next().await {
         change?;
-        let mut tasks = Vec::new();
         for id in ids {
+            // One that is over is forgotten after a while, when others may still run.
+            if seen.get(id).is_some_and(is_over) {
+                continue;
+            }
             let task: TaskView = context.client.get(&path(&["tasks", id], &[])).await?;
-            if said.insert(id.clone(), task.last_status) != Some(task.last_status) {
+            if seen.get(id).map(|before| before.last_status) != Some(task.last_status) {
                 context.printer.notice(&format!("task {id} on {}: {}", clean(&task.host), word(&task.last_status)));
             }
-            tasks.push(task);
+            seen.insert(id.clone(), task);
         }
         *heard = Instant::now();
-        if tasks.iter().all(is_over) {
-            return Ok(Some(tasks));
+        if seen.values().all(is_over) {
+            return Ok(Some(ids.iter().filter_map(|id| seen.remove(id)).collect()));
         }
     }
     Ok(None)

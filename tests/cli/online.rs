@@ -50,7 +50,7 @@ impl Controller {
             while let Some((order, answer)) = orders.recv().await {
                 let _ = answer.send(match order {
                     Order::Confirm { .. } => Err(CommandError::Refused("nothing is held under that token".to_owned())),
-                    Order::SetSchedulability { host, to } => Ok(format!("{host} is {to:?} \u{1b}[31mnow")),
+                    Order::SetSchedulability { host, to, .. } => Ok(format!("{host} is {to:?} \u{1b}[31mnow")),
                     other => Ok(format!("{other:?}")),
                 });
             }

@@ -105,7 +105,7 @@ mod tests {
     fn every_order_is_described() {
         let volume = VolumeId { cluster: "default".into(), name: "data".into() };
         let orders = [
-            Command::SetSchedulability { host: "a".into(), to: Schedulability::Cordoned },
+            Command::SetSchedulability { host: "a".into(), to: Schedulability::Cordoned, timeout_s: None },
             Command::StopTask { task: "1".into(), reason: Some(String::new()) },
             Command::Rollout { service: "web".into(), verb: RolloutVerb::Undo { to: "web:1".parse().ok() } },
             Command::Rollout { service: "web".into(), verb: RolloutVerb::Pause },

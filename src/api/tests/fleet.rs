@@ -84,7 +84,9 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
         [("box-a", Schedulability::Active), ("box-b", Schedulability::Cordoned), ("box-c", Schedulability::Active)]
     {
         let identity = (name != "box-c").then(identity);
-        state.hosts.insert(name.into(), HostRecord { name: name.into(), schedulability, identity, lost_since: None });
+        state
+            .hosts
+            .insert(name.into(), HostRecord { name: name.into(), schedulability, identity, ..HostRecord::default() });
     }
     for task in tasks(at) {
         state.tasks.insert(task.id.clone(), Arc::new(task));
@@ -196,6 +198,7 @@ fn tasks(at: Timestamp) -> Vec<Task> {
 fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timestamp) -> Task {
     let runs = last_status == LastStatus::Running;
     let container = TaskContainer {
+        taken_down: false,
         created_name: format!("rs-{id}-{service}"),
         essential: true,
         image: "demo:1".to_owned(),

@@ -27,14 +27,17 @@ use super::{
 
 /// Starts at once on one host: starting is bound by its CPUs, and more at once end no sooner. At least and at most.
 const LAUNCHES_PER_HOST: (usize, usize) = (2, 8);
-/// Stops and removals at once on one host: they mostly wait.
-const STOPS_PER_HOST: usize = 16;
+/// Stops at once on one host: they mostly wait for a container to end, each up to its own `stopTimeout`.
+const STOPS_PER_HOST: usize = 64;
+/// Removals at once on one host.
+const REMOVALS_PER_HOST: usize = 16;
 
 /// What one host may be asked at once.
 #[derive(Clone)]
 pub(super) struct HostSlots {
     launches: Arc<Semaphore>,
     stops: Arc<Semaphore>,
+    removals: Arc<Semaphore>,
     pulls: HostPulls,
 }
 
@@ -46,6 +49,7 @@ impl HostSlots {
         Self {
             launches: Arc::new(Semaphore::new(launches)),
             stops: Arc::new(Semaphore::new(STOPS_PER_HOST)),
+            removals: Arc::new(Semaphore::new(REMOVALS_PER_HOST)),
             pulls: HostPulls::default(),
         }
     }
@@ -80,11 +84,11 @@ impl Execution {
                     self.stop(containers).await
                 }
                 Verb::Remove { containers } => {
-                    let _slot = self.slots.stops.acquire().await;
+                    let _slot = self.slots.removals.acquire().await;
                     self.remove(containers).await
                 }
                 Verb::Sweep { volumes } => {
-                    let _slot = self.slots.stops.acquire().await;
+                    let _slot = self.slots.removals.acquire().await;
                     self.sweep(volumes).await
                 }
             };
@@ -194,6 +198,9 @@ impl Execution {
         reach(Point::BeforeCreate);
         if step.pull == ImagePullPolicy::Always && !has_digest(&config.image) {
             self.fetch(&config.image, false, slot).await?;
+            if self.is_overtaken() {
+                return Ok(None);
+            }
         }
         let first = match self.engine.create(&config).await {
             Err(EngineError::ImageMissing { image, .. }) if step.pull == ImagePullPolicy::Never => {
@@ -228,7 +235,12 @@ impl Execution {
         slot: &mut Option<SemaphorePermit<'s>>,
     ) -> Result<(), EngineError> {
         drop(slot.take());
-        self.images().pull(image, unless_there).await?;
+        let images = self.images();
+        tokio::select! {
+            pulled = images.pull(image, unless_there) => pulled?,
+            // Nobody waits for it any more; an engine gives a pull up when its client goes.
+            () = self.overtaken.cancelled() => {}
+        }
         *slot = self.slots.launches.acquire().await.ok();
         Ok(())
     }

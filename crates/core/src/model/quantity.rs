@@ -83,6 +83,9 @@ macro_rules! quantity {
     };
 }
 
+/// Docker takes no CPU limit below a hundredth of a CPU; in units.
+pub const MIN_CPU_LIMIT: u32 = 11;
+
 quantity!(
     CpuUnits,
     parse_cpu,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::{ClusterName, ScheduleName},
-    quantity::{CpuUnits, Mebibytes},
+    quantity::{CpuUnits, MIN_CPU_LIMIT, Mebibytes},
     spec::{
         NotActedOn, TaskDefinitionSpec,
         cluster::DEFAULT_CLUSTER,
@@ -206,7 +206,18 @@ impl TaskOverride {
             }
             seen.push(&differs.name);
         }
+        if let Some(cpu) = self.cpu.filter(|cpu| cpu.0 < MIN_CPU_LIMIT) {
+            let words = format!("{} CPU units are less than Linux can limit to: 1024 are one vCPU", cpu.0);
+            return Some((at(&["cpu"]), words));
+        }
         let after = self.over(definition);
+        let largest = after.container_definitions.iter().filter_map(|container| container.memory).max();
+        if let (Some(task), Some(largest)) = (self.memory, largest)
+            && largest > task
+        {
+            let words = format!("a container may use {} MiB, the task {}", largest.0, task.0);
+            return Some((at(&["memory"]), words));
+        }
         for (index, differs) in self.container_overrides.iter().enumerate() {
             let number = index.to_string();
             let wrong = |field: &str, words: String| Some((at(&["containerOverrides", &number, field]), words));

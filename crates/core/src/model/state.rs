@@ -69,6 +69,9 @@ pub struct HostRecord {
     pub identity: Option<EngineIdentity>,
     /// Set while it counts as lost.
     pub lost_since: Option<Timestamp>,
+    /// While it is drained: when standalone tasks that still run there are stopped; without it they are left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
 }
 
 /// ECS's deployment `status`.

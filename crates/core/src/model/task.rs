@@ -98,6 +98,9 @@ pub struct TaskContainer {
     pub seen_started_at: Option<Timestamp>,
     /// Host ports: allocated, exclusive until a look shows the container gone (S4).
     pub ports: Vec<PortBinding>,
+    /// It ended well only because its engine was stopped, and the others of its task came back with the engine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_down: bool,
     /// That the controller started it again after it had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revived: Option<Revived>,

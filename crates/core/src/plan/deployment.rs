@@ -56,6 +56,10 @@ fn was_never_tried(draft: &Draft<'_>, service: &Subjected<'_>, primary: &Deploym
 
 fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Timestamp) {
     let target = &service.target;
+    if record.primary().is_none_or(|before| before.revision != *target) {
+        // Where another revision failed, this one may not.
+        record.failures.clear();
+    }
     let rollback_of = rollout::hand_over(record, target, now);
     let again = record.again.take();
     let pinned = record.pin.as_ref().map(|pin| format!(": {}", pin.reason)).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Host},
-    volumes,
+    service, volumes,
 };
 
 /// The label that stands for the availability zone.
@@ -228,6 +228,34 @@ fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>], judged: usize) -> Op
     recent.iter().filter_map(|host| host.zone()).find(|zone| {
         fallen.get(zone).is_some_and(|fallen| *fallen >= 2 && *fallen == members(zone) && *fallen < judged)
     })
+}
+
+/// Stops what belongs to no service on hosts whose drain has a time-out, once that is over.
+pub(super) fn end_standalone_tasks(draft: &mut Draft<'_>) {
+    let records = &draft.world.state.hosts;
+    let drain_until = |host: &Host<'_>| match host.status {
+        HostStatus::Draining => records.get(host.name).and_then(|record| record.drain_until),
+        HostStatus::Active | HostStatus::Cordoned | HostStatus::Suspect | HostStatus::Lost | HostStatus::Untrusted => {
+            None
+        }
+    };
+    let until: Vec<Option<Timestamp>> = draft.hosts.iter().map(drain_until).collect();
+    if until.iter().all(Option::is_none) {
+        return;
+    }
+    for no in draft.tasks.numbers() {
+        let Some(at) = draft.tasks.host(no).and_then(|host| until[host]) else { continue };
+        let task = draft.task(no);
+        if !task.is_standalone() || !task.is_wanted() {
+            continue;
+        }
+        if at > draft.now() {
+            draft.wake_at(at);
+            continue;
+        }
+        let reason = format!("host {} is being drained, and the time for it is over", task.host);
+        service::stop(draft, no, StopCode::TerminationNotice, &reason);
+    }
 }
 
 /// Orders tasks on lost hosts to stop, so that their services replace them; what of them still runs is stopped when the

@@ -66,7 +66,7 @@ fn gpus_of(definition: &ContainerDefinition) -> u32 {
     wanted.fold(0, u32::saturating_add)
 }
 
-/// A port to publish.
+/// A port that a task takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PublishedPort<'a> {
     /// The container's name in the task.
@@ -79,12 +79,14 @@ pub(super) struct PublishedPort<'a> {
     pub(super) protocol: Protocol,
 }
 
-/// The ports to publish, in the order of the definition: what placement is asked for.
+/// The ports that a task takes on its host, in the order of the definition: what placement is asked for. In host mode a
+/// container's own ports are the host's; its engine publishes nothing then.
 pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<PublishedPort<'_>> {
-    match spec.network_mode {
-        NetworkMode::Bridge | NetworkMode::Awsvpc => {}
-        NetworkMode::Host | NetworkMode::None => return Vec::new(),
-    }
+    let on_host = match spec.network_mode {
+        NetworkMode::Bridge | NetworkMode::Awsvpc => false,
+        NetworkMode::Host => true,
+        NetworkMode::None => return Vec::new(),
+    };
     let mut ports = Vec::new();
     for definition in spec.container_definitions.iter().filter(|definition| !definition.disable_networking) {
         for mapping in &definition.port_mappings {
@@ -92,7 +94,7 @@ pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<PublishedPort<'_
             ports.extend(mapping.container_ports().into_iter().flatten().map(|container_port| PublishedPort {
                 container: &definition.name,
                 container_port,
-                host_port,
+                host_port: if on_host { Some(container_port) } else { host_port },
                 protocol: mapping.protocol,
             }));
         }
@@ -144,6 +146,7 @@ pub(super) fn task_containers(
                 restart_count: 0,
                 started_at: None,
                 seen_started_at: None,
+                taken_down: false,
                 ports: Vec::new(),
                 revived: None,
             };

@@ -53,6 +53,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     volumes::learn(&mut draft);
     volumes::judge_moves(&mut draft);
     hosts::give_up_lost_tasks(&mut draft);
+    hosts::end_standalone_tasks(&mut draft);
     service::reconcile(&mut draft);
     schedule::fire(&mut draft);
     orders::issue(&mut draft);

@@ -131,7 +131,8 @@ pub(super) fn act(draft: &mut Draft<'_>, no: TaskNo, verb: Verb, reason: String)
 }
 
 fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
-    if !may_order(draft, no, VerbName::Launch) {
+    // Also while something else of it waits to be ordered again.
+    if gives_up_waiting(draft, no) || !may_order(draft, no, VerbName::Launch) {
         return;
     }
     let (now, task) = (draft.now(), draft.task(no));
@@ -198,21 +199,29 @@ fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
     draft.event(task.told_in(), EventLevel::Warning, "ContainerRestarted", words);
 }
 
-/// Containers of the task wait for others, until one of these took too long.
+/// Ends a task of which a container waited for another one for too long.
+fn gives_up_waiting(draft: &mut Draft<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
+    let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    let unmet = spec.map(|spec| launch::unmet_dependencies(task, spec)).unwrap_or_default();
+    for Unmet { words, until } in unmet {
+        let Some((over_at, timeout_s)) = until else { continue };
+        if over_at <= draft.now() {
+            let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
+            throttle::count_sick(draft, no);
+            super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
+            return true;
+        }
+        draft.wake_at(over_at);
+    }
+    false
+}
+
+/// Says what containers of the task wait for.
 fn wait_for_dependencies(draft: &mut Draft<'_>, no: TaskNo, spec: &TaskDefinitionSpec) {
     let unmet = launch::unmet_dependencies(draft.task(no), spec);
     if unmet.is_empty() {
         return;
-    }
-    for Unmet { words, until } in &unmet {
-        let Some((over_at, timeout_s)) = until else { continue };
-        if *over_at <= draft.now() {
-            let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
-            throttle::count_sick(draft, no);
-            super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
-            return;
-        }
-        draft.wake_at(*over_at);
     }
     let words: Vec<String> = unmet.into_iter().map(|unmet| unmet.words).collect();
     draft.waiting(subject(draft, no), words.join("; "), "the other container is seen in that state", None);

@@ -171,7 +171,8 @@ fn begin(draft: &mut Draft<'_>, spec: &ScheduledTaskSpec, record: &mut ScheduleR
     Begun::Yes
 }
 
-/// The live tasks of a schedule's fires.
+/// The tasks of a schedule's fires that run, or may: also one that is being stopped, or was given up with its host and not
+/// seen gone.
 fn running(draft: &Draft<'_>, record: &ScheduleRecord) -> Vec<TaskNo> {
     let of_it = |task: &Task| {
         task.standalone
@@ -179,12 +180,7 @@ fn running(draft: &Draft<'_>, record: &ScheduleRecord) -> Vec<TaskNo> {
             .and_then(|standalone| standalone.scheduled.as_ref())
             .is_some_and(|by| by.by == record.name)
     };
-    draft
-        .tasks
-        .with(|traits| traits.live)
-        .filter(|(_, task)| task.is_wanted() && of_it(task))
-        .map(|(no, _)| no)
-        .collect()
+    draft.tasks.with(|traits| traits.live).filter(|(_, task)| of_it(task)).map(|(no, _)| no).collect()
 }
 
 /// Notes a time that did not begin.

@@ -32,6 +32,9 @@ pub enum Command {
         host: HostName,
         /// To what.
         to: Schedulability,
+        /// Of a drain: after so many seconds standalone tasks are stopped, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_s: Option<u32>,
     },
     /// Stop a task now; its service starts another.
     StopTask {
@@ -114,7 +117,7 @@ impl Core {
     pub fn command(&mut self, now: Timestamp, command: Command) -> Result<(String, Vec<Change>), CommandError> {
         self.world.now = now;
         let (words, mut changes) = match command {
-            Command::SetSchedulability { host, to } => self.set_schedulability(&host, to)?,
+            Command::SetSchedulability { host, to, timeout_s } => self.set_schedulability(&host, to, timeout_s)?,
             Command::StopTask { task, reason } => self.stop_task(&task, reason)?,
             Command::RunTask(request) => self.run_task(&request)?,
             Command::Rollout { service, verb } => absorb::rollout(&self.world.state, &service, &verb, now)?,
@@ -135,6 +138,7 @@ impl Core {
         &mut self,
         host: &HostName,
         to: Schedulability,
+        timeout_s: Option<u32>,
     ) -> Result<(String, Vec<Change>), CommandError> {
         self.declared(host)?;
         let before = self
@@ -144,18 +148,24 @@ impl Core {
             .get(host)
             .cloned()
             .unwrap_or_else(|| HostRecord { name: host.clone(), ..HostRecord::default() });
+        let now = self.world.now;
+        let drain_until = timeout_s
+            .filter(|_| to == Schedulability::Draining)
+            .map(|timeout_s| now.plus_ms(u64::from(timeout_s) * 1_000));
         let words = match to {
             Schedulability::Active => format!("host {host} takes tasks again"),
             Schedulability::Cordoned => format!("host {host} takes no new tasks; what runs there stays"),
             Schedulability::Draining => {
-                format!("host {host} is being drained: its tasks start elsewhere before they stop there")
+                let standalone =
+                    drain_until.map_or_else(String::new, |at| format!("; standalone ones are stopped at {at}"));
+                format!("host {host} is being drained: its tasks start elsewhere before they stop there{standalone}")
             }
         };
-        if before.schedulability == to {
+        if before.schedulability == to && drain_until.is_none() {
             return Ok((words, Vec::new()));
         }
-        let event = host_event(self.world.now, host, "HostSchedulability", words.clone());
-        Ok((words, vec![Change::Host(HostRecord { schedulability: to, ..before }), event]))
+        let event = host_event(now, host, "HostSchedulability", words.clone());
+        Ok((words, vec![Change::Host(HostRecord { schedulability: to, drain_until, ..before }), event]))
     }
 
     fn stop_task(&mut self, id: &TaskId, reason: Option<String>) -> Result<(String, Vec<Change>), CommandError> {

@@ -103,6 +103,80 @@ fn a_killed_sidecar_is_started_again_with_growing_pauses_and_its_task_goes_on() 
 }
 
 #[test]
+fn what_ended_well_only_with_its_engine_comes_back_with_it() {
+    let others = json!([
+        { "name": "side", "image": "demo:1", "memory": 64, "essential": false },
+        { "name": "init", "image": "demo:1", "memory": 64, "essential": false }
+    ]);
+    let ended = |view: &mut ContainerView| (view.state, view.exit_code) = (ContainerState::Exited, Some(0));
+    let mut story = Story::begin(web(1), with(others));
+    story.settle(&[]);
+    change(&mut story, "init", ended);
+    story.settle(&[]);
+    assert_eq!(story.running(), 2, "it has done its work");
+    // A crash of another one is no stop of the engine.
+    let now = story.now;
+    change(&mut story, "main", |view| (view.started_at, view.restart_count) = (Some(now.plus_ms(1)), 1));
+    story.settle(&[]);
+    assert_eq!(story.running(), 2);
+    // The engine is stopped in order, and begins anew: it counts restarts from 0.
+    let now = story.now;
+    change(&mut story, "side", ended);
+    change(&mut story, "main", |view| (view.started_at, view.restart_count) = (Some(now.plus_ms(1)), 0));
+    story.settle(&[]);
+    assert_eq!((story.running(), story.stop_codes()), (2, vec![]), "the sidecar, and not what was done before");
+    let running: Vec<String> = story
+        .containers
+        .values()
+        .flat_map(|host| host.values())
+        .filter(|view| view.state == ContainerState::Running)
+        .map(|view| view.name.clone())
+        .collect();
+    assert!(running.iter().any(|name| name.ends_with("-side")), "{running:?}");
+}
+
+#[test]
+fn the_health_of_a_task_is_that_of_its_essential_containers() {
+    for (essential, replaced) in [(false, false), (true, true)] {
+        let side = json!([{
+            "name": "side", "image": "demo:1", "memory": 64, "essential": essential,
+            "healthCheck": { "command": ["CMD", "check"] }
+        }]);
+        let mut story = Story::begin(web(1), with(side));
+        story.settle(&[]);
+        change(&mut story, "side", |view| view.health = HealthStatus::Healthy);
+        story.settle(&[]);
+        change(&mut story, "side", |view| view.health = HealthStatus::Unhealthy);
+        story.settle(&[]);
+        assert_eq!(story.core.world().state.tasks.len() > 1, replaced, "essential: {essential}");
+    }
+}
+
+#[test]
+fn a_sidecar_whose_image_is_nowhere_does_not_stop_the_clock_of_a_start_timeout() {
+    let mut definition = waits_for_db(&json!({ "essential": false, "startTimeout": 20 }));
+    let side = json!({ "name": "side", "image": "nowhere:1", "memory": 64, "essential": false });
+    definition["containerDefinitions"].as_array_mut().unwrap().push(side);
+    let mut story = Story::begin(web(1), definition);
+    let mut stopped = None;
+    for _ in 0..60 {
+        for action in story.decide(1_000, &[]).actions {
+            let Verb::Launch { containers } = &action.verb else {
+                story.obey(&action);
+                continue;
+            };
+            let well = containers.iter().filter(|step| step.container.as_str() != "side").cloned().collect();
+            let made = story.make(&Action { verb: Verb::Launch { containers: well }, ..action.clone() });
+            story.answer(&action, ActionResult::Partly { reason: "side: no such image".into(), containers: made });
+        }
+        let mut tasks = story.core.world().state.tasks.values();
+        stopped = stopped.or(tasks.find_map(|task| task.stopped_reason.clone()));
+    }
+    let words = stopped.expect("it gives up");
+    assert!(words.contains("main waits for db to be healthy") && words.contains("startTimeout of 20 s"), "{words}");
+}
+
+#[test]
 fn what_has_done_its_work_or_may_not_come_back_is_left_alone() {
     for (what, more, code) in [
         ("it ended well", json!({}), 0),

@@ -1,10 +1,18 @@
-//! DAEMON services: when their rollouts end, and what keeps them.
+//! DAEMON services: when their rollouts end, and what keeps them. Hosts whose engine hangs.
 
-use roadstead_core::model::{
-    quantity::Mebibytes,
-    state::{Outcome, Schedulability},
+use std::sync::Arc;
+
+use roadstead_core::{
+    model::{
+        container::HealthStatus,
+        quantity::Mebibytes,
+        state::{Outcome, Schedulability},
+        task::StopCode,
+        world::HostStatus,
+    },
+    plan::host_status,
+    turn::{Command, Input},
 };
-use roadstead_core::turn::Command;
 use serde_json::{Value, json};
 
 use super::story::{Story, one_container};
@@ -50,7 +58,10 @@ fn a_daemons_old_task_on_a_cordoned_host_stays_and_says_why() {
     story.settle(&[]);
     story
         .core
-        .command(story.now, Command::SetSchedulability { host: "b".into(), to: Schedulability::Cordoned })
+        .command(
+            story.now,
+            Command::SetSchedulability { host: "b".into(), to: Schedulability::Cordoned, timeout_s: None },
+        )
         .unwrap();
     let definition = story.desired.task_definitions.get_mut("web").unwrap();
     definition.spec.edit(|spec| spec.container_definitions[0].image = "demo:2".into());
@@ -59,7 +70,116 @@ fn a_daemons_old_task_on_a_cordoned_host_stays_and_says_why() {
     assert_eq!(outcome(&story).0, None);
     let waiting = story.decide(1_000, &[]).report.waiting;
     assert!(waiting.iter().any(|waiting| waiting.reason.contains("host b is cordoned")), "{waiting:?}");
-    story.core.command(story.now, Command::SetSchedulability { host: "b".into(), to: Schedulability::Active }).unwrap();
+    story
+        .core
+        .command(
+            story.now,
+            Command::SetSchedulability { host: "b".into(), to: Schedulability::Active, timeout_s: None },
+        )
+        .unwrap();
     story.settle(&[]);
     assert_eq!(outcome(&story), (Some(Outcome::Succeeded), "3 healthy tasks".into()));
+}
+
+fn new_revision(story: &mut Story) {
+    let definition = story.desired.task_definitions.get_mut("web").unwrap();
+    definition.spec.edit(|spec| spec.container_definitions[0].image = "demo:2".into());
+    story.tell();
+}
+
+#[test]
+fn as_many_daemon_tasks_are_replaced_at_once_as_the_floor_lets() {
+    // Of three: ceil(3 x percent / 100) stay healthy.
+    for (percent, fewest) in [(67, 3), (66, 2), (34, 2), (33, 1), (0, 0)] {
+        let floor = json!({ "deploymentConfiguration": { "minimumHealthyPercent": percent } });
+        let mut story = Story::begin(daemon(&floor), one_container());
+        story.settle(&[]);
+        new_revision(&mut story);
+        let least = (0..30).map(|_| {
+            let plan = story.decide(1_000, &[]);
+            let wanted =
+                story.core.world().state.tasks.values().filter(|task| task.is_wanted() && task.healthy_at.is_some());
+            let wanted = wanted.count();
+            plan.actions.iter().for_each(|action| story.obey(action));
+            wanted
+        });
+        assert_eq!(least.min(), Some(fewest), "{percent} %");
+        assert_eq!(outcome(&story).0.is_some(), percent <= 66, "{percent} %");
+    }
+}
+
+#[test]
+fn on_a_draining_host_the_daemons_task_stops_last() {
+    let mut story = Story::begin(daemon(&json!({})), one_container());
+    let mut other = story.desired.services["web"].clone();
+    other.spec = serde_json::from_value(json!({ "taskDefinition": "other", "desiredCount": 3 })).unwrap();
+    let sick = json!({ "containerDefinitions": [{
+        "name": "main", "image": "demo:1", "memory": 64, "healthCheck": { "command": ["CMD", "check"] }
+    }] });
+    let mut definition = story.desired.task_definitions["web"].clone();
+    definition.spec = serde_json::from_value(sick).unwrap();
+    story.desired.task_definitions.insert("other".into(), definition);
+    story.desired.services.insert("other".into(), other);
+    story.tell();
+    let all_well = |story: &mut Story| {
+        let views = story.containers.values_mut().flat_map(|host| host.values_mut());
+        views.for_each(|view| view.health = HealthStatus::Healthy);
+    };
+    for _ in 0..5 {
+        story.settle(&[]);
+        all_well(&mut story);
+    }
+    assert_eq!(story.running(), 6);
+    let drain = Command::SetSchedulability { host: "a".into(), to: Schedulability::Draining, timeout_s: None };
+    story.core.command(story.now, drain).unwrap();
+    // What takes the other service's place elsewhere is not healthy yet.
+    for _ in 0..20 {
+        story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    }
+    assert_eq!(story.containers["a"].len(), 2, "both stay");
+    all_well(&mut story);
+    story.settle(&[]);
+    assert_eq!(story.containers["a"].len(), 0);
+    let tasks: Vec<_> = story.core.world().state.tasks.values().filter(|task| task.host == "a".into()).collect();
+    let [first, last] = ["other", "web"].map(|name| tasks.iter().find(|task| task.service.as_str() == name).unwrap());
+    assert!(first.stopping_at < last.stopping_at, "the daemon's goes last");
+    assert_eq!(last.stop_code, Some(StopCode::TerminationNotice));
+}
+
+#[test]
+fn an_engine_that_hangs_is_waited_for_longer_than_a_host_that_is_silent() {
+    let mut story = Story::begin(super::story::web(3), one_container());
+    story.settle(&[]);
+    let hang = |story: &mut Story, seconds: u64| {
+        for _ in 0..seconds {
+            story.now = story.now.plus_ms(1_000);
+            for (host, contact) in &mut story.contacts {
+                contact.link_answered_at = Some(story.now);
+                let answers = host.as_str() != "a";
+                contact.error = (!answers).then(|| "the engine does not answer".into());
+                if answers {
+                    contact.engine_answered_at = Some(story.now);
+                }
+            }
+            story.core.take(story.now, Input::Contacts(story.contacts.clone()));
+            for host in ["b", "c"] {
+                let look = story.look_at(host, story.now);
+                story.core.take(story.now, Input::Look(Arc::new(look)));
+            }
+            story
+                .core
+                .decide(story.now)
+                .actions
+                .iter()
+                .filter(|it| it.host != "a".into())
+                .for_each(|it| story.obey(it));
+        }
+    };
+    hang(&mut story, 59);
+    assert_eq!(story.stop_codes(), []);
+    assert_eq!(host_status(story.core.world(), &"a".into()), HostStatus::Suspect);
+    hang(&mut story, 5);
+    assert_eq!(story.stop_codes(), [StopCode::HostLost]);
+    assert!(story.core.world().state.fleet.brake.is_none(), "one of three is no reason to brake");
+    assert_eq!(story.containers["b"].len() + story.containers["c"].len(), 3);
 }

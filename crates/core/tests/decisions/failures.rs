@@ -5,17 +5,21 @@ use std::collections::BTreeSet;
 use roadstead_core::{
     model::{
         action::{ActionResult, VerbName},
-        container::ContainerView,
-        name::RuntimeId,
-        state::Outcome::{Failed, RolledBack, Succeeded},
+        container::{ContainerView, HealthStatus},
+        name::{HostName, RuntimeId},
+        state::{
+            Outcome::{Failed, RolledBack, Succeeded},
+            Schedulability,
+        },
         task::Task,
     },
     plan::{absorb::RolloutVerb, breaker},
+    turn::Command,
 };
 use serde_json::{Value, json};
 
 use super::{
-    life::{image, with},
+    life::{self, image, with},
     story::{Story, web},
 };
 
@@ -256,4 +260,105 @@ fn a_paused_rollout_heals_what_crash_loops() {
     }
     story.live(30);
     assert_eq!((story.revisions(), story.outcomes()[0]), (vec![1, 1], (2, None)), "{}", story.waiting());
+}
+
+/// The port of a container in host mode.
+fn in_host_mode() -> Value {
+    json!({ "networkMode": "host", "containerDefinitions": [{
+        "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80 }],
+        "healthCheck": { "command": ["CMD", "check"] }
+    }] })
+}
+
+#[test]
+fn in_host_mode_a_containers_port_is_the_hosts() {
+    let mut story = Story::begin(web(4), in_host_mode());
+    story.live(20);
+    assert_eq!(story.wanted().iter().map(|task| task.host.clone()).collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(story.wanted().len(), 3, "no two on one host");
+    assert!(story.waiting().contains("0/3 hosts fit: 3 have port 80/tcp in use"), "{}", story.waiting());
+    // One goes before the next begins, since there is nowhere beside it.
+    story.scale(3);
+    let spec = &mut story.desired.services.get_mut("web").unwrap().spec;
+    spec.deployment_configuration.minimum_healthy_percent = Some(66);
+    story.tell();
+    story.deploy("demo:2");
+    story.live(60);
+    assert_eq!(story.revisions(), [2, 2, 2]);
+    assert_eq!(story.outcomes()[0], (2, Some(Succeeded)));
+}
+
+#[test]
+fn a_sick_task_goes_once_its_replacement_is_healthy_where_there_is_room_for_both() {
+    for (most, first_gone) in [(200, false), (100, true)] {
+        let mut story = Story::begin(
+            with(2, json!({ "deploymentConfiguration": { "maximumPercent": most, "minimumHealthyPercent": 50 } })),
+            image("demo:1"),
+        );
+        story.live(20);
+        let sick = story.wanted().remove(0);
+        let id = sick.containers.values().find_map(|row| row.runtime_id.clone()).unwrap();
+        let health = |story: &mut Story, of_new: HealthStatus| {
+            for view in story.containers.values_mut().flat_map(|host| host.values_mut()) {
+                view.health = if view.id == id { HealthStatus::Unhealthy } else { HealthStatus::Healthy };
+            }
+            let news = story.wanted().into_iter().filter(|task| task.created_at > sick.created_at);
+            let ids: Vec<RuntimeId> = news
+                .flat_map(|task| task.containers.values().filter_map(|row| row.runtime_id.clone()).collect::<Vec<_>>())
+                .collect();
+            for view in story.containers.values_mut().flat_map(|host| host.values_mut()) {
+                if ids.contains(&view.id) {
+                    view.health = of_new;
+                }
+            }
+        };
+        for _ in 0..10 {
+            health(&mut story, HealthStatus::Unknown);
+            story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        }
+        assert_eq!(!story.task(&sick).is_wanted(), first_gone, "{most} %");
+        for _ in 0..10 {
+            health(&mut story, HealthStatus::Healthy);
+            story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+        }
+        assert!(!story.task(&sick).is_wanted(), "{most} %");
+        assert_eq!(story.wanted().len(), 2);
+    }
+}
+
+#[test]
+fn on_a_draining_host_what_never_ran_goes_at_once_and_what_runs_once_it_is_replaced() {
+    let mut story = Story::begin(web(1), image("demo:1"));
+    // Its launch has no answer yet.
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).unwrap();
+    let drain = |story: &mut Story, host: &HostName| {
+        let order = Command::SetSchedulability { host: host.clone(), to: Schedulability::Draining, timeout_s: None };
+        story.core.command(story.now, order).unwrap();
+    };
+    drain(&mut story, &launch.host);
+    story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    assert!(!story.core.world().state.tasks[&launch.task].is_wanted());
+    assert_eq!(story.wanted().len(), 1, "another takes its place");
+    story.obey(&launch);
+    story.live(20);
+    let runs = story.wanted().remove(0);
+    drain(&mut story, &runs.host);
+    story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    assert!(story.task(&runs).is_wanted(), "the other one is not healthy yet");
+    story.live(20);
+    assert!(!story.task(&runs).is_wanted());
+    assert_eq!(story.wanted().len(), 1);
+}
+
+#[test]
+fn where_an_earlier_revision_failed_the_next_may_go() {
+    let mut story = Story::begin(
+        life::breaker(json!({ "thresholdConfiguration": { "type": "COUNT", "value": 4 } })),
+        image("demo:1"),
+    );
+    story.live(20);
+    story.deploy("crash:2");
+    story.live(60);
+    assert_eq!(story.outcomes()[0].1, Some(Succeeded), "it was rolled back");
+    assert_eq!(story.core.world().state.services["web"].failures, [], "of the bad revision");
 }

@@ -9,7 +9,7 @@ use roadstead_core::model::{
     task::{StopCode, Task},
     time::Timestamp,
 };
-use roadstead_core::turn::Core;
+use roadstead_core::turn::{Command, Core};
 use serde_json::{Value, json};
 
 use crate::story::{Story, one_container, web};
@@ -172,6 +172,30 @@ fn policies_say_what_happens_to_tasks_that_still_run() {
         let expected: &[StopCode] = if policy == "Replace" { &[StopCode::ServiceSchedulerInitiated] } else { &[] };
         assert_eq!(stopped, expected, "{policy}");
     }
+}
+
+#[test]
+fn a_task_that_is_ending_or_perhaps_runs_on_a_lost_host_still_runs() {
+    let mut story = every_minute(json!({ "concurrencyPolicy": "Forbid" }));
+    story.pass(MINUTE_MS);
+    let task = story.scheduled()[0].clone();
+    let stop = Command::StopTask { task: task.id.clone(), reason: None };
+    story.core.command(story.now, stop).unwrap();
+    // It takes its stopTimeout.
+    for _ in 0..7 {
+        story.decide(10_000, &[]);
+    }
+    assert_eq!(story.fire_outcomes()[0], FireOutcome::Skipped);
+    assert_eq!(story.scheduled().len(), 1);
+
+    let mut story = every_minute(json!({ "concurrencyPolicy": "Forbid" }));
+    story.pass(MINUTE_MS);
+    let host = story.scheduled()[0].host.clone();
+    for _ in 0..70 {
+        story.decide(1_000, &[host.as_str()]);
+    }
+    assert_eq!(story.scheduled()[0].stop_code, Some(StopCode::HostLost));
+    assert_eq!(story.scheduled().len(), 1, "nobody saw it gone");
 }
 
 #[test]

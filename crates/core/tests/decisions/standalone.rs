@@ -6,7 +6,7 @@ use roadstead_core::model::{
     action::{ActionResult, Verb},
     container::ContainerState,
     standalone::RunTask,
-    state::{Change, EventLevel},
+    state::{Change, EventLevel, Schedulability},
     task::{LastStatus, StopCode, Task},
     world::Plan,
 };
@@ -236,4 +236,26 @@ fn one_that_cannot_start_fails_nobody_else() {
     let task = story.standalone().remove(0);
     assert_eq!((task.stop_code, task.last_status), (Some(StopCode::TaskFailedToStart), LastStatus::Stopped));
     assert_eq!(story.core.world().state.services.len(), 1);
+}
+
+#[test]
+fn a_drain_leaves_it_alone_for_as_long_as_was_said() {
+    let mut story = settled(0);
+    story.run("once", json!({})).unwrap();
+    story.settle(&[]);
+    let host = story.standalone()[0].host.clone();
+    let drain = |story: &mut Story, timeout_s| {
+        let order = Command::SetSchedulability { host: host.clone(), to: Schedulability::Draining, timeout_s };
+        story.core.command(story.now, order).unwrap();
+    };
+    drain(&mut story, None);
+    for _ in 0..5 {
+        story.settle(&[]);
+    }
+    assert_eq!(story.running(), 1, "without a time-out for ever");
+    drain(&mut story, Some(100));
+    story.settle(&[]);
+    assert_eq!(story.running(), 1);
+    story.settle(&[]);
+    assert_eq!((story.running(), story.stop_codes()), (0, vec![StopCode::TerminationNotice]));
 }

@@ -113,8 +113,11 @@ fn a_lost_host_is_waited_for_and_a_drained_one_keeps_its_task() {
     let lost = format!("host {home} is lost and is waited for: the data of volume data is there");
     assert!(story.waiting().contains(&lost), "{}", story.waiting());
     story.settle(&[]);
-    let drain =
-        Command::SetSchedulability { host: home.clone(), to: roadstead_core::model::state::Schedulability::Draining };
+    let drain = Command::SetSchedulability {
+        host: home.clone(),
+        to: roadstead_core::model::state::Schedulability::Draining,
+        timeout_s: None,
+    };
     story.core.command(story.now, drain).unwrap();
     story.settle(&[]);
     assert_eq!(only(&story).id, task);

@@ -153,7 +153,7 @@ impl Ground {
             Happening::BrokenFile { nth, for_ms } => self.spoil(Folder::Broken(*nth), "manifest broken", *for_ms),
             Happening::Operator { host, to } => {
                 self.count("operator's word");
-                self.orders.push(Command::SetSchedulability { host: host.clone(), to: *to });
+                self.orders.push(Command::SetSchedulability { host: host.clone(), to: *to, timeout_s: None });
             }
             Happening::StopTask { nth } => {
                 let tasks: Vec<&TaskId> = self.durable.tasks.keys().collect();
@@ -331,7 +331,7 @@ impl Ground {
                 host.squat_next = false;
             });
             self.un_clone(&name);
-            self.orders.push(Command::SetSchedulability { host: name, to: Schedulability::Active });
+            self.orders.push(Command::SetSchedulability { host: name, to: Schedulability::Active, timeout_s: None });
         }
         self.change(&Change::Cure);
         self.set_folder(Folder::Fine);

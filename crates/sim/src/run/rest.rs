@@ -36,8 +36,11 @@ impl Ground {
         }
         // A word may have been lost with the controller that it was said to: people say it again.
         let unsaid = self.durable.hosts.values().filter(|host| host.schedulability != Schedulability::Active);
-        let again =
-            unsaid.map(|host| Command::SetSchedulability { host: host.name.clone(), to: Schedulability::Active });
+        let again = unsaid.map(|host| Command::SetSchedulability {
+            host: host.name.clone(),
+            to: Schedulability::Active,
+            timeout_s: None,
+        });
         self.orders.extend(again);
         // A person has what failed or was taken back tried again, now that all is well.
         let names: Vec<_> = self.durable.services.iter().filter(|(_, record)| waits_for_a_word(record)).collect();

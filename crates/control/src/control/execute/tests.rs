@@ -55,6 +55,7 @@ impl Engine for Gated {
         self.pass().await?;
         match config.image.as_str() {
             "wrong" => unused(),
+            "missing" => Err(EngineError::ImageMissing { image: "missing".to_owned(), message: String::new() }),
             _ => Ok(Created { id: RuntimeId::from(config.name.as_str()), warnings: Vec::new() }),
         }
     }
@@ -74,13 +75,13 @@ impl Engine for Gated {
         unused()
     }
     async fn image(&self, _: &str) -> Result<Option<ImageFacts>, EngineError> {
-        unused()
+        Ok(None)
     }
     async fn registry_digest(&self, _: &str) -> Result<String, EngineError> {
         unused()
     }
     async fn pull(&self, _: &str, _: Progress<'_>) -> Result<(), EngineError> {
-        unused()
+        self.pass().await
     }
     async fn start(&self, _: &RuntimeId) -> Result<(), EngineError> {
         unused()
@@ -179,7 +180,7 @@ async fn a_host_is_asked_no_more_at_once_than_its_cpus_carry() {
     for (cpus, launches) in [(0, 2), (1, 2), (2, 2), (3, 3), (8, 8), (64, 8)] {
         let slots = HostSlots::new(cpus);
         assert_eq!(most_at_once(&slots, 12, || launch("web:1")).await, launches, "launches with {cpus} CPUs");
-        assert_eq!(most_at_once(&slots, 20, stop).await, STOPS_PER_HOST, "stops with {cpus} CPUs");
+        assert_eq!(most_at_once(&slots, STOPS_PER_HOST + 4, stop).await, STOPS_PER_HOST, "stops with {cpus} CPUs");
     }
 }
 
@@ -218,6 +219,22 @@ async fn a_launch_that_is_overtaken_takes_no_further_step() {
         let ActionResult::Done { containers } = answer.result else { panic!("{answer:?}") };
         assert_eq!(containers.len(), made, "what exists of it is told");
     }
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_waits_for_any_more_is_given_up() {
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let order = order(&engine, &slots, "t", launch("missing"));
+    let word = order.overtaken.clone();
+    let running = tokio::spawn(order.run());
+    engine.gate.add_permits(1);
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+    assert_eq!(engine.inside.load(SeqCst), 1, "it is being pulled");
+    word.cancel();
+    let answer = timeout(DEADLINE, running).await.unwrap().unwrap();
+    assert!(matches!(&answer.result, ActionResult::Done { containers } if containers.is_empty()), "{answer:?}");
 }
 
 #[tokio::test]

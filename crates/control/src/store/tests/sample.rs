@@ -54,6 +54,7 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
 
 pub fn container(ports: &[u16]) -> TaskContainer {
     TaskContainer {
+        taken_down: false,
         created_name: "rs-web-1".to_owned(),
         essential: true,
         image: "demo:1".to_owned(),

@@ -9,9 +9,12 @@ use crate::{
         node::at,
         report::{Scope, quote},
     },
-    model::spec::{
-        TaskDefinitionSpec,
-        task_definition::{NetworkMode, Protocol},
+    model::{
+        quantity::MIN_CPU_LIMIT,
+        spec::{
+            TaskDefinitionSpec,
+            task_definition::{NetworkMode, Protocol},
+        },
     },
 };
 
@@ -157,6 +160,18 @@ fn sums(spec: &TaskDefinitionSpec, scope: &mut Scope<'_>) {
         }
     }
     if let Some(task) = spec.cpu {
+        if task.0 < MIN_CPU_LIMIT {
+            scope
+                .error(
+                    at!["cpu"],
+                    "impossible-size",
+                    format!(
+                        "{} CPU units are less than a hundredth of a CPU, which is the least that Linux limits to",
+                        task.0
+                    ),
+                )
+                .help(format!("1024 units are one vCPU: `cpu: 1 vcpu`, or at least {MIN_CPU_LIMIT}"));
+        }
         let counted: u64 = containers.iter().map(|container| u64::from(container.cpu.0)).sum();
         if counted > u64::from(task.0) {
             scope

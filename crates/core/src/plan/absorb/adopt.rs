@@ -174,6 +174,7 @@ fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>, 
         restart_count: 0,
         started_at: None,
         seen_started_at: None,
+        taken_down: false,
         // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
         ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
         revived: None,

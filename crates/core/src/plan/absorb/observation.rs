@@ -264,7 +264,9 @@ impl Update<'_> {
         let mut restarted = false;
         self.task.strays.clear();
         let mut differing = Vec::new();
+        let mut before = Vec::new();
         for (name, row) in self.task.containers.iter_mut() {
+            before.push((row.state, row.started_at, row.restart_count));
             let views = || seen.iter().filter(|(claim, _)| claim.container == *name).map(|(_, view)| *view);
             let known = views().find(|view| row.runtime_id.as_ref() == Some(&view.id));
             let view = known.or_else(|| views().find(|view| view.state.is_live())).or_else(|| views().next());
@@ -293,6 +295,7 @@ impl Update<'_> {
                 None => {}
             }
         }
+        note_taken_down(&mut self.task, &before);
         for words in differing {
             self.event(
                 EventLevel::Warning,
@@ -443,6 +446,35 @@ impl Update<'_> {
 
     fn event(&mut self, level: EventLevel, reason: &str, message: String) {
         self.events.push(Event::new(self.look.finished_at, self.task.told_in(), level, reason, message));
+    }
+}
+
+/// An engine that is stopped in order ends all containers, and brings back those that did not end well or always come back.
+/// What ended well with it was not done with its work. `before` is each row's state, start and restarts in the look before.
+fn note_taken_down(task: &mut Task, before: &[(Option<ContainerState>, Option<Timestamp>, u32)]) {
+    // An engine that begins counts restarts anew; after a crash it counts one more.
+    let came_back = task.containers.values().zip(before).any(|(row, (_, started_at, restarts))| {
+        row.state == Some(ContainerState::Running)
+            && started_at.is_some()
+            && row.started_at > *started_at
+            && row.restart_count <= *restarts
+            && row.revived.is_none_or(|revived| Some(revived.at) < *started_at)
+    });
+    for (row, (state, _, _)) in task.containers.values_mut().zip(before) {
+        row.taken_down = match row.state {
+            Some(ContainerState::Exited) => {
+                row.taken_down || (came_back && *state == Some(ContainerState::Running) && row.exit_code == Some(0))
+            }
+            Some(
+                ContainerState::Created
+                | ContainerState::Running
+                | ContainerState::Paused
+                | ContainerState::Restarting
+                | ContainerState::Removing
+                | ContainerState::Dead,
+            )
+            | None => false,
+        };
     }
 }
 

@@ -63,7 +63,7 @@ pub(in crate::plan) fn comes_back(
 ) -> bool {
     let by_policy = match restart(spec, definition) {
         Restart::Never => false,
-        Restart::OnFailure => row.exit_code != Some(0),
+        Restart::OnFailure => row.exit_code != Some(0) || row.taken_down,
         Restart::Always => true,
     };
     let ignored = definition.restart_policy.as_ref().map_or(&[][..], |policy| &policy.ignored_exit_codes);
