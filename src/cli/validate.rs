@@ -77,12 +77,14 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
 }
 
 fn contents(desired: &Desired) -> String {
-    let parts = [
+    let scheduled = desired.scheduled_tasks.len();
+    let mut parts = vec![
         count(desired.hosts.len(), "host"),
         count(desired.services.len(), "service"),
         count(desired.task_definitions.len(), "task definition"),
         count(desired.clusters.len(), "cluster"),
     ];
+    parts.extend((scheduled > 0).then(|| count(scheduled, "scheduled task")));
     parts.join(", ")
 }
 

@@ -259,3 +259,19 @@ fn a_drain_leaves_it_alone_for_as_long_as_was_said() {
     story.settle(&[]);
     assert_eq!((story.running(), story.stop_codes()), (0, vec![StopCode::TerminationNotice]));
 }
+
+#[test]
+fn what_a_request_cannot_mean_is_refused() {
+    let mut story = settled(0);
+    for (request, words) in [
+        (json!({ "placementStrategy": [{ "type": "binpack", "field": "disk" }] }), "cpu or memory"),
+        (json!({ "launchType": "FARGATE", "placementStrategy": [{ "type": "random" }] }), "you choose no host"),
+        (json!({ "overrides": { "cpu": 1 } }), "1024 are one vCPU"),
+        (json!({ "overrides": { "memory": 32 } }), "a container may use 64 MiB, the task 32"),
+        (json!({ "count": 11 }), "count is 1 to 10"),
+    ] {
+        let refused = story.run("t", request).unwrap_err();
+        assert!(matches!(&refused, CommandError::Refused(why) if why.contains(words)), "{refused:?}");
+    }
+    assert_eq!(story.standalone().len(), 0);
+}

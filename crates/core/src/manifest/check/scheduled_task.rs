@@ -1,6 +1,9 @@
 //! ScheduledTask by itself.
 
-use super::{CheckExpression, constraints, in_range, inside, service::strategies};
+use super::{
+    CheckExpression, constraints, in_range, inside,
+    service::{chooses_no_host, strategies},
+};
 use crate::{
     manifest::{
         node::{Span, at},
@@ -8,7 +11,7 @@ use crate::{
         suggest::did_you_mean,
     },
     model::{
-        spec::{ScheduledTaskSpec, scheduled_task::MAX_HISTORY},
+        spec::{ScheduledTaskSpec, scheduled_task::MAX_HISTORY, service::LaunchType},
         standalone::MAX_COUNT,
         timing::{self, Timing},
     },
@@ -21,6 +24,10 @@ pub fn scheduled_task(spec: &ScheduledTaskSpec, scope: &mut Scope<'_>, check_exp
     in_range(scope, at!["failedJobsHistoryLimit"], spec.failed_jobs_history_limit, 0..=MAX_HISTORY, "");
     constraints(scope, &spec.placement_constraints, true, check_expression);
     strategies(&spec.placement_strategy, scope);
+    match spec.launch_type {
+        LaunchType::Ec2 => {}
+        LaunchType::Fargate => chooses_no_host(&spec.placement_strategy, &spec.placement_constraints, scope),
+    }
     if let Err(bad) = Timing::new(&spec.schedule, &spec.time_zone) {
         let path = at!["schedule"];
         let whole = scope.node.locate(path);

@@ -9,7 +9,10 @@ use crate::{
     },
     model::spec::{
         ServiceSpec,
-        service::{LaunchType, PlacementStrategy, PlacementStrategyType, SchedulingStrategy, ThresholdType},
+        service::{
+            LaunchType, PlacementConstraint, PlacementStrategy, PlacementStrategyType, SchedulingStrategy,
+            ThresholdType,
+        },
     },
 };
 
@@ -201,10 +204,18 @@ fn fargate(spec: &ServiceSpec, scope: &mut Scope<'_>) {
             )
             .help("`launchType: EC2`");
     }
-    for (field, given) in [
-        ("placementStrategy", !spec.placement_strategy.is_empty()),
-        ("placementConstraints", !spec.placement_constraints.is_empty()),
-    ] {
+    chooses_no_host(&spec.placement_strategy, &spec.placement_constraints, scope);
+}
+
+/// With FARGATE nobody chooses hosts.
+pub(super) fn chooses_no_host(
+    strategies: &[PlacementStrategy],
+    constraints: &[PlacementConstraint],
+    scope: &mut Scope<'_>,
+) {
+    for (field, given) in
+        [("placementStrategy", !strategies.is_empty()), ("placementConstraints", !constraints.is_empty())]
+    {
         if given {
             scope
                 .error(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Refusal;
 use crate::model::{
+    spec::service::{LaunchType, PlacementStrategy, PlacementStrategyType},
     standalone::{MAX_COUNT, MAX_STARTED_BY_CHARS, MAX_TOKEN_CHARS, RunTask, Standalone},
     state::{Change, State},
     task::Task,
@@ -96,6 +97,10 @@ fn check(request: &RunTask) -> Result<(), Refusal> {
     let is_graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     let token = &request.client_token;
     let started_by = request.started_by.as_deref().unwrap_or_default();
+    let chooses_hosts = !(request.placement_strategy.is_empty() && request.placement_constraints.is_empty());
+    let packs_by_nothing = |strategy: &PlacementStrategy| {
+        strategy.kind == PlacementStrategyType::Binpack && !matches!(strategy.field.as_deref(), Some("cpu" | "memory"))
+    };
     let wrong = if !(1..=MAX_COUNT).contains(&request.count) {
         format!("count is 1 to {MAX_COUNT}, not {}", request.count)
     } else if token.is_empty() || token.len() > MAX_TOKEN_CHARS || !is_graphic(token) {
@@ -104,6 +109,10 @@ fn check(request: &RunTask) -> Result<(), Refusal> {
         format!("startedBy is at most {MAX_STARTED_BY_CHARS} printable characters")
     } else if request.placement_strategy.len() > 5 {
         "there may be five placement strategies at most".to_owned()
+    } else if request.launch_type == LaunchType::Fargate && chooses_hosts {
+        "with launchType FARGATE you choose no host: leave placementStrategy and placementConstraints out".to_owned()
+    } else if request.placement_strategy.iter().any(packs_by_nothing) {
+        "binpack is by the field cpu or memory".to_owned()
     } else {
         return Ok(());
     };
