@@ -17,6 +17,7 @@ mod jobs;
 mod links;
 mod logins;
 mod manifests;
+mod probes;
 mod pulls;
 mod quickstart;
 mod rollouts;

@@ -217,6 +217,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
             _ => Vec::new(),
         },
         revived: None,
+        health_reason: None,
     };
     Task {
         id: TaskId::from(id),

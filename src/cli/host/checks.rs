@@ -206,7 +206,7 @@ pub(super) fn login_advice(error: &TransportError) -> String {
         TransportError::Forbidden { .. } => "the SSH server must allow commands and forwarding to sockets (AllowStreamLocalForwarding, no ForceCommand)".to_owned(),
         TransportError::CommandFailed { .. } => "the login shell must be able to run commands".to_owned(),
         TransportError::Misconfigured { next_step, .. } => next_step.clone(),
-        TransportError::SocketMissing { .. } | TransportError::OutputTooLarge { .. } | TransportError::ReaderTooSlow { .. } | TransportError::Closed => "try again".to_owned(),
+        TransportError::SocketMissing { .. } | TransportError::Refused { .. } | TransportError::OutputTooLarge { .. } | TransportError::ReaderTooSlow { .. } | TransportError::Closed => "try again".to_owned(),
     }
 }
 

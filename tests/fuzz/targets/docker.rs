@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -289,6 +290,10 @@ impl Transport for InMemory {
         let socket = Arc::clone(&self.0);
         tokio::spawn(async move { socket.serve(theirs).await });
         Ok(Box::new(ours))
+    }
+
+    async fn dial_tcp(&self, _: SocketAddr) -> Result<BoxIo, TransportError> {
+        Err(TransportError::Closed)
     }
 
     async fn exec(&self, _: ExecRequest) -> Result<ExecOutput, TransportError> {

@@ -27,6 +27,7 @@ use super::{
     handle::{CommandEnvelope, Snapshot},
     launches::Launches,
     movers::Movers,
+    probes::Probes,
     rescan::{Rescan, Waiting},
     seams::{Clock, Ledger, Witness},
 };
@@ -62,6 +63,7 @@ pub enum DriverError {
 pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) movers: Movers,
+    pub(super) probes: Probes,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
     pub(super) launches: Launches,
@@ -138,10 +140,14 @@ impl Driver {
             log_events(&changes);
             self.launches.review(self.core.world());
             self.dispatch_all(plan.actions);
-            if self.core.fenced().is_none() && !self.core.world().settling {
+            let acts = self.core.fenced().is_none() && !self.core.world().settling;
+            if acts {
                 self.movers.follow(self.core.world(), &self.fleet);
             }
             self.follow_manifests().await;
+            if acts {
+                self.probes.follow(self.core.world(), &self.fleet);
+            }
             self.publish();
             self.readers.answer();
             // What was ordered can be seen by whoever ordered it.
@@ -331,10 +337,11 @@ impl Driver {
     }
 
     fn publish(&self) {
-        let (mut report, pulls) = (self.core.report().clone(), self.fleet.board.waiting());
+        let mut report = self.core.report().clone();
+        let more = [self.fleet.board.waiting(), self.probes.waiting()].concat();
         // To change it is to copy it.
-        if !pulls.is_empty() {
-            report.waiting.extend(pulls);
+        if !more.is_empty() {
+            report.waiting.extend(more);
         }
         self.snapshots.send_replace(Arc::new(Snapshot {
             world: self.core.world().clone(),
@@ -382,8 +389,8 @@ fn reach_taken(input: &Input) {
         Input::Look(_) => reach(Point::LookTaken),
         Input::Died(_) => reach(Point::DeathTaken),
         Input::Answer(_) | Input::Copied(_) => reach(Point::AnswerTaken),
-        // Nothing of them is durable.
-        Input::Contacts(_) | Input::ManifestsRead(_) | Input::Volumes(..) => {}
+        // Nothing of them is durable, or what is comes again by itself.
+        Input::Contacts(_) | Input::ManifestsRead(_) | Input::Volumes(..) | Input::Probed(_) => {}
     }
 }
 

@@ -179,6 +179,12 @@ impl Fleet {
         Some((engine, member.slots.get_or_init(|| HostSlots::new(cpus)).clone()))
     }
 
+    /// A host's connection, and what ends with it.
+    pub(super) fn connection(&self, host: &HostName) -> Option<(Connection, &CancellationToken)> {
+        let member = self.hosts.get(host)?;
+        Some((member.connection.clone()?, &member.stop))
+    }
+
     /// Asks for a look at a host now.
     pub(super) fn hint(&self, host: &HostName) -> Option<Arc<Notify>> {
         self.hosts.get(host).map(|member| Arc::clone(&member.hint))

@@ -22,6 +22,8 @@ mod launches;
 mod listen;
 mod movers;
 mod observe;
+mod probe;
+mod probes;
 pub mod pulls;
 mod rescan;
 pub mod seams;
@@ -46,6 +48,7 @@ use self::{
     ingest::Ingest,
     launches::Launches,
     movers::Movers,
+    probes::Probes,
     rescan::{Rescan, Waiting},
     seams::{Clock, Parts},
 };
@@ -191,6 +194,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
     let copies = movers.copies.clone();
     let driver = Driver {
         movers,
+        probes: Probes::default(),
         core,
         ledger: parts.ledger,
         fleet,

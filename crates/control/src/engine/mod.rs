@@ -21,6 +21,7 @@ mod volumes;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -163,6 +164,8 @@ pub struct Inspected {
     pub view: ContainerView,
     /// Its labels of ours, the digest included.
     pub labels: BTreeMap<String, String>,
+    /// Where its host reaches it; `None` without a network of its own.
+    pub address: Option<IpAddr>,
 }
 
 /// An image on a host.

@@ -1,10 +1,11 @@
 //! Docker's list entries and inspect answers as [`ContainerView`]. What hosts say is bounded here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HealthStatusEnum,
-    PortMap, PortSummaryTypeEnum,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
+    HealthStatusEnum, NetworkSettings, PortMap, PortSummaryTypeEnum,
 };
 
 use super::details::Shown;
@@ -68,7 +69,9 @@ pub(super) fn from_inspect(answer: ContainerInspectResponse, verify: Verify<'_>)
     let labels = our_labels(config.labels.unwrap_or_default());
     let health = state.health.and_then(|health| health.status);
     let bindings = answer.host_config.unwrap_or_default().port_bindings.unwrap_or_default();
-    let published = answer.network_settings.and_then(|network| network.ports).unwrap_or_default();
+    let network = answer.network_settings.unwrap_or_default();
+    let address = address(&network);
+    let published = network.ports.unwrap_or_default();
     let mut ports = host_ports(&bindings);
     ports.extend(host_ports(&published));
     let view = ContainerView {
@@ -97,7 +100,7 @@ pub(super) fn from_inspect(answer: ContainerInspectResponse, verify: Verify<'_>)
         owner: verify(&labels),
         id,
     };
-    Ok(Inspected { view, labels })
+    Ok(Inspected { view, labels, address })
 }
 
 /// Docker's ids are 64 hex digits. They become parts of request paths.
@@ -147,6 +150,15 @@ fn host_ports(map: &PortMap) -> Vec<PortBinding> {
         }
     }
     ports
+}
+
+/// Of its networks the first by name that it has an address in, IPv4 before IPv6.
+fn address(network: &NetworkSettings) -> Option<IpAddr> {
+    let networks: BTreeMap<_, _> = network.networks.iter().flatten().collect();
+    let addresses = |of: fn(&EndpointSettings) -> &Option<String>| {
+        networks.values().find_map(|endpoint| of(endpoint).as_deref()?.parse::<IpAddr>().ok())
+    };
+    addresses(|endpoint| &endpoint.ip_address).or_else(|| addresses(|endpoint| &endpoint.global_ipv6_address))
 }
 
 /// Docker lists a port once per address family.
@@ -254,6 +266,25 @@ mod tests {
         assert_eq!((view.health, view.has_health_check), (HealthStatus::Unhealthy, true));
         let ports: Vec<_> = view.ports.iter().map(|port| (port.container_port, port.host_port)).collect();
         assert_eq!(ports, [(53, 53), (80, 8080)]);
+    }
+
+    #[test]
+    fn its_address_is_the_first_that_is_one() {
+        let at = |networks: serde_json::Value| {
+            let network = serde_json::from_value(serde_json::json!({ "Networks": networks })).expect("Docker's form");
+            address(&network).map(|address| address.to_string())
+        };
+        let bridge = serde_json::json!({ "bridge": { "IPAddress": "172.17.0.2", "GlobalIPv6Address": "2001:db8::2" } });
+        assert_eq!(at(bridge).as_deref(), Some("172.17.0.2"));
+        let own = serde_json::json!({ "a": { "IPAddress": "" }, "b": { "IPAddress": "10.0.0.2" } });
+        assert_eq!(at(own).as_deref(), Some("10.0.0.2"));
+        let six = serde_json::json!({ "a": { "IPAddress": "", "GlobalIPv6Address": "2001:db8::2" } });
+        assert_eq!(at(six).as_deref(), Some("2001:db8::2"));
+        for none in
+            [serde_json::json!({ "host": { "IPAddress": "" } }), serde_json::json!({ "x": { "IPAddress": "../" } })]
+        {
+            assert_eq!(at(none), None);
+        }
     }
 
     #[test]

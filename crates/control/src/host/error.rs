@@ -1,6 +1,7 @@
 //! What can go wrong between us and a host, sorted by what the caller does next.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ pub enum TransportError {
     SocketMissing {
         /// The socket on the host.
         path: PathBuf,
+    },
+    /// Nobody answers at a TCP address: the host could not connect to it.
+    #[error("nobody answers at {address}")]
+    Refused {
+        /// The address, as the host sees it.
+        address: SocketAddr,
     },
     /// The host's SSH server forbids what we need.
     #[error("the host forbids it: {detail}")]
@@ -137,6 +144,7 @@ impl TransportError {
             | Self::Unauthorised { .. }
             | Self::Unreachable { .. }
             | Self::SocketMissing { .. }
+            | Self::Refused { .. }
             | Self::Forbidden { .. }
             | Self::Misconfigured { .. }
             | Self::OutputTooLarge { .. }
@@ -159,6 +167,7 @@ impl From<TransportError> for io::Error {
                 io::ErrorKind::ConnectionReset
             }
             TransportError::SocketMissing { .. } => io::ErrorKind::NotFound,
+            TransportError::Refused { .. } => io::ErrorKind::ConnectionRefused,
             TransportError::Untrusted { .. }
             | TransportError::Unauthorised { .. }
             | TransportError::Forbidden { .. } => io::ErrorKind::PermissionDenied,

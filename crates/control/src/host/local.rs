@@ -1,6 +1,7 @@
 //! The machine the controller itself runs on, without SSH.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::fs;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -72,6 +73,13 @@ impl Transport for LocalTransport {
         Ok(Box::new(until::Until::new(stream, closed)))
     }
 
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<BoxIo, TransportError> {
+        let connect = async { TcpStream::connect(address).await.map_err(|error| tcp_error(address, &error)) };
+        let stream = self.bounded("dial", DIAL_DEADLINE, connect).await?;
+        let closed = self.closed.clone().cancelled_owned();
+        Ok(Box::new(until::Until::new(stream, closed)))
+    }
+
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, TransportError> {
         request.check()?;
         // Not the arguments: they may hold what no log should.
@@ -111,6 +119,17 @@ fn dial_error(socket: &Path, error: &io::Error) -> TransportError {
         );
     }
     TransportError::SocketMissing { path: socket.to_owned() }
+}
+
+fn tcp_error(address: SocketAddr, error: &io::Error) -> TransportError {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut => {
+            TransportError::Refused { address }
+        }
+        // Such as no file descriptor left: that is our own trouble.
+        _ => TransportError::lost(error.to_string()),
+    }
 }
 
 /// Ends the whole process group of a command that did not end by itself.
@@ -255,19 +274,18 @@ mod until {
     use std::task::{Context, Poll};
 
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-    use tokio::net::UnixStream;
     use tokio_util::sync::WaitForCancellationFutureOwned;
 
     use super::TransportError;
 
-    pub(super) struct Until {
-        stream: UnixStream,
+    pub(super) struct Until<S> {
+        stream: S,
         closed: Pin<Box<WaitForCancellationFutureOwned>>,
         done: bool,
     }
 
-    impl Until {
-        pub(super) fn new(stream: UnixStream, closed: WaitForCancellationFutureOwned) -> Self {
+    impl<S> Until<S> {
+        pub(super) fn new(stream: S, closed: WaitForCancellationFutureOwned) -> Self {
             Self { stream, closed: Box::pin(closed), done: false }
         }
 
@@ -280,14 +298,14 @@ mod until {
         }
     }
 
-    impl AsyncRead for Until {
+    impl<S: AsyncRead + Unpin> AsyncRead for Until<S> {
         fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             self.check(cx)?;
             Pin::new(&mut self.stream).poll_read(cx, buf)
         }
     }
 
-    impl AsyncWrite for Until {
+    impl<S: AsyncWrite + Unpin> AsyncWrite for Until<S> {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             self.check(cx)?;
             Pin::new(&mut self.stream).poll_write(cx, buf)

@@ -10,6 +10,7 @@ mod exec;
 mod local;
 mod ssh;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,6 +75,10 @@ pub enum LinkState {
 pub trait Transport: Send + Sync {
     /// Connects to the Unix socket `socket` (absolute path) on the host.
     async fn dial(&self, socket: &Path, lane: Lane) -> Result<BoxIo, TransportError>;
+
+    /// Connects from the host to a TCP address that it can reach, one of its containers' for instance, over the connection
+    /// for calls. The address refusing is [`TransportError::Refused`]; one that is silent is the caller's deadline.
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<BoxIo, TransportError>;
 
     /// Runs a command to its end. A status other than 0 is not an error here.
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, TransportError>;

@@ -15,6 +15,7 @@ use roadstead_control::host::{
     TransportError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::sockets::{FLOOD_BYTES, Sockets};
@@ -95,6 +96,7 @@ async fn ssh_logs_in_once_for_calls_and_once_for_streams() {
 async fn conforms(transport: Arc<dyn Transport>, dir: &Path, calls: usize) {
     let sockets = Sockets::serve(dir);
     dialling(&*transport, &sockets).await;
+    dialling_tcp(&*transport).await;
     commands(&*transport, dir).await;
     killed_at_the_deadline(&*transport, dir).await;
     uploads(&*transport, dir).await;
@@ -128,7 +130,10 @@ pub async fn run(transport: &dyn Transport, argv: &[&str]) -> ExecOutput {
 
 /// Sends `content` through the echoing socket and gets it back.
 pub async fn echo(transport: &dyn Transport, sockets: &Sockets, lane: Lane, content: &[u8]) {
-    let stream = dial(transport, &sockets.path("echo"), lane).await;
+    echoes(dial(transport, &sockets.path("echo"), lane).await, content).await;
+}
+
+async fn echoes(stream: BoxIo, content: &[u8]) {
     let (mut read, mut write) = tokio::io::split(stream);
     let mut back = Vec::new();
     let send = async {
@@ -139,6 +144,21 @@ pub async fn echo(transport: &dyn Transport, sockets: &Sockets, lane: Lane, cont
     sent.unwrap();
     received.unwrap();
     assert!(back == content, "{} bytes came back changed", back.len());
+}
+
+async fn dialling_tcp(transport: &dyn Transport) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    };
+    let ask = async { echoes(transport.dial_tcp(address).await.unwrap(), b"hello").await };
+    within(async { tokio::join!(serve, ask) }).await;
+    drop(listener);
+    let refused = within(transport.dial_tcp(address)).await;
+    assert_eq!(refused.err(), Some(TransportError::Refused { address }));
 }
 
 async fn dialling(transport: &dyn Transport, sockets: &Sockets) {

@@ -198,6 +198,17 @@ async fn without_forwarding_and_without_a_relay_the_error_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_connections_are_forbidden_the_error_says_what_to_do() {
+    let Some(sshd) = Sshd::start("AllowTcpForwarding no") else { return };
+    let transport = SshTransport::new(sshd.target(), 1);
+    let error = within(transport.dial_tcp(([127, 0, 0, 1], free_port()).into())).await.err();
+    let Some(TransportError::Forbidden { detail }) = &error else {
+        panic!("{error:?}");
+    };
+    assert!(detail.contains("AllowTcpForwarding"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn callers_that_give_up_leave_nothing_behind() {
     let Some(sshd) = Sshd::start("") else { return };
     let sockets = Sockets::serve(sshd.dir.path());

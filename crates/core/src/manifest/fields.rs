@@ -103,6 +103,8 @@ impl Walk {
                 "ContainerDefinition" => Some("`containerDefinitions[]`"),
                 "PortMapping" => Some("`portMappings[]`"),
                 "HealthCheck" => Some("a container's `healthCheck`"),
+                "HttpCheck" => Some("`healthCheck.http`"),
+                "TcpCheck" => Some("`healthCheck.tcp`"),
                 "DeploymentConfiguration" => Some("`deploymentConfiguration`"),
                 "SshSpec" => Some("`ssh`"),
                 "HostLoss" => Some("`hostLoss`"),

@@ -104,6 +104,9 @@ pub struct TaskContainer {
     /// That the controller started it again after it had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revived: Option<Revived>,
+    /// Why its check from the host fails, in words, while it is UNHEALTHY by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_reason: Option<String>,
 }
 
 /// How often the controller started a container again, while one time followed closely on the other.

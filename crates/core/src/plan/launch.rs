@@ -16,7 +16,8 @@ use crate::model::{
     spec::{
         ClusterSpec, TaskDefinitionSpec,
         task_definition::{
-            ContainerDefinition, ContainerDependency, DependencyCondition, NetworkMode, Protocol, ResourceType,
+            ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, NetworkMode, Protocol,
+            ResourceType,
         },
     },
     state::Revision,
@@ -113,6 +114,12 @@ pub(super) fn of_task<'r>(task: &Task, revision: &'r Revision) -> Cow<'r, Revisi
     }
 }
 
+/// The health check of a container that is made from the host, if its check is one.
+pub fn probed<'a>(spec: &'a TaskDefinitionSpec, container: &str) -> Option<&'a HealthCheck> {
+    let definition = spec.container_definitions.iter().find(|definition| definition.name == container)?;
+    definition.health_check.as_ref().filter(|check| check.probe().is_some())
+}
+
 /// A container's name on its host: revision and task are in it (S6), and it is the lock against creating it twice.
 pub(super) fn container_name(service: &ServiceName, revision: &RevisionId, task: &TaskId, container: &str) -> String {
     // Docker takes no colon.
@@ -149,6 +156,7 @@ pub(super) fn task_containers(
                 taken_down: false,
                 ports: Vec::new(),
                 revived: None,
+                health_reason: None,
             };
             (ContainerName::from(definition.name.as_str()), row)
         })

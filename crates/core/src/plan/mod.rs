@@ -17,6 +17,7 @@ mod launch;
 mod orders;
 mod place;
 pub mod placement;
+pub mod probe;
 mod rebalance;
 mod replica;
 pub mod revision;

@@ -76,12 +76,17 @@ impl Replace {
     }
 }
 
+const HEALTH_CHECK_FAILS: &str = "its health check fails";
+
 /// Why a task counts as unhealthy, in words.
 pub(super) fn unhealthy_words(task: &Task) -> String {
     let paused = task.containers.iter().find(|(_, container)| container.state == Some(ContainerState::Paused));
+    let reason = || task.containers.values().find_map(|container| container.health_reason.as_deref());
     match paused {
         Some((name, _)) => format!("somebody paused its container {name}"),
-        None => "its health check fails".to_owned(),
+        None => {
+            reason().map_or_else(|| HEALTH_CHECK_FAILS.to_owned(), |reason| format!("{HEALTH_CHECK_FAILS}: {reason}"))
+        }
     }
 }
 

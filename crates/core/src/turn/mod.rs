@@ -27,7 +27,7 @@ use crate::model::{
 };
 use crate::plan::{
     self,
-    absorb::{self, Copied},
+    absorb::{self, Copied, Probed},
 };
 
 /// Pause before a failed order is repeated: doubles from here …
@@ -61,6 +61,8 @@ pub enum Input {
     Answer(Answer),
     /// The copy of a volume that moves ended.
     Copied(Copied),
+    /// The checks from a host came to a verdict.
+    Probed(Probed),
 }
 
 /// The controller's memory.
@@ -178,6 +180,8 @@ impl Core {
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
             Input::Copied(copied) => absorb::volume_copied(&self.world.state, &copied),
+            Input::Probed(probed) if !self.believes(&probed.life.host) => Vec::new(),
+            Input::Probed(probed) => absorb::probed(&self.world.state, &probed),
         };
         self.apply(&changes);
         changes
@@ -317,9 +321,7 @@ impl Core {
     /// Only of a host that is trusted, and only what no later look has overtaken.
     fn died(&mut self, death: &Death) -> Vec<Change> {
         let is_news = self.looked.get(&death.host).is_some_and(|began| *began <= death.heard_at);
-        let trusted = self.world.contacts.get(&death.host).is_some_and(|contact| contact.untrusted.is_none())
-            && self.fenced.is_none();
-        if !is_news || !trusted {
+        if !is_news || !self.believes(&death.host) {
             return Vec::new();
         }
         let Some((task, changes)) = absorb::death(&self.world.state, death) else { return Vec::new() };
@@ -328,6 +330,11 @@ impl Core {
         self.world.in_flight.insert(stop.clone());
         self.answered.insert(stop, (death.host.clone(), death.heard_at));
         changes
+    }
+
+    /// Whether what a host tells between its looks counts.
+    fn believes(&self, host: &HostName) -> bool {
+        self.fenced.is_none() && self.world.contacts.get(host).is_some_and(|contact| contact.untrusted.is_none())
     }
 
     fn answer(&mut self, answer: &Answer) -> Vec<Change> {

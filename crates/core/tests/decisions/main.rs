@@ -6,6 +6,7 @@ mod failures;
 mod held;
 mod images;
 mod life;
+mod probes;
 mod rebalancing;
 mod rollouts;
 mod schedules;

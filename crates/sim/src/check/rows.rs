@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Broken, Checks, Predicate, broken};
 use crate::fleet::{Durable, FakeHost, Ground};
 use roadstead_core::model::{
+    container::{ContainerState, HealthStatus},
     desired::Desired,
     name::{HostName, RevisionId},
     spec::service::OnHostLoss,
@@ -44,6 +45,7 @@ impl Ground {
                 if let Some(was) = durable.tasks.get(&task.id) {
                     s9_stays_stopped(was, task)?;
                     s18_forward(was, task)?;
+                    s5_no_verdict_from_silence(checks, hosts, was, task)?;
                     // What was on a host that is no longer declared is left as it is.
                     let is_declared = durable.desired.hosts.contains_key(&task.host);
                     return if is_declared { s5_seen_gone(checks, hosts, was, task) } else { Ok(()) };
@@ -177,6 +179,29 @@ fn s5_seen_gone(checks: &Checks, hosts: &BTreeMap<HostName, FakeHost>, was: &Tas
                 Predicate::S5,
                 format!("task {} is taken for over, and {} runs and was seen", task.id, claim.created_name),
             );
+        }
+    }
+    Ok(())
+}
+
+/// A container whose check from the host was good, and would be now, is not taken for unhealthy.
+fn s5_no_verdict_from_silence(
+    checks: &Checks,
+    hosts: &BTreeMap<HostName, FakeHost>,
+    was: &Task,
+    task: &Task,
+) -> Result<(), Broken> {
+    let Some(host) = hosts.get(&task.host) else { return Ok(()) };
+    for (name, row) in task.containers.iter() {
+        let before = was.containers.get(name).map(|row| row.health);
+        let fell = before == Some(HealthStatus::Healthy) && row.health == HealthStatus::Unhealthy;
+        let struck = checks.struck.contains_key(&(task.id.clone(), name.clone()));
+        let is_well = |id| {
+            host.machine.state(id) == Some(ContainerState::Running)
+                && host.machine.health(id) == Some(HealthStatus::Healthy)
+        };
+        if fell && !struck && row.runtime_id.as_ref().is_some_and(is_well) {
+            return broken(Predicate::S5, format!("{} is taken for unhealthy, and it is well", row.created_name));
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod images;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
 use roadstead_control::engine::{
@@ -31,6 +32,8 @@ const RAN_WELL_MS: u64 = 10_000;
 /// What a failed start leaves as exit code.
 const START_FAILED: i64 = 128;
 const SIGKILLED: i64 = 137;
+/// Before the first that a container gets: 172.17.0.1, as on Docker's bridge.
+const FIRST_ADDRESS: u32 = 0xac11_0001;
 const LOST_IN_REBOOT: i64 = 255;
 
 /// A change that was asked for; it can wait in a hung engine.
@@ -69,7 +72,10 @@ struct Container {
     owner: OnceLock<Owner>,
     name: String,
     state: ContainerState,
+    /// Whether it does what it should; a view tells it of those with a check only.
     health: HealthStatus,
+    /// Another one in each of its lives.
+    address: Option<IpAddr>,
     exit_code: i64,
     oom_killed: bool,
     started_at: Option<Timestamp>,
@@ -87,6 +93,7 @@ struct Container {
 pub(crate) struct Machine {
     seed: u64,
     made: u64,
+    started: u32,
     pub(crate) identity: EngineIdentity,
     pub(crate) info: EngineInfo,
     containers: BTreeMap<RuntimeId, Container>,
@@ -110,6 +117,7 @@ impl Machine {
         Self {
             seed,
             made: 0,
+            started: 0,
             identity: EngineIdentity {
                 engine_id: format!("FAKE:{seed:016X}"),
                 machine_id: None,
@@ -199,6 +207,7 @@ impl Machine {
             name: config.name.clone(),
             state: ContainerState::Created,
             health: HealthStatus::Unknown,
+            address: None,
             exit_code: 0,
             oom_killed: false,
             started_at: None,
@@ -239,6 +248,8 @@ impl Machine {
         container.restart_at = None;
         container.state = ContainerState::Running;
         container.health = HealthStatus::Unknown;
+        self.started += 1;
+        container.address = Some(Ipv4Addr::from_bits(FIRST_ADDRESS.saturating_add(self.started)).into());
         container.started_at = Some(now);
         container.oom_killed = false;
         container.error.clear();
@@ -344,10 +355,18 @@ impl Machine {
 
     pub(crate) fn set_health(&mut self, id: &RuntimeId, health: HealthStatus, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        if container.state == ContainerState::Running && container.config.health_check.is_some() {
+        if container.state == ContainerState::Running {
             container.health = health;
-            self.emit(id, EventAction::Health, now);
+            if container.config.health_check.is_some() {
+                self.emit(id, EventAction::Health, now);
+            }
         }
+    }
+
+    /// The container that has this address now: its state, and whether it does what it should.
+    pub(crate) fn at_address(&self, address: IpAddr) -> Option<(ContainerState, HealthStatus)> {
+        let has_it = |container: &&Container| container.address == Some(address) && holds_ports(container.state);
+        self.containers.values().find(has_it).map(|container| (container.state, container.health))
     }
 
     pub(crate) fn set_paused(&mut self, id: &RuntimeId, paused: bool, now: Timestamp) {
@@ -456,7 +475,12 @@ impl Machine {
 
     pub(crate) fn inspect(&self, id: &RuntimeId, verify: Verify<'_>) -> Option<Inspected> {
         let container = self.containers.get(id)?;
-        Some(Inspected { view: Self::view(id, container, verify), labels: our_labels(&container.config.labels) })
+        let address = container.address.filter(|_| holds_ports(container.state));
+        Some(Inspected {
+            view: Self::view(id, container, verify),
+            labels: our_labels(&container.config.labels),
+            address,
+        })
     }
 
     pub(crate) fn state(&self, id: &RuntimeId) -> Option<ContainerState> {
@@ -473,7 +497,7 @@ impl Machine {
             image: container.config.image.clone(),
             image_id: container.image_id.clone(),
             state: container.state,
-            health: container.health,
+            health: container.config.health_check.as_ref().map_or(HealthStatus::Unknown, |_| container.health),
             has_health_check: container.config.health_check.is_some() && container.started_at.is_some(),
             exit_code: match container.state {
                 ContainerState::Exited | ContainerState::Dead | ContainerState::Restarting => Some(container.exit_code),

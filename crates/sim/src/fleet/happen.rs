@@ -227,7 +227,7 @@ impl Ground {
             .ours
             .keys()
             .filter_map(|id| {
-                Some((id.clone(), host.machine.times(id).0?, host.machine.config(id)?.health_check.is_some()))
+                Some((id.clone(), host.machine.times(id).0?, super::life::is_checked(host.machine.config(id)?)))
             })
             .filter(|(id, _, checked)| *checked && host.machine.state(id).is_some_and(|state| state.is_live()))
             .collect();

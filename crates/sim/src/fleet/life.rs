@@ -1,10 +1,10 @@
 //! What follows from what the engine does: health verdicts, crashes, restarts, and events for followers.
 
 use super::{Due, Ground};
-use crate::scenario::{Mishap, Point, SICKNESS};
+use crate::scenario::{Mishap, PROBED, Point, SICKNESS};
 use roadstead_control::engine::EventAction;
 use roadstead_core::model::{
-    container::HealthStatus,
+    container::{ContainerConfig, HealthStatus},
     name::{HostName, RuntimeId},
     time::Timestamp,
 };
@@ -15,6 +15,11 @@ pub(crate) enum Turn {
     Healthy,
     Unhealthy,
     Ends,
+}
+
+/// Whether anybody asks for its health: its engine, or the controller.
+pub(super) fn is_checked(config: &ContainerConfig) -> bool {
+    config.health_check.is_some() || config.labels.contains_key(PROBED)
 }
 
 impl Ground {
@@ -28,7 +33,7 @@ impl Ground {
                 EventAction::Start => {
                     let config = host.machine.config(&event.id);
                     let sickness = config.and_then(|config| config.environment.get(SICKNESS)).map(String::as_str);
-                    let checked = config.is_some_and(|config| config.health_check.is_some());
+                    let checked = config.is_some_and(is_checked);
                     let claim = host.ours.get(&event.id);
                     let until = claim.and_then(|claim| self.outages.get(&claim.service));
                     let sickness =
@@ -102,5 +107,8 @@ impl Ground {
                 Turn::Ends => host.machine.end(id, 1, false, clock),
             }
         });
+        if turn == Turn::Healthy {
+            self.checks.healthy(id);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The controller's way to one fake host: [`Engine`] and [`Transport`] over simulated time.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::engine::{
     machine::{Answer, Request},
     no_content,
 };
+use crate::fleet::server::answering;
 use roadstead_control::{
     engine::{
         Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession,
@@ -237,6 +238,27 @@ impl Engine for Link {
 impl Transport for Link {
     async fn dial(&self, _socket: &Path, _lane: Lane) -> Result<BoxIo, TransportError> {
         Err(self.lost())
+    }
+
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<BoxIo, TransportError> {
+        // A request and its answer go over the same cable.
+        let look = || {
+            self.fleet.ground(|ground| {
+                let now = ground.now;
+                let host = ground.hosts.get_mut(&self.host).filter(|host| host.there && host.back)?;
+                let clock = host.clock(now);
+                host.machine.settle(clock);
+                Some(host.machine.at_address(address.ip()))
+            })
+        };
+        if look().is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let Some(found) = look() else {
+            sleep(REFUSED).await;
+            return Err(self.lost());
+        };
+        answering(found, address)
     }
 
     /// Knows two commands: `true`, and `cat /etc/machine-id`. The machine answers although its engine hangs.

@@ -5,6 +5,7 @@ mod host;
 mod life;
 mod link;
 mod requests;
+mod server;
 
 use std::{
     collections::BTreeMap,

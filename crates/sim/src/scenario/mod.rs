@@ -3,6 +3,7 @@
 
 mod change;
 mod draw;
+mod probes;
 mod volumes;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ pub use change::{Change, Sickness};
 pub(crate) use change::{SICKNESS, short};
 pub(crate) use draw::{FIXED_PORT, JOB, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
+pub(crate) use probes::{PROBED, TCP_PORT};
 
 use roadstead_core::{
     model::{

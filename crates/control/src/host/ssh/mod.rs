@@ -10,6 +10,7 @@ mod session;
 mod target;
 mod trust;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,16 @@ impl Transport for SshTransport {
             Lane::Streams => self.dial_shared(&self.streams, path).await,
             Lane::Bulk => self.dial_bulk(path).await,
         }
+    }
+
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<BoxIo, TransportError> {
+        let connection = self.calls.get().await?;
+        let stream = match connection.dial_tcp(address).await {
+            // As for dialling a socket.
+            Err(TransportError::Lost { .. }) => self.calls.get().await?.dial_tcp(address).await?,
+            other => other?,
+        };
+        Ok(Box::new(stream))
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, TransportError> {

@@ -1,5 +1,6 @@
 //! Sessions of a connection: commands, and the relay for hosts that forbid forwarding to sockets.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -57,6 +58,31 @@ impl Connection {
             return Err(TransportError::SocketMissing { path: path.into() });
         }
         self.dial_relay(path, lag, keep).await
+    }
+
+    /// Connects to a TCP address from the host.
+    pub(super) async fn dial_tcp(self: &Arc<Self>, address: SocketAddr) -> Result<ChannelIo, TransportError> {
+        let reason = match self.open(Open::Tcp(address.ip().to_string(), address.port())).await {
+            Ok(channel) => {
+                let (read_half, write_half) = channel.split();
+                let halves = (read_half, Arc::new(write_half));
+                return Ok(ChannelIo::new(halves, self.ended.clone(), Lag::Cut, Keep::default(), None));
+            }
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::Refused(reason)) => reason,
+        };
+        Err(match reason {
+            ChannelOpenFailure::ConnectFailed => TransportError::Refused { address },
+            ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType => {
+                TransportError::Forbidden {
+                    detail: "connections to its containers; set AllowTcpForwarding local (or yes) in its sshd_config"
+                        .into(),
+                }
+            }
+            reason => {
+                TransportError::Forbidden { detail: format!("{} refused a channel: {reason:?}", self.target.name()) }
+            }
+        })
     }
 
     /// Whether the path is a socket that this user may open.

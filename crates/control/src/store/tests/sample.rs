@@ -70,6 +70,7 @@ pub fn container(ports: &[u16]) -> TaskContainer {
         seen_started_at: Some(Timestamp(9)),
         ports: ports.iter().map(|&port| binding(port)).collect(),
         revived: None,
+        health_reason: Some("GET :80/healthz answered 503".into()),
     }
 }
 

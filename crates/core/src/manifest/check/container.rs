@@ -1,6 +1,6 @@
 //! One container of a task definition.
 
-use super::{environment, image, in_range, join, linux, logging, network};
+use super::{environment, health_check, image, in_range, join, linux, logging, network};
 use crate::{
     manifest::{
         document::is_family,
@@ -11,7 +11,7 @@ use crate::{
         ownership,
         spec::{
             TaskDefinitionSpec,
-            task_definition::{ContainerDefinition, HealthCheck},
+            task_definition::{ContainerDefinition, NetworkMode},
         },
     },
 };
@@ -52,7 +52,8 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
     linux::check(container, index, task, scope);
     network::check(container, index, task, scope);
     if let Some(check) = &container.health_check {
-        health_check(check, &at("healthCheck"), scope);
+        let has_network = task.network_mode != NetworkMode::None && !container.disable_networking;
+        health_check::check(check, has_network, &at("healthCheck"), scope);
     }
     for (field, timeout) in [("stopTimeout", container.stop_timeout), ("startTimeout", container.start_timeout)] {
         if let Some(timeout) = timeout {
@@ -106,33 +107,4 @@ fn memory(container: &ContainerDefinition, base: &[Step<'_>], task: &TaskDefinit
             )
             .label("more than `memory`");
     }
-}
-
-fn health_check(check: &HealthCheck, base: &[Step<'_>], scope: &mut Scope<'_>) {
-    let at = |field: &'static str| join(base, &[Step::Key(field)]);
-    match check.command.split_first() {
-        Some((first, rest)) if first == "CMD" || first == "CMD-SHELL" => {
-            if rest.iter().all(String::is_empty) {
-                scope.error(&at("command"), "health-check", "the health check runs nothing");
-            }
-        }
-        Some((first, _)) => {
-            scope
-                .error(
-                    &at("command"),
-                    "health-check",
-                    format!("a health check's list begins with `CMD` or `CMD-SHELL`, not with {}", quote(first)),
-                )
-                .help(
-                    "`[CMD, program, argument]` runs a program, `[CMD-SHELL, \"a line\"]` a line of the image's shell",
-                );
-        }
-        None => {
-            scope.error(&at("command"), "health-check", "the health check runs nothing");
-        }
-    }
-    in_range(scope, &at("interval"), check.interval.0, 5..=300, " s");
-    in_range(scope, &at("timeout"), check.timeout.0, 2..=60, " s");
-    in_range(scope, &at("retries"), check.retries, 1..=10, "");
-    in_range(scope, &at("startPeriod"), check.start_period.0, 0..=300, " s");
 }

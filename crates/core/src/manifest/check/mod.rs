@@ -5,6 +5,7 @@ mod container;
 mod depends;
 mod environment;
 mod fargate;
+mod health_check;
 mod host;
 mod image;
 mod linux;

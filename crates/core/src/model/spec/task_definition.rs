@@ -3,19 +3,18 @@
 //! Rules: "Task definition parameters", ECS developer guide.
 
 mod environment;
+mod health_check;
 mod linux;
 mod logging;
 mod volume;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
-};
+use serde::{Deserialize, Serialize};
 
 pub use environment::{Environment, EnvironmentFile, EnvironmentFileType};
+pub use health_check::{HealthCheck, HttpCheck, Probe, StatusMatcher, TcpCheck};
 pub use linux::{
     Device, DevicePermission, HostEntry, IpcMode, KernelCapabilities, LinuxParameters, PidMode, ResourceRequirement,
     ResourceType, SystemControl, Tmpfs, Ulimit, UlimitName,
@@ -335,60 +334,6 @@ pub enum DependencyCondition {
     Healthy,
 }
 
-/// ECS's container health check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HealthCheck {
-    /// `["CMD", "program", …]`, `["CMD-SHELL", "line"]`, or a plain line for the shell.
-    #[serde(deserialize_with = "text_or_list")]
-    #[schemars(with = "TextOrList")]
-    pub command: Vec<String>,
-    /// 5–300 s.
-    #[serde(default = "interval")]
-    pub interval: Seconds,
-    /// 2–60 s.
-    #[serde(default = "timeout")]
-    pub timeout: Seconds,
-    /// 1–10.
-    #[serde(default = "retries")]
-    #[schemars(range(min = 1, max = 10))]
-    pub retries: u32,
-    /// 0–300 s in which failures do not count.
-    #[serde(default)]
-    pub start_period: Seconds,
-}
-
-/// The two forms, for the schema.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum TextOrList {
-    Text(String),
-    List(Vec<String>),
-}
-
-fn text_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct Either;
-
-    impl<'de> Visitor<'de> for Either {
-        type Value = Vec<String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of words, or a line for the shell")
-        }
-
-        fn visit_str<E>(self, line: &str) -> Result<Self::Value, E> {
-            Ok(vec!["CMD-SHELL".to_owned(), line.to_owned()])
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-            Deserialize::deserialize(SeqAccessDeserializer::new(list))
-        }
-    }
-
-    deserializer.deserialize_any(Either)
-}
-
 /// Restarts by the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -421,16 +366,4 @@ fn yes() -> bool {
 
 fn is_false(truth: &bool) -> bool {
     !truth
-}
-
-fn interval() -> Seconds {
-    Seconds(30)
-}
-
-fn timeout() -> Seconds {
-    Seconds(5)
-}
-
-fn retries() -> u32 {
-    3
 }

@@ -178,7 +178,8 @@ fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>, 
         // Only what lives holds a port: a leftover of a failed start may name one that another has by now.
         ports: if view.state.is_live() { view.ports.iter().filter(free).cloned().collect() } else { Vec::new() },
         revived: None,
+        health_reason: None,
     };
-    note_view(&mut row, view, seen_at);
+    note_view(&mut row, view, seen_at, false);
     row
 }

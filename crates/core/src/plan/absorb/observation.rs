@@ -278,7 +278,9 @@ impl Update<'_> {
                     if row.image_digest.is_none() {
                         differing.extend(other_content(self.state, &self.task.revision, row, view));
                     }
-                    restarted |= note_view(row, view, self.look.finished_at) && (row.essential || awaited(name));
+                    let probed = spec.is_some_and(|spec| launch::probed(spec, name.as_str()).is_some());
+                    restarted |=
+                        note_view(row, view, self.look.finished_at, probed) && (row.essential || awaited(name));
                 }
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
@@ -490,7 +492,13 @@ fn other_content(state: &State, revision: &RevisionId, row: &TaskContainer, view
 }
 
 /// Writes a container's view into its row; true when the engine restarted it since the last look.
-pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: Timestamp) -> bool {
+///
+/// `probed`: its health is found out from the host, and no look knows it. A new life begins without a verdict.
+pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: Timestamp, probed: bool) -> bool {
+    // Also after a pause it is judged anew.
+    let runs_on = row.runtime_id.as_ref() == Some(&view.id)
+        && row.started_at == view.started_at
+        && row.state == Some(ContainerState::Running);
     let restarted =
         row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
     row.runtime_id = Some(view.id.clone());
@@ -500,13 +508,17 @@ pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: 
         ContainerState::Paused => HealthStatus::Unhealthy,
         // Between two lives: the crash-loop count judges it.
         ContainerState::Restarting => HealthStatus::Unknown,
+        ContainerState::Running if probed && runs_on => row.health,
         ContainerState::Created
         | ContainerState::Running
         | ContainerState::Removing
         | ContainerState::Exited
         | ContainerState::Dead => view.health,
     };
-    row.has_health_check = view.has_health_check;
+    if row.health != HealthStatus::Unhealthy || view.state != ContainerState::Running {
+        row.health_reason = None;
+    }
+    row.has_health_check = view.has_health_check || probed;
     row.exit_code = view.exit_code;
     row.oom_killed = view.oom_killed;
     row.restart_count = view.restart_count;

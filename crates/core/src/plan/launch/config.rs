@@ -75,12 +75,15 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         privileged: definition.privileged,
         restart: restart(spec, definition) != Restart::Never,
         restart_failed_only: restart(spec, definition) == Restart::OnFailure,
-        health_check: definition.health_check.as_ref().map(|check| HealthCheckConfig {
-            command: check.command.clone(),
-            interval_ms: check.interval.as_ms(),
-            timeout_ms: check.timeout.as_ms(),
-            retries: check.retries,
-            start_period_ms: check.start_period.as_ms(),
+        // What is made from the host Docker knows nothing of.
+        health_check: definition.health_check.as_ref().filter(|check| check.probe().is_none()).map(|check| {
+            HealthCheckConfig {
+                command: check.command.clone(),
+                interval_ms: check.interval.as_ms(),
+                timeout_ms: check.timeout.as_ms(),
+                retries: check.retries,
+                start_period_ms: check.start_period.as_ms(),
+            }
         }),
         stop_timeout_s: stop_timeout_s(definition),
         log: log(definition.log_configuration.as_ref(), context.cluster),

@@ -33,7 +33,7 @@ struct KeyValuePair {
 /// Text; numbers and booleans are taken as they are written.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
-pub(super) struct Scalar(String);
+pub(super) struct Scalar(pub(super) String);
 
 impl JsonSchema for Scalar {
     fn inline_schema() -> bool {
