@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Controller, Lab, MINUTE, busybox, until};
+use crate::support::{Controller, Lab, MINUTE, busybox, capabilities, own_capabilities, until};
 
 const HOST: &str = "host-a";
 
@@ -113,12 +113,6 @@ fn has(field: &str, found: impl AsRef<str>, part: &str) {
     assert!(found.contains(part), "{field}: {part:?} is not in {found:?}");
 }
 
-/// Bits of a line of /proc/self/status.
-fn capabilities(status: &str, line: &str) -> u64 {
-    let text = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
-    u64::from_str_radix(text.trim_start_matches(':').trim(), 16).unwrap()
-}
-
 fn volumes(lab: &Lab) -> Vec<String> {
     lab.docker(HOST, &["volume", "ls", "-q"]).lines().map(str::to_owned).collect()
 }
@@ -136,7 +130,7 @@ fn lab(name: &str) -> Lab {
 fn every_field_is_seen_inside() {
     let lab = lab("fields");
     // A machine that lacks a capability itself starts nothing privileged.
-    let ours = capabilities(&fs::read_to_string("/proc/self/status").unwrap(), "CapBnd");
+    let ours = own_capabilities();
     let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
     let privileged = ours.count_ones() == last + 1;
     let service = SERVICE.replace("FOLDER", OF_HOST).replace("PRIVILEGED", &privileged.to_string());

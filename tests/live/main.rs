@@ -12,6 +12,7 @@ mod controllers;
 mod crash_points;
 mod engines;
 mod fields;
+mod fixtures;
 mod hosts;
 mod jobs;
 mod links;

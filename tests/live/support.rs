@@ -85,13 +85,24 @@ impl Lab {
 
     /// Loads an archive as an image onto a host, straight through its socket.
     pub fn import(&self, host: &str, archive: &Path, name: &str) {
+        self.import_with(host, archive, name, &[]);
+    }
+
+    /// The same, with instructions such as `CMD ["/bin/sh"]`.
+    pub fn import_with(&self, host: &str, archive: &Path, name: &str, instructions: &[&str]) {
         let socket = self.folder.join("hosts").join(host).join("run/docker.sock");
         let mut curl = Command::new("curl");
         curl.args(["-fsS", "-X", "POST", "-H", "Content-Type: application/x-tar", "--unix-socket"])
             .arg(socket)
             .arg("--data-binary");
         curl.arg(format!("@{}", archive.display()));
-        curl.arg(format!("http://engine/images/create?fromSrc=-&repo={name}&tag=1"));
+        let plain =
+            |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02x}") };
+        let changes: String = instructions
+            .iter()
+            .map(|instruction| format!("&changes={}", instruction.bytes().map(plain).collect::<String>()))
+            .collect();
+        curl.arg(format!("http://engine/images/create?fromSrc=-&repo={name}&tag=1{changes}"));
         run(&mut curl);
     }
 
@@ -182,8 +193,19 @@ pub fn busybox(folder: &Path, names: &[&str]) -> PathBuf {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     let archive = folder.join("busybox.tar");
-    run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg("bin"));
+    run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg("."));
     archive
+}
+
+/// Bits of a line of /proc/self/status.
+pub fn capabilities(status: &str, line: &str) -> u64 {
+    let text = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    u64::from_str_radix(text.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+/// What this machine may do itself: no container on it may do more.
+pub fn own_capabilities() -> u64 {
+    capabilities(&fs::read_to_string("/proc/self/status").unwrap(), "CapBnd")
 }
 
 /// A process that ends when it is dropped.

@@ -19,8 +19,10 @@ fn told(name: &str, text: &str, environment: &str) -> String {
         return told + "\n→ refused\n\n";
     };
     let host = HOST.replace("{ name: box }", "{ name: box, labels: { role: edge, gpu: 'true' } }");
+    // Agents run on every host that they fit.
+    let how = if name == "agent.json" { "schedulingStrategy: DAEMON" } else { "desiredCount: 1" };
     let service = format!(
-        "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: it }}\nspec: {{ taskDefinition: {family}, desiredCount: 1 }}\n"
+        "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: it }}\nspec: {{ taskDefinition: {family}, {how} }}\n"
     );
     let files = [("host.yaml", host.as_str()), (name, text), ("app.env", environment), ("service.yaml", &service)];
     let steps = launched(&admitted(&files).desired);
