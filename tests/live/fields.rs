@@ -21,6 +21,7 @@ spec:
   minimumHealthySeconds: 1
   taskDefinition:
     memory: 64
+    cpu: 0.5
     pidMode: task
     ipcMode: task
     volumes:
@@ -30,12 +31,19 @@ spec:
         dockerVolumeConfiguration:
           { scope: shared, autoprovision: true, driver: local, driverOpts: { type: tmpfs, device: tmpfs, o: "size=1m" }, labels: { team: red } }
     containerDefinitions:
+      - { name: first, image: 'busybox:1', essential: false, command: [/bin/touch, /empty/made], mountPoints: [{ sourceVolume: empty, containerPath: /empty }] }
       - name: base
         image: 'busybox:1'
-        command: [/bin/sh, -c, "echo printed by base; exec sleep 1000000"]
+        entryPoint: [/bin/sh, -c]
+        command: ["echo printed by base; exec sleep 1000000"]
+        dependsOn: [{ containerName: first, condition: SUCCESS }]
+        cpu: 128
+        memory: 48
+        memoryReservation: 32
         stopTimeout: 2
         pseudoTerminal: true
-        portMappings: [{ containerPortRange: 9000-9002 }]
+        healthCheck: { command: [CMD, /bin/ls, /folder], interval: 5s, timeout: 3s, retries: 4, startPeriod: 1s }
+        portMappings: [{ containerPortRange: 9000-9002 }, { containerPort: 9100, hostPort: 19100, protocol: udp }]
         linuxParameters: { initProcessEnabled: true, sharedMemorySize: 32 }
         mountPoints:
           - { sourceVolume: empty, containerPath: /empty }
@@ -63,22 +71,100 @@ spec:
         ulimits: [{ name: nofile, softLimit: 512, hardLimit: 1024 }]
         systemControls: [{ namespace: net.core.somaxconn, value: 321 }]
         linuxParameters:
+          maxSwap: 16
+          swappiness: 10
           capabilities: { add: [SYS_PTRACE], drop: [NET_RAW] }
           devices: [{ hostPath: /dev/zero, containerPath: /dev/nothing, permissions: [read] }]
           tmpfs: [{ containerPath: /scratch, size: 16, mountOptions: [noexec, mode=1777] }]
       - { name: reader, image: 'busybox:1', command: [/bin/cat], stopTimeout: 2, interactive: true, disableNetworking: true }
       - { name: mighty, image: 'busybox:1', command: [/bin/sleep, '1000000'], stopTimeout: 2, privileged: PRIVILEGED, restartPolicy: { enabled: true, ignoredExitCodes: [0] } }
+---
+apiVersion: roadstead/v1
+kind: Service
+metadata: { name: on-host }
+spec:
+  desiredCount: 1
+  minimumHealthySeconds: 1
+  taskDefinition:
+    networkMode: host
+    containerDefinitions: [{ name: host, image: 'busybox:1', memory: 16, stopTimeout: 1, command: [/bin/sleep, '1000000'] }]
+---
+apiVersion: roadstead/v1
+kind: Service
+metadata: { name: alone }
+spec:
+  desiredCount: 1
+  minimumHealthySeconds: 1
+  taskDefinition:
+    networkMode: none
+    containerDefinitions: [{ name: none, image: 'busybox:1', memory: 16, stopTimeout: 1, command: [/bin/sleep, '1000000'] }]
 "#;
 
-/// The running containers of one task.
+/// Its `main` waits for what never comes.
+const LATE: &str = "
+apiVersion: roadstead/v1
+kind: Service
+metadata: { name: late }
+spec:
+  desiredCount: 1
+  taskDefinition:
+    containerDefinitions:
+      - { name: never, image: 'busybox:1', memory: 16, startTimeout: 3s, stopTimeout: 1, command: [/bin/sleep, '1000000'], healthCheck: { command: [CMD, /bin/ls, /nowhere] } }
+      - { name: main, image: 'busybox:1', memory: 16, command: [/bin/cat], dependsOn: [{ containerName: never, condition: HEALTHY }] }
+";
+
+/// A field, a container, and what then stands where when Docker shows it.
+const INSPECTED: [(&str, &str, &str, &str); 28] = [
+    ("family", "base", "/Config/Labels/dev.roadstead.revision", r#""fields:1""#),
+    ("networkMode", "host", "/HostConfig/NetworkMode", r#""host""#),
+    ("networkMode", "none", "/HostConfig/NetworkMode", r#""none""#),
+    ("networkMode", "base", "/HostConfig/NetworkMode", r#""bridge""#),
+    ("cpu", "base", "/HostConfig/NanoCpus", "500000000"),
+    ("cpu", "base", "/HostConfig/CpuShares", "128"),
+    ("memory", "app", "/HostConfig/Memory", "67108864"),
+    ("memory", "base", "/HostConfig/Memory", "50331648"),
+    ("memoryReservation", "base", "/HostConfig/MemoryReservation", "33554432"),
+    ("image", "base", "/Config/Image", r#""busybox:1""#),
+    ("entryPoint", "base", "/Config/Entrypoint", r#"["/bin/sh", "-c"]"#),
+    ("command", "base", "/Config/Cmd", r#"["echo printed by base; exec sleep 1000000"]"#),
+    ("stopTimeout", "base", "/Config/StopTimeout", "2"),
+    (
+        "healthCheck",
+        "base",
+        "/Config/Healthcheck",
+        r#"{ "Test": ["CMD", "/bin/ls", "/folder"], "Interval": 5000000000, "Timeout": 3000000000, "Retries": 4, "StartPeriod": 1000000000 }"#,
+    ),
+    ("healthCheck", "base", "/State/Health/Status", r#""healthy""#),
+    ("portMappings", "base", "/HostConfig/PortBindings/9100~1udp/0/HostPort", r#""19100""#),
+    ("portMappings[].containerPortRange", "base", "/Config/ExposedPorts/9002~1tcp", "{}"),
+    ("essential", "first", "/State/Status", r#""exited""#),
+    ("logConfiguration", "app", "/HostConfig/LogConfig/Type", r#""local""#),
+    ("logConfiguration.options", "app", "/HostConfig/LogConfig/Config", r#"{ "max-size": "1m" }"#),
+    ("logConfiguration.options", "base", "/HostConfig/LogConfig/Config", r#"{ "max-size": "10m", "max-file": "3" }"#),
+    ("linuxParameters.devices", "app", "/HostConfig/Devices/0/CgroupPermissions", r#""r""#),
+    ("linuxParameters.maxSwap", "app", "/HostConfig/MemorySwap", "83886080"),
+    ("linuxParameters.swappiness", "app", "/HostConfig/MemorySwappiness", "10"),
+    ("restartPolicy", "base", "/HostConfig/RestartPolicy/Name", r#""unless-stopped""#),
+    ("restartPolicy.ignoredExitCodes", "mighty", "/HostConfig/RestartPolicy/Name", r#""on-failure""#),
+    ("interactive", "reader", "/Config/OpenStdin", "true"),
+    ("dockerLabels", "app", "/Config/Labels/team", r#""blue""#),
+];
+
+/// The containers of tasks.
 struct Task<'a> {
     lab: &'a Lab,
     names: Vec<String>,
 }
 
 impl<'a> Task<'a> {
+    /// The running ones of a service.
     fn of(lab: &'a Lab, service: &str) -> Self {
         Self { lab, names: lab.running(&[HOST], service).into_iter().collect() }
+    }
+
+    /// All that there are.
+    fn all(lab: &'a Lab) -> Self {
+        Self { lab, names: lab.truth_of(HOST).into_values().map(|(name, _)| name).collect() }
     }
 
     fn name(&self, container: &str) -> &str {
@@ -140,13 +226,21 @@ fn every_field_is_seen_inside() {
     );
     controller.wait_steady();
     let task = Task::of(&lab, "fields");
-    assert_eq!(task.names.len(), 4, "{:?}", task.names);
+    same("containerDefinitions", task.names.len().to_string(), "4");
+    same("dependsOn", task.sh("base", "ls /empty"), "made");
+    has("name", task.name("base"), "-base");
+    let all = Task::all(&lab);
+    for (field, container, pointer, expected) in INSPECTED {
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        assert_eq!(all.inspect(container).pointer(pointer), Some(&expected), "{field}: {pointer} of {container}");
+    }
 
     let status = task.sh("app", "cat /proc/self/status");
     same("user", task.sh("app", "id -u && id -g"), "1000\n1000");
     same("workingDirectory", task.sh("app", "pwd"), "/scratch");
     same("hostname", task.sh("app", "hostname"), "fields-host");
-    has("environmentFiles", task.sh("app", "echo \"$FROM_FILE $BOTH\""), "\"kept as it is\" written");
+    has("environmentFiles", task.sh("app", "echo \"$FROM_FILE\""), "\"kept as it is\"");
+    same("environment", task.sh("app", "echo \"$BOTH\""), "written");
     has("extraHosts", task.sh("app", "cat /etc/hosts"), "198.51.100.7\textra");
     has("links", task.sh("app", "cat /etc/hosts"), "alias");
     has("dnsServers", task.sh("app", "cat /etc/resolv.conf"), "nameserver 198.51.100.53");
@@ -156,10 +250,8 @@ fn every_field_is_seen_inside() {
     has("dockerSecurityOptions", &status, "NoNewPrivs:\t1");
     let (net_raw, sys_ptrace) = (1 << 13, 1 << 19);
     let bounds = capabilities(&status, "CapBnd");
-    assert_eq!(bounds & (net_raw | sys_ptrace), sys_ptrace, "{:?}", "linuxParameters.capabilities");
+    same("linuxParameters.capabilities", format!("{:x}", bounds & (net_raw | sys_ptrace)), &format!("{sys_ptrace:x}"));
     same("linuxParameters.devices", task.sh("app", "head -c 7 /dev/nothing | wc -c"), "7");
-    let devices = &task.inspect("app")["HostConfig"]["Devices"][0];
-    same("linuxParameters.devices", devices["CgroupPermissions"].as_str().unwrap(), "r");
     let scratch = task.sh("app", "grep ' /scratch ' /proc/mounts");
     has("linuxParameters.tmpfs", &scratch, "size=16384k");
     has("linuxParameters.tmpfs", &scratch, "noexec");
@@ -184,25 +276,20 @@ fn every_field_is_seen_inside() {
 
     same("readonlyRootFilesystem", task.sh("app", "touch /bin/x 2>/dev/null || echo refused"), "refused");
     same("disableNetworking", task.sh("reader", "ls /sys/class/net"), "lo");
-    assert_eq!(task.inspect("reader")["Config"]["OpenStdin"], true, "{:?}: `cat` runs on", "interactive");
     same("pseudoTerminal", task.sh("base", "readlink /proc/1/fd/1"), "/dev/pts/0");
     let effective = capabilities(&task.sh("mighty", "cat /proc/self/status"), "CapEff");
-    assert_eq!(effective == ours, privileged, "{:?}: it may all that the machine may", "privileged");
-    same(
-        "restartPolicy",
-        task.inspect("mighty")["HostConfig"]["RestartPolicy"]["Name"].as_str().unwrap(),
-        "on-failure",
-    );
-    let app = task.inspect("app");
-    same("dockerLabels", app["Config"]["Labels"]["team"].as_str().unwrap(), "blue");
-    same("logConfiguration", app["HostConfig"]["LogConfig"]["Type"].as_str().unwrap(), "local");
-    assert_eq!(app["HostConfig"]["Memory"], 64 << 20, "{:?} of the task", "memory");
+    same("privileged", (effective == ours).to_string(), &privileged.to_string());
     let ports = task.inspect("base")["NetworkSettings"]["Ports"].as_object().unwrap().len();
-    assert_eq!(ports, 3, "{:?}", "portMappings[].containerPortRange");
+    same("portMappings", ports.to_string(), "4");
     // From a terminal, and through a driver that is not Docker's usual one.
     let logs = controller.cli(&["logs", "fields"]);
     has("pseudoTerminal", &logs, "printed by base");
     has("logConfiguration", &logs, "printed by app");
+
+    controller.write("late.yaml", LATE);
+    let told = || controller.cli(&["events", "-n", "500"]);
+    until("what never comes is given up", MINUTE, || told().contains("main waits for never to be healthy, and did so"));
+    has("startTimeout", told(), "for longer than the startTimeout of 3 s");
 }
 
 #[test]

@@ -357,6 +357,7 @@ fn instead_of(field: &str) -> Option<&'static str> {
         "firelensConfiguration" => {
             "nothing is routed through this container: say `logDriver: fluentd` and its address instead"
         }
+        "restartAttemptPeriod" => "Docker's own pause is used instead: 100 ms, doubled each time up to a minute",
         "credentialSpecs" => "credential specs are for Windows",
         "transitEncryption" | "transitEncryptionPort" => "NFS is spoken as it is: keep it inside a network you trust",
         "authorizationConfig" => "there are no access points: `rootDirectory` names the folder",

@@ -17,7 +17,15 @@ pub const TAKEN_OVER: &str = "log-driver-taken-over";
 pub fn container(log: &LogConfiguration, base: &[Step<'_>], scope: &mut Scope<'_>) {
     let path = join(base, &[Step::Key("logDriver")]);
     let driver = log.log_driver.as_str();
-    if ELSEWHERE_LOG_DRIVERS.contains(&driver) {
+    if driver == "awsfirelens" {
+        scope
+            .warning(
+                &path,
+                "log-driver",
+                "`awsfirelens` needs a log router, and none is run: taken over by the cluster's `logging`, else by `json-file`",
+            )
+            .help("give the cluster `logging: { logDriver: fluentd, options: { fluentd-address: … } }`; the `options` here are left out");
+    } else if ELSEWHERE_LOG_DRIVERS.contains(&driver) {
         scope
             .notice(
                 &path,
