@@ -144,7 +144,10 @@ fn print_smallest(scenario: &Scenario) -> ExitCode {
 struct Sum {
     runs: u64,
     steps: u64,
+    plans: u64,
     faults: BTreeMap<&'static str, u64>,
+    /// Of all traces: the same for the same seeds.
+    hash: u64,
     broken: BTreeMap<Predicate, Vec<(u64, String)>>,
 }
 
@@ -152,6 +155,8 @@ impl Sum {
     fn add(&mut self, number: u64, outcome: Outcome) {
         self.runs += 1;
         self.steps += outcome.steps;
+        self.plans += outcome.plans;
+        self.hash = self.hash.wrapping_add(outcome.hash.wrapping_mul(2 * number + 1));
         for (fault, count) in outcome.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -223,12 +228,15 @@ fn campaign(seeds: Range<u64>, jobs: usize) -> bool {
         let outcome = run(&draw(seed, Shape::default()), Tell::Nothing);
         sum.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
     });
+    let for_each = |count: u64| count as f64 / sum.runs.max(1) as f64;
     println!(
-        "{} seeds in {seconds:.0} s on {jobs} threads: {:.0} seeds/s, {:.0} decisions for each",
+        "{} seeds in {seconds:.0} s on {jobs} threads: {:.0} seeds/s; for each {:.0} decisions, {:.0} of them planned",
         sum.runs,
         sum.runs as f64 / seconds,
-        sum.steps as f64 / sum.runs.max(1) as f64
+        for_each(sum.steps),
+        for_each(sum.plans)
     );
+    println!("traces {:016x}", sum.hash);
     for (fault, count) in &sum.faults {
         println!("{count:>11} × {fault}");
     }

@@ -165,6 +165,10 @@ impl Driver {
     }
 
     fn decide(&mut self, now: Timestamp) -> Plan {
+        if let Some(until) = self.core.quiet_until(now) {
+            self.witness.iter().for_each(|witness| witness.was_quiet(self.core.world()));
+            return Plan { wake_at: Some(until), ..Plan::default() };
+        }
         let Some(witness) = &self.witness else { return self.core.decide(now) };
         let world = self.core.world_at(now);
         let plan = self.core.decide(now);

@@ -83,6 +83,9 @@ pub type Admit = Arc<dyn Fn(&SourceTree, &Desired) -> Admission + Send + Sync>;
 pub trait Witness: Send + Sync {
     /// `plan` is what was decided in `world`.
     fn decided(&self, world: &World, plan: &Plan);
+
+    /// No plan was made in `world`: it would have been empty.
+    fn was_quiet(&self, world: &World);
 }
 
 /// Everything that a controller is made of.

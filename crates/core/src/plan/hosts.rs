@@ -101,7 +101,7 @@ fn engine_heard(contact: &HostContact) -> Timestamp {
 }
 
 /// Whether its engine answered later than `since`: silence that has not been noticed yet is no answer.
-fn answered_after(world: &World, host: &HostName, since: Timestamp) -> bool {
+pub(super) fn answered_after(world: &World, host: &HostName, since: Timestamp) -> bool {
     world.contacts.get(host).and_then(|contact| contact.engine_answered_at).is_some_and(|at| at > since)
 }
 

@@ -18,6 +18,7 @@ mod orders;
 mod place;
 pub mod placement;
 pub mod probe;
+mod quiet;
 mod rebalance;
 mod replica;
 pub mod revision;
@@ -29,6 +30,7 @@ mod throttle;
 mod volumes;
 
 pub use hosts::host_status;
+pub use quiet::Quiet;
 
 use crate::model::world::{Plan, Subject, World};
 use draft::Draft;

@@ -37,15 +37,21 @@ pub(super) fn applies(spec: &ServiceSpec) -> bool {
 /// Starts one task in a zone, or else on a host of a zone, that has at least two fewer than another; nothing when none can be
 /// started there.
 pub(super) fn move_one(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, slot: u32, keepers: &[TaskNo]) {
+    if !applies(service.spec) || owns_a_volume(&service.definition) {
+        return;
+    }
     let record = draft.services[service.no].record();
     let primary = record.and_then(|record| record.primary());
     let at_rest = primary.is_some_and(|primary| primary.rollout_state == RolloutState::Completed)
         && keepers.len() == service.spec.desired_count as usize
         && service.counted_live(draft) < bounds.ceiling
-        && service.throttled_until(draft).is_none()
         // Scale-in has to be free to take the one that is too many, and not the new one.
         && keepers.iter().all(|no| service.healthy(draft, *no) && protected_until(draft, *no).is_none());
-    if !applies(service.spec) || !at_rest || owns_a_volume(&service.definition) {
+    if !at_rest {
+        return;
+    }
+    if let Some(at) = service.throttled_until(draft) {
+        draft.wake_at(at);
         return;
     }
     // Scale-in counts tasks wherever they are, so their number does; a new one goes where hosts take tasks.

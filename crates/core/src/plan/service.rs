@@ -168,16 +168,15 @@ fn whole<'w, 's>(
     deployment::conclude(draft, service);
 }
 
-/// Remembers when each task was first healthy, and wakes the planner when one will be.
+/// Remembers when each task was first healthy, and wakes the planner when one will be, for the first time or again, and when
+/// a person's protection of one ends.
 fn note_first_health(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     let now = draft.now();
     for no in service.live {
+        replica::protected_until(draft, *no).into_iter().for_each(|at| draft.wake_at(at));
         let task = draft.task(*no);
-        if task.healthy_at.is_some() {
-            continue;
-        }
         match health::healthy(task, service.spec.minimum_healthy_seconds.as_ms(), now) {
-            Ok(()) => {
+            Ok(()) if task.healthy_at.is_none() => {
                 draft.tasks.change(*no, |task| task.healthy_at = Some(now));
                 draft.change_service_of(*no, |task, record| {
                     throttle::reset(record);
@@ -185,7 +184,7 @@ fn note_first_health(draft: &mut Draft<'_>, service: &Subjected<'_>) {
                 });
             }
             Err(Some(at)) => draft.wake_at(at),
-            Err(None) => {}
+            Ok(()) | Err(None) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
+    action::{Action, ActionKey, VerbName},
     container::{ContainerState, HealthStatus},
     desired::{Desired, Manifest},
     name::{Family, HostName, RevisionId, ServiceName, TaskId},
@@ -19,6 +20,7 @@ use crate::model::{
     state::{Again, Change, Deployment, DeploymentStatus, HostRecord, Pin, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
     time::Timestamp,
+    volume::VolumesSeen,
 };
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -360,8 +362,83 @@ proptest! {
         for (what, which) in nudges {
             nudge(&mut world, what, which);
         }
-        prop_assert_eq!(plan(&world), plan_the_long_way(&world));
+        let (short, mut long) = (plan(&world), plan_the_long_way(&world));
+        // The long way may also wake for what makes no difference to a service that is as it should be.
+        prop_assert!(short.wake_at.is_none_or(|at| long.wake_at.is_some_and(|earlier| earlier <= at)));
+        long.wake_at = short.wake_at;
+        prop_assert_eq!(short, long);
     }
+
+    #[test]
+    fn what_goes_on_quietly_has_nothing_to_do(
+        hosts in 1_usize..4,
+        services in vec(any_service(), 1..4),
+        nudges in vec((any_nudge(), any::<Index>()), 0..4),
+        later_ms in 0_u64..70_000,
+        answers in any::<bool>(),
+        more in vec((any_nudge(), any::<Index>()), 0..2),
+    ) {
+        let mut world = at_rest(hosts, &services);
+        for (what, which) in nudges {
+            nudge(&mut world, what, which);
+        }
+        carry_out(&mut world);
+        let found = plan(&world);
+        if found.changes.is_empty() && found.actions.is_empty() {
+            let quiet = Quiet::new(world.clone(), found.wake_at.unwrap_or(Timestamp(u64::MAX)));
+            world.now = world.now.plus_ms(later_ms);
+            if answers {
+                all_answer(&mut world);
+            }
+            for (what, which) in more {
+                nudge(&mut world, what, which);
+            }
+            if quiet.goes_on(&world) {
+                let found = plan(&world);
+                prop_assert_eq!((found.changes, found.actions), Default::default());
+            }
+        }
+    }
+}
+
+/// What is decided is ordered, and no answer comes.
+fn carry_out(world: &mut World) {
+    let found = plan(world);
+    found.changes.iter().for_each(|change| world.state.apply(change));
+    world.in_flight.extend(found.actions.iter().map(Action::key));
+}
+
+#[test]
+fn a_fleet_at_rest_is_quiet_until_something_matters() {
+    let mut rest = at_rest(3, &[one_pair()]);
+    carry_out(&mut rest);
+    let later = |ms| World { now: rest.now.plus_ms(ms), ..rest.clone() };
+    let quiet = Quiet::new(rest.clone(), rest.now.plus_ms(10_000));
+    let changed = |change: &dyn Fn(&mut World)| {
+        let mut world = later(2_000);
+        change(&mut world);
+        quiet.goes_on(&world)
+    };
+    let any_task = rest.state.tasks.keys().next().cloned();
+    let (host, key) = (HostName::from("h1"), ActionKey { task: "t".into(), verb: VerbName::Stop });
+    assert!(changed(&|_| {}), "nothing happened");
+    assert!(changed(&all_answer), "a look as the last one");
+    assert!(!quiet.goes_on(&later(10_000)), "the alarm");
+    assert!(!quiet.goes_on(&World { now: Timestamp(rest.now.0 - 1), ..rest.clone() }), "a clock that was set back");
+    assert!(!quiet.goes_on(&later(5_500)), "silence beyond suspectAfter");
+    assert!(!changed(&|world| world.settling = true));
+    assert!(!changed(&|world| world.in_flight.extend([key.clone()])));
+    assert!(!changed(&|world| world.retry_at.extend([(key.clone(), (rest.now, String::new()))])));
+    assert!(!changed(&|world| world.volumes.extend([(host.clone(), VolumesSeen::default())])));
+    assert!(!changed(
+        &|world| change_task(world, any_task.clone(), |task| task.health_status = HealthStatus::Unhealthy)
+    ));
+    let contact = |change: &dyn Fn(&mut HostContact)| {
+        changed(&|world| world.contacts.get_mut(&host).into_iter().for_each(change))
+    };
+    assert!(!contact(&|contact| contact.error = Some("no answer".into())));
+    assert!(!contact(&|contact| contact.looked_at = None));
+    assert!(!contact(&|contact| contact.untrusted = Some("a clone".into())));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::model::{
     world::{HostStatus, Plan, Subject, World},
 };
 use crate::plan::{
-    self,
+    self, Quiet,
     absorb::{self, Copied, Probed},
 };
 
@@ -34,6 +34,8 @@ use crate::plan::{
 const FIRST_RETRY_MS: u64 = 1_000;
 /// … to here.
 const LAST_RETRY_MS: u64 = 60_000;
+/// A plan is made at least this often, whatever can be told without one: how long a host is silent is told by it.
+const MAX_QUIET_MS: u64 = 10_000;
 
 /// Something that the controller is told.
 #[derive(Clone, Debug)]
@@ -79,6 +81,8 @@ pub struct Core {
     wanted: Option<(Arc<Desired>, String)>,
     diagnostics: Vec<Diagnostic>,
     report: Shared<Report>,
+    /// Set while the last plan found nothing to do.
+    quiet: Option<Quiet>,
     fenced: Option<String>,
     take_over: bool,
     manifests_read: bool,
@@ -96,6 +100,7 @@ impl Core {
             wanted: None,
             diagnostics: Vec::new(),
             report: Shared::default(),
+            quiet: None,
             fenced: None,
             take_over,
             manifests_read: false,
@@ -110,6 +115,7 @@ impl Core {
     /// What was decided could not be written, and `state` is what is durable: nothing may follow from the rest.
     pub fn fall_back(&mut self, state: State, why: &str) {
         self.world.state = state;
+        self.quiet = None;
         self.report = Shared::default();
         self.report.waiting.push(Waiting {
             subject: Subject::Fleet,
@@ -187,6 +193,12 @@ impl Core {
         changes
     }
 
+    /// Until when [`Self::decide`] finds nothing to do if nothing happens; none when it must be asked.
+    pub fn quiet_until(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.world.now = now;
+        self.quiet.as_ref().filter(|quiet| self.fenced.is_none() && quiet.goes_on(&self.world)).map(Quiet::until)
+    }
+
     /// Decides what can be decided now. Its orders count as under way from here on.
     pub fn decide(&mut self, now: Timestamp) -> Plan {
         self.world.now = now;
@@ -205,6 +217,11 @@ impl Core {
             return plan;
         }
         let mut plan = plan::plan(&self.world);
+        let is_quiet = plan.changes.is_empty() && plan.actions.is_empty() && !self.world.settling;
+        self.quiet = is_quiet.then(|| {
+            let latest = now.plus_ms(MAX_QUIET_MS);
+            Quiet::new(self.world.clone(), plan.wake_at.map_or(latest, |at| at.min(latest)))
+        });
         self.apply(&plan.changes);
         if was_settling && !self.world.settling {
             // Until this is durable, whoever starts again may have adopted a part only.

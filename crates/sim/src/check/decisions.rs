@@ -66,6 +66,14 @@ impl Ground {
     }
 }
 
+/// Whoever is not asked had nothing to say: what waits for a time is not slept through.
+pub(crate) fn l3_nothing_was_due(world: &World) -> Result<(), Broken> {
+    match first_of(&plan::plan(world)) {
+        Some(what) => broken(Predicate::L3, format!("the planner was not asked, and had something to do: {what}")),
+        None => Ok(()),
+    }
+}
+
 /// The world when the plan is committed and sent.
 fn after(world: &World, plan: &Plan) -> World {
     let mut after = world.clone();
@@ -80,14 +88,18 @@ fn after(world: &World, plan: &Plan) -> World {
 }
 
 fn s12_calm(after: &World) -> Result<(), Broken> {
-    let again = plan::plan(after);
-    if again.actions.is_empty() && again.changes.is_empty() {
-        return Ok(());
+    match first_of(&plan::plan(after)) {
+        Some(what) => broken(Predicate::S12, format!("planning again finds more to do: {what}")),
+        None => Ok(()),
     }
-    let action = again.actions.first().map(|action| format!("{:?} task {}", action.verb.name(), action.task));
-    let change = again.changes.first().map(|change| format!("{change:?}").chars().take(1500).collect());
+}
+
+/// The first of what a plan does, in words.
+fn first_of(plan: &Plan) -> Option<String> {
+    let action = plan.actions.first().map(|action| format!("{:?} task {}", action.verb.name(), action.task));
+    let change = plan.changes.first().map(|change| format!("{change:?}").chars().take(1500).collect());
     let what: Vec<String> = action.into_iter().chain(change).collect();
-    broken(Predicate::S12, format!("planning again finds more to do: {}", what.join("; ")))
+    (!what.is_empty()).then(|| what.join("; "))
 }
 
 /// Nothing of a revision is started before the pause after its last failure is over, or a task of it is healthy.

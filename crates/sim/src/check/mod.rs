@@ -21,12 +21,14 @@ use std::{
     fmt,
 };
 
+pub(crate) use decisions::l3_nothing_was_due;
 pub(crate) use rest::at_rest;
 use serde::{Deserialize, Serialize};
 
 use roadstead_core::model::{
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
     report::Report,
+    shared::Shared,
     standalone::Scheduled,
     time::Timestamp,
 };
@@ -136,7 +138,7 @@ pub(crate) struct Checks {
     /// When the look began that this controller last took in, by host.
     looked_at: BTreeMap<HostName, Timestamp>,
     /// What waited in the last plan.
-    report: Report,
+    report: Shared<Report>,
     /// Tokens that a person confirmed.
     confirmed: BTreeSet<String>,
     /// Hosts whose new identity a person accepted, or of which the database forgot the old one.
@@ -185,9 +187,9 @@ impl Checks {
         of_services.map(|(service, count)| (service.to_string(), *count)).collect()
     }
 
-    /// What the last plan said: asked for at rest only.
-    pub(crate) fn note_report(&mut self, report: &Report) {
-        self.report.clone_from(report);
+    /// What the last plan said.
+    pub(crate) fn note_report(&mut self, report: &Shared<Report>) {
+        self.report = report.clone();
     }
 
     /// Hosts that the controller does not trust just now.

@@ -24,7 +24,7 @@ use super::{
     scenario::{Mishap, Point, Scenario},
     trace::{Tell, Trace},
 };
-use roadstead_control::control::seams::Clock;
+use roadstead_control::control::{handle::Snapshot, seams::Clock};
 use roadstead_core::model::{
     desired::Desired,
     name::{HostName, RuntimeId, ServiceName},
@@ -35,6 +35,8 @@ use roadstead_core::turn::Command;
 
 /// The time at which every run starts.
 pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);
+/// Of so many seeds, one has every plan made that the controller does not make.
+const AUDIT_EVERY: u64 = 20;
 /// A copy of the database is laid aside this often.
 const BACKUP_EVERY_MS: u64 = 20_000;
 
@@ -123,6 +125,7 @@ pub(crate) struct Counters {
     pub(crate) events: u64,
     pub(crate) lists: u64,
     pub(crate) decisions: u64,
+    pub(crate) plans: u64,
 }
 
 /// What is really there.
@@ -142,6 +145,8 @@ pub(crate) struct Ground {
     pub(crate) calm: bool,
     pub(crate) counters: Counters,
     pub(crate) checks: Checks,
+    /// Plans that the controller does not make are made here.
+    pub(crate) audits: bool,
     pub(crate) broken: Option<Broken>,
     pub(crate) trace: Trace,
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -188,6 +193,7 @@ impl FakeFleet {
             calm: false,
             counters: Counters::default(),
             checks: Checks::default(),
+            audits: tell != Tell::Nothing || scenario.seed.is_multiple_of(AUDIT_EVERY),
             broken: None,
             trace: Trace::new(tell),
             counts: BTreeMap::new(),
@@ -356,6 +362,12 @@ impl Ground {
             self.trace.line(self.now, &["mishap"], || format!("{point:?}: {mishap:?}"));
         }
         mishap
+    }
+
+    /// Takes note of what the controller says of itself.
+    pub(crate) fn note(&mut self, snapshot: &Snapshot) {
+        self.fenced = snapshot.fenced.is_some();
+        self.checks.note_report(&snapshot.report);
     }
 
     pub(crate) fn breaks(&mut self, result: Result<(), Broken>) {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    check::{Broken, Predicate},
+    check::{self, Broken, Predicate},
     fleet::{Durable, Ending, FakeFleet, Ground, Link, START},
     scenario::Scenario,
     trace::Tell,
@@ -45,6 +45,8 @@ pub struct Outcome {
     pub broken: Option<Broken>,
     /// Decisions that the controllers took.
     pub steps: u64,
+    /// Those among them for which the planner was asked.
+    pub plans: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of the trace: the same for the same scenario.
@@ -136,6 +138,7 @@ fn outcome(ground: Ground) -> Outcome {
         end: rest::end(&ground),
         broken: ground.broken,
         steps: ground.counters.decisions,
+        plans: ground.counters.plans,
         faults: ground.counts,
         hash: ground.trace.hash(),
         trace: ground.trace.into_lines(),
@@ -190,7 +193,7 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
     };
     loop {
         let (next, ending, orders) = fleet.ground(|ground| {
-            ground.fenced = loops.snapshots.borrow().fenced.is_some();
+            ground.note(&loops.snapshots.borrow());
             let now = ground.now;
             ground.advance(now);
             if now.since_ms(START) > MAX_SIMULATED_MS || ground.counters.decisions > MAX_DECISIONS {
@@ -284,13 +287,20 @@ impl Witness for FakeWitness {
     fn decided(&self, world: &World, plan: &Plan) {
         self.0.ground(|ground| {
             ground.counters.decisions += 1;
-            if ground.calm {
-                ground.checks.note_report(&plan.report);
-            }
+            ground.counters.plans += 1;
             let checked = ground.s7_one_writer(world, plan).and_then(|()| ground.s19_owner_is_alone(world, plan));
             ground.breaks(checked);
             let checked = ground.checks.decided(world, plan);
             ground.breaks(checked);
+        });
+    }
+
+    fn was_quiet(&self, world: &World) {
+        self.0.ground(|ground| {
+            ground.counters.decisions += 1;
+            if ground.audits {
+                ground.breaks(check::l3_nothing_was_due(world));
+            }
         });
     }
 }

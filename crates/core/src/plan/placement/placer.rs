@@ -136,7 +136,12 @@ impl<'a> Placer<'a> {
     /// A service's start for everything that is left to chance. Another one each time, so that a port that was just given
     /// back is not the first one given out.
     pub(super) fn hash(&self, service: &ServiceName) -> Hash {
-        Hash::new(self.seed, service.as_str()).and(self.now.0)
+        self.lot(service).and(self.now.0)
+    }
+
+    /// The same at any time.
+    pub(super) fn lot(&self, service: &ServiceName) -> Hash {
+        Hash::new(self.seed, service.as_str())
     }
 
     fn number(&mut self, service: &ServiceName) -> ServiceId {

@@ -64,7 +64,8 @@ impl Placer<'_> {
             tasks.sort_by_key(|task| (Reverse(task.ready), task.created_at, Reverse(task.id)));
             counts[*host] = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         }
-        let lot = self.hash(service);
+        // Not by the clock: what must stay now is not drawn again a moment later.
+        let lot = self.lot(service).and(tasks.len() as u64);
         let mut tally = Tally::new(counts);
         let mut rules = strategy_rules(launch_type, strategies, &mut self.fleet, &mut tally, lot);
         rules.push(Rule::FewestOfService);
