@@ -188,5 +188,7 @@ pub(super) fn asks_through(draft: &Draft<'_>, service: ServiceNo) -> Option<Task
         let task = draft.task(*no);
         draft.tasks.service(*no) == Some(service) && task.is_wanted() && task.revision == *target && draft.is_heard(*no)
     };
-    draft.tasks.numbers().find(asks)
+    // Who was asked is not asked again through another one, whichever tasks come and go meanwhile.
+    let is_asked = |no: &TaskNo| draft.world.in_flight.contains(&question(draft.task(*no)));
+    draft.tasks.numbers().filter(asks).min_by_key(|no| (!is_asked(no), draft.task(*no).id.clone()))
 }

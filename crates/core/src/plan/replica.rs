@@ -221,6 +221,11 @@ fn start_missing(
         draft.waiting(subject(), reason, format!("{at}, or a new revision"), Some(at));
         return (0, None);
     }
+    if let Some((task, host)) = service.left_behind(draft) {
+        let reason = format!("{missing} tasks are missing: task {task} still runs on {host}, and there are never two");
+        draft.waiting(subject(), reason, "it is seen gone", None);
+        return (0, None);
+    }
     if let Some((reason, wakes_when)) = volumes::obstacle(draft, service) {
         draft.waiting(subject(), format!("{missing} tasks are missing: {reason}"), wakes_when, None);
         return (0, None);

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use crate::model::{
     container::HealthStatus,
-    name::{RevisionId, ServiceName},
+    name::{HostName, RevisionId, ServiceName, TaskId},
     spec::{
         TaskDefinitionSpec,
         service::{SchedulingStrategy, ServiceSpec},
@@ -293,6 +293,22 @@ impl<'a> Subjected<'a> {
             false => self.known_live(draft).count(),
         };
         known + self.placed_now(draft)
+    }
+
+    /// Of a service of which there are never two: a task that is over by its row and runs by the last look at its host, since
+    /// that was not declared for a while (S19).
+    pub(super) fn left_behind(&self, draft: &Draft<'_>) -> Option<(TaskId, HostName)> {
+        let state = &draft.world.state;
+        let hosts = self.exclusive.then(|| state.observations.iter()).into_iter().flatten();
+        hosts.filter(|(host, _)| state.desired.hosts.contains_key(*host)).find_map(|(host, look)| {
+            let mut ours = look.containers.values().filter(|view| view.state.is_live());
+            let runs = ours.find_map(|view| {
+                let claim = view.owner.ours().filter(|claim| claim.service == *self.name)?;
+                let is_over = state.tasks.get(&claim.task).is_none_or(|task| task.last_status == LastStatus::Stopped);
+                is_over.then(|| claim.task.clone())
+            })?;
+            Some((runs, host.clone()))
+        })
     }
 
     /// How many tasks of it were placed since `live` was taken.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roadstead_core::{
-    model::{desired::Manifest, spec::Kind},
+    model::{action::VerbName, desired::Manifest, spec::Kind},
     turn::{Command, CommandError, Input},
 };
 use serde_json::json;
@@ -113,4 +113,32 @@ fn a_confirmation_is_of_one_content_and_for_one_time() {
     story.desired = (*story.core.world().state.desired).clone();
     read(&mut story, "11111111");
     assert_eq!(held(&story), None);
+}
+
+#[test]
+fn what_was_left_running_on_a_host_that_was_not_declared_for_a_while_is_not_started_beside_itself() {
+    let mut service = web(1);
+    service["singleton"] = json!(true);
+    let mut story = Story::begin(service, one_container());
+    story.settle(&[]);
+    let whole = story.desired.clone();
+    story.desired.services.clear();
+    story.desired.hosts.clear();
+    read(&mut story, "22222222");
+    story.core.command(story.now, Command::Confirm { token: "22222222".into() }).unwrap();
+    story.core.decide(story.now);
+    assert!(story.core.world().state.tasks.values().all(|task| !task.is_live()), "nobody can be asked");
+    story.desired = whole;
+    read(&mut story, "11111111");
+    let plan = story.decide(1, &[]);
+    assert!(plan.actions.iter().all(|action| action.verb.name() != VerbName::Launch), "{:?}", plan.actions);
+    plan.actions.iter().for_each(|action| story.obey(action));
+    assert!(story.waiting().contains("still runs on"), "{}", story.waiting());
+    let mut most = 0;
+    for _ in 0..30 {
+        most = most.max(story.running());
+        story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    }
+    assert_eq!((most, story.running()), (1, 1));
+    assert_eq!(story.made, 2, "the old one went, and then a new one came");
 }
