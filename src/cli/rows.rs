@@ -102,6 +102,7 @@ impl Row for HostView {
         column("ENGINE"),
         wide("ADDRESS"),
         wide("ARCHITECTURE"),
+        wide("DISK"),
         wide("CLUSTER"),
         wide("LABELS"),
         sparse("REASON"),
@@ -110,6 +111,7 @@ impl Row for HostView {
     fn cells(&self, _: Timestamp) -> Vec<Cell> {
         let (all, left) = (self.registered_resources, self.remaining_resources);
         let labels: Vec<String> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let disk = self.disk.as_ref().and_then(|disk| disk.used_percent);
         let tasks = match self.pending_tasks_count {
             0 => self.running_tasks_count.to_string(),
             pending => format!("{} (+{pending})", self.running_tasks_count),
@@ -124,6 +126,7 @@ impl Row for HostView {
             optional(&self.engine_version).into(),
             optional(&self.address).into(),
             optional(&self.architecture).into(),
+            disk.map(|percent| format!("{percent}%")).unwrap_or_default().into(),
             self.cluster.as_str().into(),
             labels.join(",").into(),
             optional(&self.reason).into(),

@@ -55,6 +55,18 @@ impl Registry {
         format!("{}/demo:{version}", self.address)
     }
 
+    /// Makes an image of its own content on a host and puts it there; the host keeps it under this name only if told so.
+    pub fn push_new(&self, lab: &Lab, name: &str, is_kept: bool) {
+        let image = format!("{}/{name}", self.address);
+        let container = lab.docker("host-a", &["create", "--label", &format!("of={name}"), "roadstead/demo:1"]);
+        lab.docker("host-a", &["commit", "--change", &format!("LABEL of={name}"), container.trim(), &image]);
+        lab.docker("host-a", &["rm", container.trim()]);
+        lab.docker("host-a", &["push", "--quiet", &image]);
+        if !is_kept {
+            lab.docker("host-a", &["rmi", &image]);
+        }
+    }
+
     /// Puts the demo image there under this version; the host keeps nothing of it under that name.
     pub fn push(&self, lab: &Lab, version: u32) {
         self.push_other(lab, "roadstead/demo:1", version);
@@ -180,4 +192,56 @@ fn a_tag_that_moves_is_followed_when_a_person_says_so() {
     });
     controller.wait_steady();
     assert!(controller.cli(&["get", "taskdefinitions"]).contains("web:2"));
+}
+
+/// Digests of what a host has of a repository.
+fn digests(lab: &Lab, repository: &str) -> BTreeSet<String> {
+    let list = lab.docker("host-a", &["images", "--digests", "--format", "{{.Repository}} {{.Digest}}"]);
+    let of_it = list.lines().filter_map(|line| line.split_once(' ').filter(|(name, _)| *name == repository));
+    of_it.map(|(_, digest)| digest.to_owned()).collect()
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn old_images_go_from_a_full_disk_and_the_last_revisions_and_what_is_not_ours_stay() {
+    let lab = Lab::with("cleanup", "1");
+    let registry = Registry::start(&lab);
+    let service = |version: u32| from(&registry, version).replace("desiredCount: 3", "desiredCount: 1");
+    // Every disk is fuller than that.
+    let cleanup = "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: { name: default }\n\
+        spec: { imageCleanup: { highThresholdPercent: 1, lowThresholdPercent: 0, minimumAge: 0s, keepRevisions: 2 } }\n";
+    let ours = format!("{}/demo", registry.address);
+    let others = format!("{}/other", registry.address);
+    for version in 1..=3 {
+        registry.push_new(&lab, &format!("demo:{version}"), false);
+    }
+    registry.push_new(&lab, "other:1", true);
+    assert_eq!((digests(&lab, &ours).len(), digests(&lab, &others).len()), (0, 1));
+
+    let controller = Controller::start(&lab, &[("cluster.yaml", cleanup), ("web.yaml", &service(1))]);
+    let deployed = |version: u32| {
+        if version > 1 {
+            controller.write("web.yaml", &service(version));
+        }
+        until("this version is deployed", 2 * MINUTE, || {
+            let services = controller.items("services");
+            controller.is_steady() && services[0]["taskDefinition"] == format!("web:{version}")
+        });
+        controller.items("tasks")[0]["containers"][0]["imageDigest"].as_str().unwrap().to_owned()
+    };
+    deployed(1);
+    let second = deployed(2);
+    assert_eq!(digests(&lab, &ours).len(), 2);
+    let third = deployed(3);
+    until("the first one's image is gone", 3 * MINUTE, || controller.cli(&["events"]).contains("removed 1 image,"));
+    assert_eq!(digests(&lab, &ours), BTreeSet::from([second, third]));
+    assert_eq!(digests(&lab, &others).len(), 1, "what is not ours stays");
+    let by_hand = lab.docker("host-a", &["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(by_hand.lines().any(|name| name == "roadstead/demo:1"), "{by_hand}");
+    until("nothing is left to remove, and the host says so", 3 * MINUTE, || {
+        controller.cli(&["describe", "host", "host-a"]).contains("and no image can be removed")
+    });
+    let described = controller.cli(&["describe", "host", "host-a"]);
+    assert!(described.contains("Used percent: ") && described.contains("Data root: "), "{described}");
+    assert_eq!(lab.running(&["host-a"], "web").len(), 1);
 }

@@ -67,7 +67,12 @@ fn launched(desired: &Desired) -> Vec<LaunchStep> {
     // Loaded there by hand, it runs by its tag.
     let asked = plan.actions.iter().find_map(|action| match &action.verb {
         Verb::Resolve { images, .. } => Some((action.key(), images.clone())),
-        Verb::Launch { .. } | Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } | Verb::Sweep { .. } => None,
+        Verb::Launch { .. }
+        | Verb::Stop { .. }
+        | Verb::Remove { .. }
+        | Verb::Tidy { .. }
+        | Verb::Sweep { .. }
+        | Verb::Prune { .. } => None,
     });
     if let Some((key, images)) = asked {
         let local = |image: ImageRequest| (image.reference, ResolvedImage::Local("sha256:1d".into()));
@@ -77,7 +82,12 @@ fn launched(desired: &Desired) -> Vec<LaunchStep> {
     }
     let launches = plan.actions.into_iter().filter_map(|action| match action.verb {
         Verb::Launch { containers } => Some(containers),
-        Verb::Resolve { .. } | Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } | Verb::Sweep { .. } => None,
+        Verb::Resolve { .. }
+        | Verb::Stop { .. }
+        | Verb::Remove { .. }
+        | Verb::Tidy { .. }
+        | Verb::Sweep { .. }
+        | Verb::Prune { .. } => None,
     });
     launches.flatten().collect()
 }

@@ -85,6 +85,7 @@ fn engine_at(socket: PathBuf) -> DockerEngine {
         item_bytes: 64 * 1024,
         containers: 3,
         volumes: 100,
+        images: 100,
     };
     DockerEngine::new(Arc::new(LocalTransport::new()), socket, limits)
 }

@@ -38,7 +38,10 @@ async fn ask(
         ActionResult::Failed { reason, .. } | ActionResult::Unknown { reason } | ActionResult::NotSent { reason } => {
             Err(reason)
         }
-        ActionResult::Done { .. } | ActionResult::Partly { .. } | ActionResult::Removed { .. } => panic!("no answer"),
+        ActionResult::Done { .. }
+        | ActionResult::Pruned { .. }
+        | ActionResult::Partly { .. }
+        | ActionResult::Removed { .. } => panic!("no answer"),
     }
 }
 

@@ -16,6 +16,7 @@ use roadstead_core::model::{
     container::{ContainerConfig, ContainerView},
     name::RuntimeId,
     observed::EngineIdentity,
+    storage::StoredImage,
     time::Timestamp,
     volume::VolumeClaim,
 };
@@ -46,6 +47,12 @@ impl Engine for Script {
         unused()
     }
     async fn image(&self, _: &str) -> Result<Option<ImageFacts>, EngineError> {
+        unused()
+    }
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        unused()
+    }
+    async fn remove_image(&self, _: &str) -> Result<(), EngineError> {
         unused()
     }
     async fn registry_digest(&self, _: &str) -> Result<String, EngineError> {

@@ -9,7 +9,13 @@ use super::zone_of;
 use roadstead_control::control::handle::Snapshot;
 use roadstead_core::{
     model::{
-        name::HostName, observed::HostContact, spec::cluster::DEFAULT_CLUSTER, task::LastStatus, world::HostStatus,
+        name::HostName,
+        observed::HostContact,
+        report::Waiting,
+        spec::cluster::DEFAULT_CLUSTER,
+        storage::{DiskUse, StorageSeen},
+        task::LastStatus,
+        world::{HostStatus, Subject},
     },
     plan,
 };
@@ -31,7 +37,7 @@ pub struct HostView {
     pub status: HostStatus,
     /// Whether it answered when it was last asked.
     pub connected: bool,
-    /// Why it is not ACTIVE or not connected.
+    /// Why it is not ACTIVE, not connected, or what it lacks.
     pub reason: Option<String>,
     /// Docker's version, once seen.
     pub engine_version: Option<String>,
@@ -43,10 +49,30 @@ pub struct HostView {
     pub registered_resources: Resources,
     /// What is left of it.
     pub remaining_resources: Resources,
+    /// How full its disk is, and how many images are on it, once looked at.
+    pub disk: Option<DiskView>,
     /// Tasks that are RUNNING.
     pub running_tasks_count: u32,
     /// Tasks on their way there.
     pub pending_tasks_count: u32,
+}
+
+/// The disk under Docker's data root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskView {
+    /// Docker's data root.
+    pub data_root: String,
+    /// How full its file system is, as `df` says; none when the host does not tell.
+    pub used_percent: Option<u32>,
+    /// MiB that are taken.
+    pub used_mib: Option<u64>,
+    /// MiB that are or may be taken.
+    pub size_mib: Option<u64>,
+    /// Images on the host.
+    pub images_count: usize,
+    /// Why it is not known how full it is; then no image is removed there.
+    pub reason: Option<String>,
 }
 
 /// CPU and memory.
@@ -104,15 +130,34 @@ pub fn view(snapshot: &Snapshot, name: &HostName) -> Option<HostView> {
         availability_zone: zone_of(state, name),
         status,
         connected: contact.is_some_and(is_connected),
-        reason: reason(status, contact, manifest.is_some()),
+        reason: reason(status, contact, manifest.is_some()).or_else(|| waits(snapshot, name)),
         engine_version: identity.map(|identity| identity.engine_version.clone()),
         architecture: identity.map(|identity| identity.architecture.clone()),
         labels: manifest.map(|manifest| manifest.labels.clone()).unwrap_or_default(),
         registered_resources: registered,
         remaining_resources: remaining,
+        disk: snapshot.world.storage.get(name).map(disk),
         running_tasks_count: running,
         pending_tasks_count: pending,
     })
+}
+
+/// What the planner says that the host waits for.
+fn waits(snapshot: &Snapshot, name: &HostName) -> Option<String> {
+    let is_of = |waiting: &&Waiting| matches!(&waiting.subject, Subject::Host(host) if host == name);
+    snapshot.report.waiting.iter().find(is_of).map(|waiting| waiting.reason.clone())
+}
+
+fn disk(seen: &StorageSeen) -> DiskView {
+    let mib = |bytes: u64| bytes >> 20;
+    DiskView {
+        data_root: seen.data_root.clone(),
+        used_percent: seen.disk.map(DiskUse::used_percent),
+        used_mib: seen.disk.map(|disk| mib(disk.used_bytes)),
+        size_mib: seen.disk.map(|disk| mib(disk.total_bytes())),
+        images_count: seen.images.len(),
+        reason: seen.disk.is_none().then(|| "`df` does not tell how full it is: no image is removed".to_owned()),
+    }
 }
 
 fn is_connected(contact: &HostContact) -> bool {

@@ -163,7 +163,7 @@ impl Small {
                 let host = self.hosts.get_mut(&action.host).expect("a declared host");
                 containers.iter().for_each(|step| drop(host.remove(&step.runtime_id)));
             }
-            Verb::Resolve { .. } | Verb::Remove { .. } | Verb::Sweep { .. } => {
+            Verb::Resolve { .. } | Verb::Remove { .. } | Verb::Sweep { .. } | Verb::Prune { .. } => {
                 panic!("named by digest, and nothing failed")
             }
         }

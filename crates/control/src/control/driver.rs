@@ -294,7 +294,15 @@ impl Driver {
     /// Sends an order; its answer comes back as an input.
     fn dispatch(&mut self, action: Action) {
         let (inputs, clock) = (self.inputs.clone(), self.clock.clone());
-        let hint = self.fleet.hint(&action.host);
+        let hint = match action.verb.name() {
+            VerbName::Prune => self.fleet.storage_hint(&action.host),
+            VerbName::Resolve
+            | VerbName::Launch
+            | VerbName::Stop
+            | VerbName::Remove
+            | VerbName::Tidy
+            | VerbName::Sweep => self.fleet.hint(&action.host),
+        };
         let record = self.core.world().state.hosts.get(&action.host);
         let cpus = record.and_then(|record| record.identity.as_ref()).map_or(0, |identity| identity.cpus);
         let Some((engine, slots)) = self.fleet.engine(&action.host, cpus) else {
@@ -306,9 +314,12 @@ impl Driver {
         };
         let overtaken = match action.verb.name() {
             VerbName::Launch => self.launches.begin(&action.task, self.core.world()),
-            VerbName::Resolve | VerbName::Stop | VerbName::Remove | VerbName::Tidy | VerbName::Sweep => {
-                CancellationToken::new()
-            }
+            VerbName::Resolve
+            | VerbName::Stop
+            | VerbName::Remove
+            | VerbName::Tidy
+            | VerbName::Sweep
+            | VerbName::Prune => CancellationToken::new(),
         };
         let execution = Execution {
             action: action.clone(),
@@ -394,7 +405,11 @@ fn reach_taken(input: &Input) {
         Input::Died(_) => reach(Point::DeathTaken),
         Input::Answer(_) | Input::Copied(_) => reach(Point::AnswerTaken),
         // Nothing of them is durable, or what is comes again by itself.
-        Input::Contacts(_) | Input::ManifestsRead(_) | Input::Volumes(..) | Input::Probed(_) => {}
+        Input::Contacts(_)
+        | Input::ManifestsRead(_)
+        | Input::Volumes(..)
+        | Input::Storage(..)
+        | Input::Probed(_) => {}
     }
 }
 

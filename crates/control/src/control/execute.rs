@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -12,7 +12,7 @@ use crate::{
     engine::{Engine, EngineError},
 };
 use roadstead_core::model::{
-    action::{Action, ActionResult, Answer, LaunchStep, StopStep, Verb},
+    action::{Action, ActionResult, Answer, LaunchStep, PrunedImage, StopStep, Verb},
     container::{ContainerConfig, ContainerState, MountSource},
     image::{ImagePullPolicy, has_digest},
     name::{ContainerName, HostName, RuntimeId},
@@ -43,14 +43,16 @@ pub(super) struct HostSlots {
 
 impl HostSlots {
     /// For a host with this many logical CPUs.
-    pub(super) fn new(cpus: u32) -> Self {
+    ///
+    /// `storage_hint` asks for a look at its images.
+    pub(super) fn new(cpus: u32, storage_hint: Arc<Notify>) -> Self {
         let (least, most) = LAUNCHES_PER_HOST;
         let launches = usize::try_from(cpus).unwrap_or(most).clamp(least, most);
         Self {
             launches: Arc::new(Semaphore::new(launches)),
             stops: Arc::new(Semaphore::new(STOPS_PER_HOST)),
             removals: Arc::new(Semaphore::new(REMOVALS_PER_HOST)),
-            pulls: HostPulls::default(),
+            pulls: HostPulls::new(storage_hint),
         }
     }
 }
@@ -91,9 +93,15 @@ impl Execution {
                     let _slot = self.slots.removals.acquire().await;
                     self.sweep(volumes).await
                 }
+                Verb::Prune { images } => {
+                    let _slot = self.slots.removals.acquire().await;
+                    self.prune(images).await
+                }
             };
             match &result {
-                ActionResult::Done { .. } | ActionResult::Resolved { .. } => tracing::debug!("done"),
+                ActionResult::Done { .. } | ActionResult::Resolved { .. } | ActionResult::Pruned { .. } => {
+                    tracing::debug!("done");
+                }
                 ActionResult::Partly { reason, .. } => tracing::warn!(%reason, "done in part"),
                 ActionResult::Failed { reason, .. } => tracing::warn!(%reason, "failed"),
                 ActionResult::Removed { reason, .. } => tracing::warn!(%reason, "somebody removed it"),
@@ -307,6 +315,26 @@ impl Execution {
             }
         }
         ActionResult::Done { containers: Vec::new() }
+    }
+
+    async fn prune(&self, images: &[PrunedImage]) -> ActionResult {
+        let (mut removed, mut in_use) = (Vec::new(), Vec::new());
+        for image in images {
+            match self.engine.remove_image(&image.id).await {
+                Ok(()) => removed.push(image.clone()),
+                Err(EngineError::Conflict { message }) => {
+                    tracing::info!(id = %image.id, reason = %message, "this image stays");
+                    in_use.push(image.id.clone());
+                }
+                Err(error) if removed.is_empty() => return failed_end(&error),
+                Err(error) => {
+                    // The next look shows what is left.
+                    tracing::warn!(id = %image.id, %error, "this image and those after it stay for now");
+                    break;
+                }
+            }
+        }
+        ActionResult::Pruned { images: removed, in_use, why: self.action.reason.clone() }
     }
 }
 

@@ -63,6 +63,7 @@ struct Member {
     /// Made for the host's size when it is first ordered something.
     slots: OnceLock<HostSlots>,
     hint: Arc<Notify>,
+    storage_hint: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -131,7 +132,7 @@ impl Fleet {
     }
 
     async fn connect(&self, host: &HostName, recipe: Recipe, desired: &Desired) -> Member {
-        let hint = Arc::new(Notify::new());
+        let (hint, storage_hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let stop = self.stop.child_token();
         reach(Point::Connecting);
         let connection = match self.connector.connect(host, &recipe.0, desired).await {
@@ -146,6 +147,7 @@ impl Fleet {
                     contacts: self.contacts.clone(),
                     inputs: self.inputs.clone(),
                     hint: Arc::clone(&hint),
+                    storage_hint: Arc::clone(&storage_hint),
                     stop: stop.clone(),
                 };
                 self.tasks.spawn(observer.run());
@@ -157,7 +159,7 @@ impl Fleet {
                 None
             }
         };
-        Member { recipe, connection, made_at: Instant::now(), slots: OnceLock::new(), hint, stop }
+        Member { recipe, connection, made_at: Instant::now(), slots: OnceLock::new(), hint, storage_hint, stop }
     }
 
     fn drop_member(&mut self, host: &HostName) {
@@ -176,7 +178,7 @@ impl Fleet {
     pub(super) fn engine(&self, host: &HostName, cpus: u32) -> Option<(Arc<dyn Engine>, HostSlots)> {
         let member = self.hosts.get(host)?;
         let engine = Arc::clone(&member.connection.as_ref()?.engine);
-        Some((engine, member.slots.get_or_init(|| HostSlots::new(cpus)).clone()))
+        Some((engine, member.slots.get_or_init(|| HostSlots::new(cpus, Arc::clone(&member.storage_hint))).clone()))
     }
 
     /// A host's connection, and what ends with it.
@@ -188,5 +190,10 @@ impl Fleet {
     /// Asks for a look at a host now.
     pub(super) fn hint(&self, host: &HostName) -> Option<Arc<Notify>> {
         self.hosts.get(host).map(|member| Arc::clone(&member.hint))
+    }
+
+    /// Asks for a look at a host's disk and images now.
+    pub(super) fn storage_hint(&self, host: &HostName) -> Option<Arc<Notify>> {
+        self.hosts.get(host).map(|member| Arc::clone(&member.storage_hint))
     }
 }

@@ -99,7 +99,10 @@ impl Images {
         tracing::info!(image = %reference, "pulling");
         let progress = |step: PullProgress| posted.note(&step);
         reach(Point::BeforePull);
-        self.engine.pull(reference, &progress).await?;
+        let pulled = self.engine.pull(reference, &progress).await;
+        // Also of one that failed the disk may be full by now.
+        self.pulls.note_end();
+        pulled?;
         reach(Point::Pulled);
         Ok(())
     }

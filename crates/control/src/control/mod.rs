@@ -27,6 +27,7 @@ mod probes;
 pub mod pulls;
 mod rescan;
 pub mod seams;
+mod storage;
 mod what_if;
 
 use std::{path::PathBuf, sync::Arc};

@@ -28,7 +28,7 @@ use roadstead_core::model::{
     volume::VolumesSeen,
 };
 
-use super::{connect::Connection, listen::Listener, seams::Clock};
+use super::{connect::Connection, listen::Listener, seams::Clock, storage::StorageWatch};
 use roadstead_core::turn::Input;
 
 /// A look is taken at least this often, hints or not.
@@ -109,6 +109,8 @@ pub(super) struct Observer {
     pub(super) inputs: mpsc::Sender<Input>,
     /// Asks for a look now.
     pub(super) hint: Arc<Notify>,
+    /// Asks for a look at the disk and the images now.
+    pub(super) storage_hint: Arc<Notify>,
     pub(super) stop: CancellationToken,
 }
 
@@ -142,7 +144,14 @@ impl Observer {
     ///
     /// `strange` is set when the engine may be another one by now.
     async fn watch(&self, strange: &AtomicBool) {
-        tokio::join!(self.beats(strange), self.looks(strange));
+        let storage = StorageWatch {
+            host: &self.host,
+            connection: &self.connection,
+            clock: &self.clock,
+            inputs: &self.inputs,
+            hint: &self.storage_hint,
+        };
+        tokio::join!(self.beats(strange), self.looks(strange), storage.run());
     }
 
     async fn beats(&self, strange: &AtomicBool) {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::engine::PullProgress;
 use roadstead_core::model::{name::TaskId, report::Waiting, world::Subject};
@@ -21,11 +21,12 @@ pub struct HostPulls {
     slots: Arc<Semaphore>,
     /// Whoever wants an image that is being pulled waits for that, and holds up no other image.
     images: Arc<Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>>,
+    storage_hint: Arc<Notify>,
 }
 
 impl Default for HostPulls {
     fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(PULLS_PER_HOST)), images: Arc::default() }
+        Self::new(Arc::default())
     }
 }
 
@@ -36,6 +37,16 @@ pub(super) struct Turn {
 }
 
 impl HostPulls {
+    /// `storage_hint` asks for a look at the host's images.
+    pub(super) fn new(storage_hint: Arc<Notify>) -> Self {
+        Self { slots: Arc::new(Semaphore::new(PULLS_PER_HOST)), images: Arc::default(), storage_hint }
+    }
+
+    /// A pull ended, however.
+    pub(super) fn note_end(&self) {
+        self.storage_hint.notify_one();
+    }
+
     /// Waits until nobody else pulls this image there, and few pull any.
     pub(super) async fn turn(&self, image: &str) -> Turn {
         let alone = {

@@ -29,6 +29,7 @@ use crate::host::{Lane, Transport};
 use roadstead_core::model::container::{ContainerConfig, ContainerView};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
+use roadstead_core::model::storage::StoredImage;
 use roadstead_core::model::time::Timestamp;
 use roadstead_core::model::volume::VolumeClaim;
 
@@ -63,6 +64,8 @@ pub struct Limits {
     pub containers: usize,
     /// Volumes of ours on one host.
     pub volumes: usize,
+    /// Images on one host.
+    pub images: usize,
 }
 
 impl Default for Limits {
@@ -82,6 +85,7 @@ impl Default for Limits {
             item_bytes: 4 << 20,
             containers: 10_000,
             volumes: 10_000,
+            images: 10_000,
         }
     }
 }
@@ -239,6 +243,14 @@ impl Engine for DockerEngine {
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(other) => Err(other),
         }
+    }
+
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        self.stored_images().await
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
+        self.remove_one_image(id).await
     }
 
     async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {

@@ -1,14 +1,62 @@
-//! Images on a host: looking, and pulling for as long as it gets on.
+//! Images on a host: looking, pulling for as long as it gets on, and removing.
 
-use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use std::collections::BTreeMap;
+
+use bollard::auth::DockerCredentials;
+use bollard::models::{CreateImageInfo, ImageInspect, ImageSummary};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions, RemoveImageOptionsBuilder};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::call::Call;
 use super::error::clip;
-use super::{EngineError, ImageFacts, Progress, PullProgress};
-use roadstead_core::model::image;
+use super::{DockerEngine, EngineError, ImageFacts, Progress, PullProgress};
+use roadstead_core::model::{image, storage::StoredImage};
+
+/// A longer name of an image is cut, and then it is no name of ours.
+const NAME_MAX_BYTES: usize = 512;
+
+impl DockerEngine {
+    pub(super) async fn stored_images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        let call = self.call("list images", self.question()).await?;
+        let docker = call.docker()?;
+        let images = self.run(&call, docker.list_images(None::<ListImagesOptions>)).await?;
+        if images.len() > self.limits.images {
+            return Err(call.malformed(&format!("more than {} images", self.limits.images)));
+        }
+        images
+            .into_iter()
+            .map(stored)
+            .map(|image| image.ok_or_else(|| call.malformed("an image without an id")))
+            .collect()
+    }
+
+    /// Never by force, and no parent of it that somebody may have built upon.
+    pub(super) async fn remove_one_image(&self, id: &str) -> Result<(), EngineError> {
+        let Some(id) = checked_digest(Some(id)) else {
+            let message = format!("`{}` is no image id", clip(id, 80));
+            return Err(EngineError::Refused { status: 400, message });
+        };
+        let call = self.call(format!("remove image {id:.19}"), self.change(self.limits.remove)).await?;
+        let docker = call.docker()?;
+        let options = RemoveImageOptionsBuilder::new().force(false).noprune(true).build();
+        match self.run(&call, docker.remove_image(&id, Some(options), None::<DockerCredentials>)).await {
+            Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// None when the answer is no image. Docker writes `<none>` for a name that is missing.
+fn stored(answer: ImageSummary) -> Option<(String, StoredImage)> {
+    let id = checked_digest(Some(&answer.id))?;
+    let names = |names: Vec<String>| {
+        let names = names.iter().filter(|name| !name.starts_with("<none>"));
+        names.map(|name| clip(name, NAME_MAX_BYTES)).collect()
+    };
+    let (tags, digests) = (names(answer.repo_tags), names(answer.repo_digests));
+    Some((id, StoredImage { tags, digests, size_bytes: u64::try_from(answer.size).unwrap_or_default() }))
+}
 
 /// References become parts of request paths.
 pub(super) fn check_reference(image: &str) -> Result<(), EngineError> {

@@ -39,6 +39,7 @@ use roadstead_core::model::container::{ContainerConfig, ContainerView};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::ownership::Owner;
+use roadstead_core::model::storage::StoredImage;
 use roadstead_core::model::time::Timestamp;
 use roadstead_core::model::volume::VolumeClaim;
 
@@ -72,6 +73,13 @@ pub trait Engine: Send + Sync {
 
     /// What the host has under this reference; `None` when nothing.
     async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError>;
+
+    /// Every image there is, by content id: all of them or an error. One request.
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError>;
+
+    /// Removes the image of this content id with its names. Fine when it is gone. One that a container has, or that has names
+    /// in several repositories, is a [`EngineError::Conflict`].
+    async fn remove_image(&self, id: &str) -> Result<(), EngineError>;
 
     /// The digest that a registry has under this reference. Nothing is pulled.
     async fn registry_digest(&self, reference: &str) -> Result<String, EngineError>;

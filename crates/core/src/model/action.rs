@@ -63,6 +63,21 @@ pub enum Verb {
         /// By name.
         volumes: Vec<String>,
     },
+    /// Remove images that nothing uses; one that is in use after all stays.
+    Prune {
+        /// In this order.
+        images: Vec<PrunedImage>,
+    },
+}
+
+/// An image to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedImage {
+    /// By content id, so that what a name means by then changes nothing.
+    pub id: String,
+    /// Its size, for people.
+    pub size_bytes: u64,
 }
 
 /// One container of a launch.
@@ -103,7 +118,7 @@ pub struct StopStep {
 pub struct ActionKey {
     /// The task.
     pub task: TaskId,
-    /// resolve, launch, stop, remove, tidy, sweep.
+    /// resolve, launch, stop, remove, tidy, sweep, prune.
     pub verb: VerbName,
 }
 
@@ -123,6 +138,8 @@ pub enum VerbName {
     Tidy,
     /// [`Verb::Sweep`].
     Sweep,
+    /// [`Verb::Prune`].
+    Prune,
 }
 
 impl Action {
@@ -142,6 +159,7 @@ impl Verb {
             Self::Remove { .. } => VerbName::Remove,
             Self::Tidy { .. } => VerbName::Tidy,
             Self::Sweep { .. } => VerbName::Sweep,
+            Self::Prune { .. } => VerbName::Prune,
         }
     }
 }
@@ -173,6 +191,15 @@ pub enum ActionResult {
     Done {
         /// Containers that exist now.
         containers: Vec<(ContainerName, RuntimeId)>,
+    },
+    /// Images are gone.
+    Pruned {
+        /// Those that were removed.
+        images: Vec<PrunedImage>,
+        /// Ids of those that somebody uses.
+        in_use: Vec<String>,
+        /// Why it was ordered.
+        why: String,
     },
     /// A launch that did all but what its task can be without.
     Partly {

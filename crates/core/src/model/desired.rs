@@ -9,7 +9,7 @@ use super::{
     name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
     spec::{
         ClusterSpec, HostSpec, ScheduledTaskSpec, ServiceSpec,
-        cluster::{DEFAULT_CLUSTER, HostLoss},
+        cluster::{DEFAULT_CLUSTER, HostLoss, ImageCleanup},
     },
 };
 
@@ -65,8 +65,17 @@ impl Desired {
 
     /// How long a host may be silent: as its cluster says.
     pub fn host_loss(&self, host: &HostName) -> HostLoss {
-        let cluster = self.hosts.get(host).and_then(|manifest| self.clusters.get(&manifest.spec.cluster));
-        cluster.map(|manifest| manifest.spec.host_loss).unwrap_or_default()
+        self.cluster_of(host).map(|cluster| cluster.host_loss).unwrap_or_default()
+    }
+
+    /// When a host's images are removed: as its cluster says.
+    pub fn image_cleanup(&self, host: &HostName) -> ImageCleanup {
+        self.cluster_of(host).map(|cluster| cluster.image_cleanup).unwrap_or_default()
+    }
+
+    fn cluster_of(&self, host: &HostName) -> Option<&ClusterSpec> {
+        let manifest = self.hosts.get(host)?;
+        self.clusters.get(&manifest.spec.cluster).map(|manifest| &manifest.spec)
     }
 
     /// Whether a cluster may be named.

@@ -61,6 +61,16 @@ pub fn same_repository(one: &str, other: &str) -> bool {
     short(repository(one)) == short(repository(other))
 }
 
+/// What a reference names, in one form for all that name the same: a digest, or without one a tag.
+pub fn familiar(reference: &str) -> String {
+    let repository = repository(reference);
+    let (sign, rest) = match digest(reference) {
+        Some(digest) => ('@', digest),
+        None => (':', reference.get(repository.len() + 1..).filter(|tag| !tag.is_empty()).unwrap_or("latest")),
+    };
+    format!("{}{sign}{rest}", short(repository))
+}
+
 fn short(repository: &str) -> &str {
     let hub = ["docker.io/", "index.docker.io/"].iter().find_map(|hub| repository.strip_prefix(hub));
     let path = hub.unwrap_or(repository);
@@ -118,6 +128,21 @@ mod tests {
             ("my/nginx", "nginx", false),
         ] {
             assert_eq!(same_repository(one, other), same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_reference_has_one_form_by_its_digest_or_else_by_its_tag() {
+        for (reference, form) in [
+            ("nginx", "nginx:latest"),
+            ("docker.io/library/nginx:1", "nginx:1"),
+            ("r.example:5000/a", "r.example:5000/a:latest"),
+            ("r.example:5000/a:1", "r.example:5000/a:1"),
+            ("nginx:1@sha256:01", "nginx@sha256:01"),
+            ("docker.io/nginx@sha256:01", "nginx@sha256:01"),
+            ("", ":latest"),
+        ] {
+            assert_eq!(familiar(reference), form, "{reference}");
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod small_map;
 pub mod spec;
 pub mod standalone;
 pub mod state;
+pub mod storage;
 pub mod task;
 pub mod time;
 pub mod timing;

@@ -72,6 +72,9 @@ pub struct HostRecord {
     /// While it is drained: when standalone tasks that still run there are stopped; without it they are left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until: Option<Timestamp>,
+    /// Since when its disk is too full and no image can be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_pressure_since: Option<Timestamp>,
 }
 
 /// ECS's deployment `status`.

@@ -11,6 +11,7 @@ use super::{
     report::Report,
     shared::Shared,
     state::{Change, State},
+    storage::StorageSeen,
     time::Timestamp,
     volume::VolumesSeen,
 };
@@ -28,6 +29,8 @@ pub struct World {
     pub contacts: Shared<BTreeMap<HostName, HostContact>>,
     /// The volumes of ours that each host's last list of them showed.
     pub volumes: Shared<BTreeMap<HostName, VolumesSeen>>,
+    /// The disk and the images of each host, as last looked at.
+    pub storage: Shared<BTreeMap<HostName, StorageSeen>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: Shared<BTreeSet<ActionKey>>,
     /// Orders that went wrong: not again before this, and what went wrong.

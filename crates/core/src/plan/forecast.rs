@@ -10,6 +10,7 @@ use crate::model::{
     image::{ImageRequest, ResolvedImage},
     report::Waiting,
     spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
+    storage::DiskUse,
     task::{LastStatus, Launch, Task},
     time::Timestamp,
     world::{Plan, Subject, World},
@@ -81,6 +82,14 @@ fn pretend(world: &mut World, action: &Action) {
                 seen.volumes.retain(|name, _| !volumes.contains(name));
             }
             answered(world, action, ActionResult::Done { containers: Vec::new() });
+        }
+        Verb::Prune { images } => {
+            let Some(seen) = world.storage.get_mut(&action.host) else { return };
+            for image in images {
+                seen.images.remove(&image.id);
+                let freed = |disk: &mut DiskUse| disk.used_bytes = disk.used_bytes.saturating_sub(image.size_bytes);
+                seen.disk.iter_mut().for_each(freed);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod forecast;
 mod gc;
 pub mod health;
 mod hosts;
+mod image_cleanup;
 pub(crate) mod images;
 mod launch;
 mod orders;
@@ -64,6 +65,8 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     gc::forget(&mut draft);
     schedule::conclude(&mut draft);
     deployment::announce_outcomes(&mut draft);
+    // Last: what is needed is known by now.
+    image_cleanup::issue(&mut draft);
     draft.finish()
 }
 

@@ -34,7 +34,7 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
         }
     }
     for ((host, task), (service, mut volumes)) in left {
-        if !may_sweep(draft, task) {
+        if !is_due(draft, &ActionKey { task: task.clone(), verb: VerbName::Sweep }) {
             continue;
         }
         volumes.truncate(MAX_VOLUMES);
@@ -48,14 +48,14 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
     }
 }
 
-/// Whether volumes of this task may be removed now: not while that is under way, and not before its retry time. It holds up
-/// nobody, so nobody is told to wait.
-pub(super) fn may_sweep(draft: &mut Draft<'_>, task: &TaskId) -> bool {
-    let (world, key) = (draft.world, ActionKey { task: task.clone(), verb: VerbName::Sweep });
-    if world.in_flight.contains(&key) {
+/// Whether this may be ordered now: not while it is under way, and not before its retry time. It holds up nobody, so nobody is
+/// told to wait.
+pub(super) fn is_due(draft: &mut Draft<'_>, key: &ActionKey) -> bool {
+    let world = draft.world;
+    if world.in_flight.contains(key) {
         return false;
     }
-    match world.retry_at.get(&key) {
+    match world.retry_at.get(key) {
         Some((at, _)) if *at > world.now => {
             draft.wake_at(*at);
             false

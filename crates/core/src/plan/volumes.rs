@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    action::{Action, Verb},
+    action::{Action, ActionKey, Verb, VerbName},
     name::{ClusterName, HostName, TaskId},
     spec::{ServiceSpec, TaskDefinitionSpec, service::SchedulingStrategy},
     state::{EventLevel, EventSubject},
@@ -312,15 +312,15 @@ fn remove_old_copy(draft: &mut Draft<'_>, record: &VolumeRecord) {
     let is_proven =
         |draft: &Draft<'_>, no: &TaskNo| draft.task(*no).healthy_at.is_some() && draft.task(*no).host == record.host;
     let is_heard = draft.host_no(old).is_some_and(|host| draft.hosts[host].heard);
-    let task = record.removal();
-    if record.moving.is_some() || !is_heard || !sweep::may_sweep(draft, &task) {
+    let key = ActionKey { task: record.removal(), verb: VerbName::Sweep };
+    if record.moving.is_some() || !is_heard || !sweep::is_due(draft, &key) {
         return;
     }
     if !mounting(draft, &record.id).iter().any(|no| is_proven(draft, no)) {
         return;
     }
     draft.act(Action {
-        task,
+        task: key.task,
         service: record.service.clone(),
         host: old.clone(),
         verb: Verb::Sweep { volumes: vec![record.id.name.clone()] },

@@ -21,6 +21,7 @@ use crate::model::{
     report::{Report, Waiting},
     shared::Shared,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, State},
+    storage::StorageSeen,
     time::Timestamp,
     volume::VolumesSeen,
     world::{HostStatus, Plan, Subject, World},
@@ -57,6 +58,8 @@ pub enum Input {
     Look(Arc<HostObservation>),
     /// The volumes of ours on a host, all of them.
     Volumes(HostName, VolumesSeen),
+    /// The disk and the images of a host.
+    Storage(HostName, StorageSeen),
     /// An engine announced the end of a container.
     Died(Death),
     /// An order ended.
@@ -164,6 +167,9 @@ impl Core {
                 if self.world.volumes.keys().any(|host| !contacts.contains_key(host)) {
                     self.world.volumes.retain(|host, _| contacts.contains_key(host));
                 }
+                if self.world.storage.keys().any(|host| !contacts.contains_key(host)) {
+                    self.world.storage.retain(|host, _| contacts.contains_key(host));
+                }
                 self.world.contacts = contacts.into();
                 for (host, contact) in &mut self.world.contacts {
                     contact.looked_at = self.looked.get(host).copied();
@@ -181,6 +187,10 @@ impl Core {
                 if self.world.state.desired.hosts.contains_key(&host) {
                     self.world.volumes.insert(host, seen);
                 }
+                Vec::new()
+            }
+            Input::Storage(host, seen) => {
+                self.storage(host, seen);
                 Vec::new()
             }
             Input::Died(death) => self.died(&death),
@@ -271,7 +281,7 @@ impl Core {
         let settled: Vec<ActionKey> = self
             .answered
             .iter()
-            .filter(|(_, (host, at))| *host == look.host && look.started_at > *at)
+            .filter(|(key, (host, at))| key.verb != VerbName::Prune && *host == look.host && look.started_at > *at)
             .map(|(key, _)| key.clone())
             .collect();
         let launching: BTreeSet<&TaskId> = self
@@ -335,6 +345,25 @@ impl Core {
         changes
     }
 
+    /// A removal of images counts as under way until a look at them that began after its answer.
+    fn storage(&mut self, host: HostName, mut seen: StorageSeen) {
+        if !self.world.state.desired.hosts.contains_key(&host) {
+            return;
+        }
+        let is_settled = |key: &ActionKey, (at_host, at): &(HostName, Timestamp)| {
+            key.verb == VerbName::Prune && *at_host == host && seen.started_at >= *at
+        };
+        let settled: Vec<ActionKey> =
+            self.answered.iter().filter(|(key, at)| is_settled(key, at)).map(|(key, _)| key.clone()).collect();
+        for key in settled {
+            self.answered.remove(&key);
+            self.world.in_flight.remove(&key);
+        }
+        let look = self.world.state.observations.get(&host);
+        seen.note_uses(self.world.storage.get(&host), look.iter().flat_map(|look| look.containers.values()));
+        self.world.storage.insert(host, seen);
+    }
+
     /// Only of a host that is trusted, and only what no later look has overtaken.
     fn died(&mut self, death: &Death) -> Vec<Change> {
         let is_news = self.looked.get(&death.host).is_some_and(|began| *began <= death.heard_at);
@@ -358,6 +387,13 @@ impl Core {
         match &answer.result {
             ActionResult::Done { .. } | ActionResult::Resolved { .. } => {
                 self.attempts.remove(&answer.key);
+            }
+            ActionResult::Pruned { in_use, .. } => {
+                self.attempts.remove(&answer.key);
+                // They are tried again when they are old again.
+                if let Some(seen) = self.world.storage.get_mut(&answer.host) {
+                    seen.used_at.extend(in_use.iter().map(|id| (id.clone(), answer.at)));
+                }
             }
             ActionResult::Partly { reason, .. }
             | ActionResult::Failed { reason, .. }

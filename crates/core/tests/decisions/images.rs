@@ -44,7 +44,12 @@ fn first(story: &mut Story) -> Vec<Action> {
 fn launched(actions: &[Action]) -> BTreeSet<String> {
     let steps = actions.iter().filter_map(|action| match &action.verb {
         Verb::Launch { containers } => Some(containers),
-        Verb::Resolve { .. } | Verb::Stop { .. } | Verb::Remove { .. } | Verb::Tidy { .. } | Verb::Sweep { .. } => None,
+        Verb::Resolve { .. }
+        | Verb::Stop { .. }
+        | Verb::Remove { .. }
+        | Verb::Tidy { .. }
+        | Verb::Sweep { .. }
+        | Verb::Prune { .. } => None,
     });
     steps.flatten().map(|step| step.config.image.clone()).collect()
 }

@@ -4,6 +4,7 @@ mod containers;
 mod daemons;
 mod failures;
 mod held;
+mod image_cleanup;
 mod images;
 mod life;
 mod probes;

@@ -193,6 +193,7 @@ impl Story {
                 let seen = self.volumes.get_mut(&action.host).unwrap();
                 seen.retain(|name, _| !volumes.contains(name));
             }
+            Verb::Prune { .. } => panic!("no disk is full here"),
         }
         ids
     }

@@ -1,6 +1,9 @@
 //! Changes that are sent to hosts, and what they do there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Broken, Checks, Predicate, broken, volumes};
 use crate::{
@@ -13,8 +16,8 @@ use roadstead_core::model::{
     name::{HostName, RuntimeId, TaskId},
     ownership::Claim,
     spec::{service::OnHostLoss, task_definition::DependencyCondition},
-    state::State,
-    task::{DesiredStatus, LastStatus},
+    state::{Revision, State},
+    task::{DesiredStatus, LastStatus, Task},
     time::Timestamp,
 };
 
@@ -34,6 +37,7 @@ impl Checks {
         match request {
             Request::Pull(_) => Ok(()),
             Request::RemoveVolume(name) => volumes::s5_of_the_dead(durable, host, name),
+            Request::RemoveImage(id) => s1_image_nobody_needs(durable, host, id, now),
             Request::Create(config) => {
                 let Some(claim) = Claim::from_labels(&config.labels) else {
                     return broken(Predicate::S1, format!("{} is made without labels of ours", config.name));
@@ -106,7 +110,8 @@ impl Checks {
                 | Request::Stop(_)
                 | Request::Remove { .. }
                 | Request::RemoveVolume(_)
-                | Request::Pull(_),
+                | Request::Pull(_)
+                | Request::RemoveImage(_),
                 Ok(_) | Err(_),
             ) => Ok(()),
         }
@@ -159,6 +164,30 @@ impl Checks {
 fn s1_not_ours(host: &FakeHost, id: &RuntimeId, word: &str) -> Result<(), Broken> {
     match host.machine.state(id) {
         Some(_) => broken(Predicate::S1, format!("{id:.12} on {} is {word} and not ours", host.name)),
+        None => Ok(()),
+    }
+}
+
+/// An image that is removed is one that we brought, and none that a task there runs or is about to; one that was decided after
+/// the removal pulls it again.
+fn s1_image_nobody_needs(durable: &State, host: &FakeHost, id: &str, now: Timestamp) -> Result<(), Broken> {
+    let Some(image) = host.machine.stored_images().remove(id) else { return Ok(()) };
+    let is_it = |revision: &Revision| {
+        revision.images.values().any(|resolved| resolved.digest().is_some_and(|digest| digest == id))
+    };
+    if !durable.revisions.values().flat_map(BTreeMap::values).any(is_it) {
+        return broken(Predicate::S1, format!("image {:?} of {} is removed, and is no revision's", image, host.name));
+    }
+    let is_here = |task: &&Arc<Task>| {
+        let was_known = now.since_ms(task.created_at) > UNSEEN_MS;
+        task.host == host.name && task.last_status != LastStatus::Stopped && was_known
+    };
+    let mut needs = durable.tasks.values().filter(is_here);
+    let needs = needs.find(|task| durable.revision(&task.revision).is_some_and(is_it)).map(|task| &task.id);
+    match needs {
+        Some(task) => {
+            broken(Predicate::S1, format!("image {:?} of {} is removed, and task {task} needs it", image, host.name))
+        }
         None => Ok(()),
     }
 }

@@ -56,6 +56,8 @@ pub enum Request {
     RemoveVolume(String),
     /// Pull an image.
     Pull(String),
+    /// Remove an image, by its id.
+    RemoveImage(String),
 }
 
 /// What a request brought.
@@ -158,6 +160,7 @@ impl Machine {
             Request::Remove { id, force } => self.remove(id, *force, now).map(|()| Answer::Done),
             Request::RemoveVolume(name) => self.remove_volume(name).map(|()| Answer::Done),
             Request::Pull(image) => self.pull(image).map(|()| Answer::Done),
+            Request::RemoveImage(id) => self.remove_image(id).map(|()| Answer::Done),
         }
     }
 

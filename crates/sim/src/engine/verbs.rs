@@ -16,6 +16,7 @@ use roadstead_control::engine::{
 use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
+use roadstead_core::model::storage::StoredImage;
 use roadstead_core::model::time::Timestamp;
 use roadstead_core::model::volume::VolumeClaim;
 
@@ -39,6 +40,14 @@ impl Engine for FakeEngine {
 
     async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, EngineError> {
         self.ask("inspect image", |inner| Ok(inner.machine.image(reference)))
+    }
+
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        self.ask("list images", |inner| Ok(inner.machine.stored_images()))
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
+        self.change("remove an image", Request::RemoveImage(id.to_owned())).map(drop)
     }
 
     async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {

@@ -28,6 +28,7 @@ use roadstead_core::model::{
     container::{ContainerConfig, ContainerView},
     name::{HostName, RuntimeId},
     observed::EngineIdentity,
+    storage::StoredImage,
     time::Timestamp,
     volume::VolumeClaim,
 };
@@ -150,6 +151,14 @@ impl Engine for Link {
         self.read("inspect image", false, |host, _| host.machine.image(reference)).await
     }
 
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        self.read("list images", false, |host, _| host.machine.stored_images()).await
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
+        self.change("remove an image", Request::RemoveImage(id.to_owned()), REMOVE).await.map(drop)
+    }
+
     async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
         self.read("ask the registry", false, |host, _| host.machine.registry_digest(reference)).await?
     }
@@ -261,19 +270,22 @@ impl Transport for Link {
         answering(found, address)
     }
 
-    /// Knows two commands: `true`, and `cat /etc/machine-id`. The machine answers although its engine hangs.
+    /// Knows three commands: `true`, `df`, and `cat /etc/machine-id`. The machine answers although its engine hangs.
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, TransportError> {
         let found = self.fleet.ground(|ground| {
             let host = ground.hosts.get(&self.host)?;
-            (host.there && host.back).then(|| host.machine.identity.machine_id.clone())
+            (host.there && host.back).then(|| (host.machine.identity.machine_id.clone(), host.machine.disk()))
         });
-        let Some(machine_id) = found else {
+        let Some((machine_id, disk)) = found else {
             sleep(REFUSED).await;
             return Err(self.lost());
         };
         sleep(Duration::from_millis(1)).await;
-        let is_cat = request.argv.first().is_some_and(|program| program == "cat");
-        let text = if is_cat { machine_id.unwrap_or_default() } else { String::new() };
+        let text = match request.argv.first().map(String::as_str) {
+            Some("cat") => machine_id.unwrap_or_default(),
+            Some("df") => disk,
+            Some(_) | None => String::new(),
+        };
         Ok(ExecOutput { status: ExitStatus::Exited(0), stdout: Bytes::from(text), stderr: Bytes::new() })
     }
 

@@ -72,7 +72,7 @@ impl Ground {
             Request::Create(_) => (10, 80),
             Request::Start(_) => (100, 500),
             Request::Stop(_) => (20, 2_500),
-            Request::Remove { .. } | Request::RemoveVolume(_) => (10, 80),
+            Request::Remove { .. } | Request::RemoveVolume(_) | Request::RemoveImage(_) => (10, 80),
             Request::Pull(_) => (100, 5_000),
         };
         let delay_ms = if slow { self.within(1_000, 40_000) } else { self.within(usual.0, usual.1) };
@@ -158,6 +158,7 @@ impl Ground {
             (Request::Remove { id, .. }, Ok(_)) => {
                 host.ours.remove(id);
             }
+            (Request::RemoveImage(_), Ok(_)) => self.count("image removed"),
             (
                 Request::Create(_)
                 | Request::Start(_)
@@ -166,7 +167,8 @@ impl Ground {
                 | Request::RemoveVolume(_)
                 | Request::Pull(_),
                 Ok(_) | Err(_),
-            ) => {}
+            )
+            | (Request::RemoveImage(_), Err(_)) => {}
         }
         self.trace.line(self.now, &["done", name.as_str(), verb(request), target(request)], || {
             let word = match &result {
@@ -197,7 +199,7 @@ impl Ground {
 fn target_state(host: &super::FakeHost, request: &Request) -> Option<roadstead_core::model::container::ContainerState> {
     match request {
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => host.machine.state(id),
-        Request::Create(_) | Request::RemoveVolume(_) | Request::Pull(_) => None,
+        Request::Create(_) | Request::RemoveVolume(_) | Request::Pull(_) | Request::RemoveImage(_) => None,
     }
 }
 
@@ -209,6 +211,7 @@ pub(crate) fn verb(request: &Request) -> &'static str {
         Request::Remove { .. } => "remove",
         Request::RemoveVolume(_) => "sweep",
         Request::Pull(_) => "pull",
+        Request::RemoveImage(_) => "prune",
     }
 }
 
@@ -217,6 +220,6 @@ pub(crate) fn target(request: &Request) -> &str {
         Request::Create(config) => &config.name,
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => id.as_str(),
         Request::RemoveVolume(name) => name,
-        Request::Pull(image) => image,
+        Request::Pull(image) | Request::RemoveImage(image) => image,
     }
 }

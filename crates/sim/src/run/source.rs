@@ -102,6 +102,9 @@ fn stay(admission: &mut Admission, in_force: &Desired, service: &ServiceName) {
 /// One file for each object; JSON is YAML.
 fn texts(wanted: &Desired, broken: Option<&ServiceName>) -> Vec<(String, String)> {
     let mut texts = Vec::new();
+    for (name, cluster) in &wanted.clusters {
+        texts.push((format!("{name}-cluster.yaml"), text("Cluster", name.as_str(), cluster)));
+    }
     for (name, host) in &wanted.hosts {
         texts.push((format!("{name}.yaml"), text("Host", name.as_str(), host)));
     }

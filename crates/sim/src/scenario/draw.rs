@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, probes, volumes};
+use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, images, probes, volumes};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
@@ -70,6 +70,7 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
     let mut rng = Rng::new(seed);
     let mut desired = desired(&mut rng, shape.hosts, shape.services);
     volumes::draw(seed, &mut desired);
+    images::draw(seed, &mut desired);
     probes::draw(seed, &mut desired);
     let (chances, rates) = (Chances::draw(&mut rng), rates(&mut rng));
     let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();

@@ -3,6 +3,7 @@
 
 mod change;
 mod draw;
+mod images;
 mod probes;
 mod volumes;
 

@@ -36,6 +36,9 @@ impl FakeWorld {
 
 #[async_trait]
 impl World for FakeWorld {
+    async fn commit(&self, _: &RuntimeId, name: &str) {
+        self.engine.add_image(name);
+    }
     async fn pass_time(&self) {
         self.now_ms.fetch_add(50, Ordering::SeqCst);
         self.engine.tick();

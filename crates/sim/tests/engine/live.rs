@@ -86,6 +86,9 @@ fn lab(arguments: &[&str]) -> String {
 
 #[async_trait]
 impl World for Lab {
+    async fn commit(&self, id: &RuntimeId, name: &str) {
+        self.docker(&["commit", id.as_str(), name]);
+    }
     async fn pass_time(&self) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -27,6 +27,8 @@ pub const BAD_ARGUMENT: &str = "nonsense";
 /// What happens to an engine from outside.
 #[async_trait]
 pub trait World: Sync {
+    /// Somebody makes another image of this name, out of a container.
+    async fn commit(&self, id: &RuntimeId, name: &str);
     /// Between two looks.
     async fn pass_time(&self);
     /// The main process dies of SIGKILL, sent by somebody else than the engine.
@@ -65,6 +67,7 @@ impl<'a> Suite<'a> {
         self.life_of_a_container().await;
         self.names_are_locks().await;
         self.images().await;
+        self.images_are_removed_when_nothing_has_them().await;
         self.ports_are_exclusive().await;
         self.crashes_and_kills().await;
         self.output_and_exit_code().await;
@@ -174,6 +177,33 @@ impl<'a> Suite<'a> {
         let invalid = self.engine.create(&ContainerConfig { name: "-".into(), ..self.config("image") }).await;
         assert!(matches!(invalid, Err(EngineError::Refused { .. })), "{invalid:?}");
         assert_eq!(self.list().await.len(), 1, "failed creates leave nothing");
+    }
+
+    async fn images_are_removed_when_nothing_has_them(&self) {
+        self.clean().await;
+        let made = self.create(&self.config("made")).await;
+        let name = "roadstead/other:1";
+        self.world.commit(&made, name).await;
+        let id = self.engine.image(name).await.expect("an answer").expect("an image").id;
+        let image = self.engine.images().await.expect("a list").remove(&id).expect("it is in the list");
+        assert_eq!((image.tags.as_slice(), image.digests.as_slice()), ([name.to_owned()].as_slice(), [].as_slice()));
+        assert!(image.size_bytes > 0);
+
+        let user = self.create(&ContainerConfig { image: name.into(), ..self.config("user") }).await;
+        let refused = self.engine.remove_image(&id).await;
+        assert!(matches!(refused, Err(EngineError::Conflict { .. })), "a container that never ran has it: {refused:?}");
+        self.world.remove(&user).await;
+        self.engine.remove_image(&id).await.expect("removed");
+        let left = self.engine.images().await.expect("a list");
+        assert!(
+            !left.contains_key(&id) && left.values().any(|image| image.tags.contains(&IMAGE.to_owned())),
+            "{left:?}"
+        );
+        self.engine.remove_image(&id).await.expect("fine when it is gone");
+        for bad in ["", name, "sha256:../../x", "sha256:"] {
+            let refused = self.engine.remove_image(bad).await;
+            assert!(matches!(refused, Err(EngineError::Refused { .. })), "{bad}: {refused:?}");
+        }
     }
 
     async fn ports_are_exclusive(&self) {

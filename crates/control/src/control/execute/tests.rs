@@ -19,7 +19,9 @@ use crate::engine::{
     Content, Created, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession, ImageFacts, Inspected,
     LogLine, LogOptions, Progress, Verify, VerifyVolume,
 };
-use roadstead_core::model::{container::ContainerView, observed::EngineIdentity, time::Timestamp, volume::VolumeClaim};
+use roadstead_core::model::{
+    container::ContainerView, observed::EngineIdentity, storage::StoredImage, time::Timestamp, volume::VolumeClaim,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Enough for every task of a test to get as far as it can: all of them share one thread.
@@ -76,6 +78,12 @@ impl Engine for Gated {
     }
     async fn image(&self, _: &str) -> Result<Option<ImageFacts>, EngineError> {
         Ok(None)
+    }
+    async fn images(&self) -> Result<BTreeMap<String, StoredImage>, EngineError> {
+        unused()
+    }
+    async fn remove_image(&self, _: &str) -> Result<(), EngineError> {
+        unused()
     }
     async fn registry_digest(&self, _: &str) -> Result<String, EngineError> {
         unused()
@@ -178,7 +186,7 @@ async fn most_at_once(slots: &HostSlots, orders: usize, verb: impl Fn() -> Verb)
 #[tokio::test]
 async fn a_host_is_asked_no_more_at_once_than_its_cpus_carry() {
     for (cpus, launches) in [(0, 2), (1, 2), (2, 2), (3, 3), (8, 8), (64, 8)] {
-        let slots = HostSlots::new(cpus);
+        let slots = HostSlots::new(cpus, Arc::default());
         assert_eq!(most_at_once(&slots, 12, || launch("web:1")).await, launches, "launches with {cpus} CPUs");
         assert_eq!(most_at_once(&slots, STOPS_PER_HOST + 4, stop).await, STOPS_PER_HOST, "stops with {cpus} CPUs");
     }
@@ -186,7 +194,7 @@ async fn a_host_is_asked_no_more_at_once_than_its_cpus_carry() {
 
 #[tokio::test]
 async fn stops_do_not_wait_for_launches() {
-    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
     let orders = (0..4).map(|task| order(&engine, &slots, &format!("t{task}"), launch("web:1")));
     let orders: Vec<_> = orders.chain([order(&engine, &slots, "old", stop())]).collect();
     let running: Vec<_> = orders.into_iter().map(|order| tokio::spawn(order.run())).collect();
@@ -199,7 +207,7 @@ async fn stops_do_not_wait_for_launches() {
 
 #[tokio::test]
 async fn a_launch_that_is_overtaken_takes_no_further_step() {
-    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
     for (overtaken, made) in [(false, 2), (true, 1)] {
         let mut both = launch("web:1");
         let Verb::Launch { containers } = &mut both else { panic!("{both:?}") };
@@ -239,7 +247,7 @@ async fn a_pull_that_nobody_waits_for_any_more_is_given_up() {
 
 #[tokio::test]
 async fn a_container_that_is_gone_at_its_start_was_removed_by_somebody() {
-    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
     engine.gate.add_permits(1);
     let mut verb = launch("web:1");
     let Verb::Launch { containers } = &mut verb else { panic!("{verb:?}") };
@@ -250,7 +258,7 @@ async fn a_container_that_is_gone_at_its_start_was_removed_by_somebody() {
 
 #[tokio::test]
 async fn containers_of_one_wave_stop_at_once_and_before_those_of_the_next() {
-    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
     let step = |wave| StopStep { runtime_id: "id".into(), timeout_s: 1, wave, remove: false };
     let verb = Verb::Stop { containers: [0, 0, 0, 1].map(step).to_vec() };
     let running = tokio::spawn(order(&engine, &slots, "t", verb).run());
@@ -279,7 +287,7 @@ async fn what_a_task_can_be_without_does_not_end_its_launch() {
         }
     };
     for needed in [false, true] {
-        let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+        let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
         engine.gate.add_permits(2);
         let verb = Verb::Launch { containers: vec![step("side", "wrong", needed), step("web", "web:1", true)] };
         let answer = timeout(DEADLINE, order(&engine, &slots, "t", verb).run()).await.unwrap();
@@ -333,7 +341,7 @@ async fn every_line_of_the_log_names_its_order() {
         .with_ansi(false)
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let (engine, slots) = (Gated::closed(), HostSlots::new(4));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(4, Arc::default()));
     // All three are under way together, so that a line of one could bear the name of another.
     engine.gate.add_permits(3);
     let _answers = timeout(

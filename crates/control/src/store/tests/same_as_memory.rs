@@ -86,7 +86,14 @@ fn host() -> impl Strategy<Value = HostRecord> {
     let said = select(vec![Schedulability::Active, Schedulability::Cordoned, Schedulability::Draining]);
     (name(), said, option::of(text()), option::of(time())).prop_map(|(name, schedulability, engine_id, lost_since)| {
         let identity = engine_id.map(|engine_id| EngineIdentity { engine_id, ..EngineIdentity::default() });
-        HostRecord { name: name.into(), schedulability, identity, lost_since, drain_until: lost_since }
+        HostRecord {
+            name: name.into(),
+            schedulability,
+            identity,
+            lost_since,
+            drain_until: lost_since,
+            disk_pressure_since: lost_since,
+        }
     })
 }
 

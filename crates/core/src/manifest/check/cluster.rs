@@ -5,10 +5,32 @@ use crate::{
         node::at,
         report::{Scope, quote},
     },
-    model::spec::ClusterSpec,
+    model::spec::{ClusterSpec, cluster::ImageCleanup},
 };
 
 use super::{logging, volumes};
+
+/// Checks when images are removed.
+fn image_cleanup(cleanup: ImageCleanup, scope: &mut Scope<'_>) {
+    let (high, low) = (cleanup.high_threshold_percent, cleanup.low_threshold_percent);
+    if !(1..=100).contains(&high) {
+        let message = format!("{high} % is no threshold for a disk");
+        scope.error(at!["imageCleanup", "highThresholdPercent"], "out-of-range", message).label("from 1 to 100");
+    } else if low >= high {
+        let message = format!("images would be removed above {high} % until the disk is {low} % full");
+        let path = if scope.node.find(at!["imageCleanup", "lowThresholdPercent"]).is_some() {
+            at!["imageCleanup", "lowThresholdPercent"]
+        } else {
+            at!["imageCleanup", "highThresholdPercent"]
+        };
+        let help = "`lowThresholdPercent` must be less than `highThresholdPercent`";
+        scope.error(path, "image-cleanup", message).help(help);
+    }
+    if cleanup.keep_revisions == 0 {
+        let message = "the images of the newest revision cannot be given up";
+        scope.error(at!["imageCleanup", "keepRevisions"], "out-of-range", message).label("at least 1");
+    }
+}
 
 /// Checks a cluster.
 pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
@@ -30,6 +52,7 @@ pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
         };
         scope.error(path, "host-loss", message).help("`lostAfter` must be longer than `suspectAfter`");
     }
+    image_cleanup(spec.image_cleanup, scope);
     if let Some(log) = &spec.logging {
         logging::cluster(log, at!["logging"], scope);
     }

@@ -32,6 +32,34 @@ pub struct ClusterSpec {
     /// When a registry is asked for the image of a container that says nothing of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
+    /// When images that nothing needs any more are removed from hosts.
+    pub image_cleanup: ImageCleanup,
+}
+
+/// When images that nothing needs any more are removed from hosts.
+///
+/// Rule: the kubelet's image garbage collection, whose thresholds these are; the age is the ECS agent's
+/// `ECS_IMAGE_MINIMUM_CLEANUP_AGE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ImageCleanup {
+    /// Above this fullness of the disk under Docker's data root images are removed; 100: never.
+    #[schemars(range(min = 1, max = 100))]
+    pub high_threshold_percent: u32,
+    /// Until it is no fuller than this.
+    #[schemars(range(max = 99))]
+    pub low_threshold_percent: u32,
+    /// Not before an image was unused for so long.
+    pub minimum_age: Seconds,
+    /// Of each task definition in use, the images of so many newest revisions stay.
+    #[schemars(range(min = 1))]
+    pub keep_revisions: u32,
+}
+
+impl Default for ImageCleanup {
+    fn default() -> Self {
+        Self { high_threshold_percent: 85, low_threshold_percent: 80, minimum_age: Seconds(3_600), keep_revisions: 3 }
+    }
 }
 
 /// How long a host may be silent.

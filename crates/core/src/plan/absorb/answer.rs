@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::model::{
-    action::{ActionResult, Answer, VerbName},
+    action::{ActionResult, Answer, PrunedImage, VerbName},
     name::{ContainerName, RuntimeId},
-    state::{Change, Event, EventLevel, State},
+    state::{Change, Event, EventLevel, EventSubject, State},
     task::{LastStatus, Launch, StopCode, Task},
     volume::VolumeRecord,
 };
@@ -17,6 +17,9 @@ use super::images;
 pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
     if let (ActionResult::Done { .. }, VerbName::Sweep) = (&answer.result, answer.key.verb) {
         return old_copy_removed(state, answer);
+    }
+    if let ActionResult::Pruned { images, why, .. } = &answer.result {
+        return images_removed(images, why, answer);
     }
     let Some(task) = state.tasks.get(&answer.key.task) else { return Vec::new() };
     let mut changed: Task = (**task).clone();
@@ -76,7 +79,11 @@ pub fn answer(state: &State, answer: &Answer) -> Vec<Change> {
             ));
         }
         // A look tells whether they are gone; while a container has one, its removal is tried again.
-        (ActionResult::Failed { .. } | ActionResult::Removed { .. } | ActionResult::Done { .. }, VerbName::Sweep) => {}
+        (
+            ActionResult::Failed { .. } | ActionResult::Removed { .. } | ActionResult::Done { .. },
+            VerbName::Sweep | VerbName::Prune,
+        )
+        | (ActionResult::Pruned { .. }, _) => {}
         // Sent or not, nobody knows for certain: the task stays as it is until a look tells (S9).
         (ActionResult::Partly { .. } | ActionResult::Unknown { .. } | ActionResult::NotSent { .. }, _)
         | (ActionResult::Done { .. }, VerbName::Resolve | VerbName::Stop | VerbName::Remove | VerbName::Tidy) => {}
@@ -93,6 +100,22 @@ fn old_copy_removed(state: &State, answer: &Answer) -> Vec<Change> {
         |record: &&VolumeRecord| record.old_copy.as_ref() == Some(&answer.host) && record.removal() == answer.key.task;
     let gone = state.volumes.values().filter(is_it);
     gone.map(|record| Change::Volume(VolumeRecord { old_copy: None, ..record.clone() })).collect()
+}
+
+/// Tells of it in the host's story.
+fn images_removed(images: &[PrunedImage], why: &str, answer: &Answer) -> Vec<Change> {
+    if images.is_empty() {
+        return Vec::new();
+    }
+    let megabytes = images.iter().map(|image| image.size_bytes).fold(0, u64::saturating_add) / 1_000_000;
+    let size = match megabytes {
+        0..1_000 => format!("{megabytes} MB"),
+        1_000.. => format!("{}.{} GB", megabytes / 1_000, megabytes % 1_000 / 100),
+    };
+    let number = images.len();
+    let message = format!("removed {number} image{}, {size}: {why}", if number == 1 { "" } else { "s" });
+    let subject = EventSubject::Host(answer.host.clone());
+    vec![Change::Event(Event::new(answer.at, subject, EventLevel::Normal, "ImagesRemoved", message))]
 }
 
 /// Whether nothing was ever sent for a task that is wanted.

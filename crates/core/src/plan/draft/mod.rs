@@ -150,9 +150,27 @@ impl<'w> Draft<'w> {
         self.forgotten.push(id);
     }
 
+    /// Every task as it stands, but for those that this draft forgets.
+    pub(super) fn remembered_tasks(&self) -> impl Iterator<Item = &Task> {
+        let forgotten: BTreeSet<&TaskId> = self.forgotten.iter().collect();
+        self.tasks.iter().filter(move |task| !forgotten.contains(&task.id))
+    }
+
     /// A revision, those numbered in this draft included.
     pub(super) fn revision(&self, id: &RevisionId) -> Option<&Revision> {
         self.revisions.get(id).or_else(|| self.world.state.revision(id))
+    }
+
+    /// Every revision as it stands: those numbered in this draft, and without those that it forgets.
+    pub(super) fn revisions(&self) -> BTreeMap<&RevisionId, &Revision> {
+        let known = self.world.state.revisions.values().flat_map(BTreeMap::values);
+        let mut all: BTreeMap<_, _> = known.chain(self.revisions.values()).map(|made| (&made.id, made)).collect();
+        for change in &self.removed {
+            if let Change::RevisionRemoved(id) = change {
+                all.remove(id);
+            }
+        }
+        all
     }
 
     /// The newest revision of a family that has this content.
@@ -297,10 +315,10 @@ impl<'w> Draft<'w> {
     }
 }
 
-/// None for a question: it changes nothing.
+/// None for a question, which changes nothing, and for what is about no task.
 fn verb_word(action: &Action) -> Option<&'static str> {
     match action.verb.name() {
-        VerbName::Resolve => None,
+        VerbName::Resolve | VerbName::Prune => None,
         VerbName::Launch => Some("start"),
         VerbName::Stop | VerbName::Tidy => Some("stop"),
         VerbName::Remove => Some("remove"),

@@ -1,9 +1,14 @@
 //! Images of a fake host, and what its registry has.
 
+use std::collections::BTreeMap;
+
 use roadstead_control::engine::{EngineError, ImageFacts};
-use roadstead_core::model::image;
+use roadstead_core::model::{image, storage::StoredImage};
 
 use super::{Machine, out_of_space};
+
+/// The size of every image: a hundredth of the disk.
+const IMAGE_BYTES: u64 = 1 << 10;
 
 /// What a registry answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,43 @@ impl Machine {
             return found.map(|(reference, digest)| facts(reference, digest));
         }
         self.images.iter().map(|(reference, digest)| facts(reference, digest)).find(|facts| facts.id == image)
+    }
+
+    /// All of them by content id.
+    pub(crate) fn stored_images(&self) -> BTreeMap<String, StoredImage> {
+        let mut stored: BTreeMap<String, StoredImage> = BTreeMap::new();
+        for (reference, digest) in &self.images {
+            let id = content_id(digest.as_deref().unwrap_or(reference));
+            let image = stored.entry(id).or_default();
+            image.size_bytes = IMAGE_BYTES;
+            if image::digest(reference).is_none() {
+                image.tags.push(reference.clone());
+            }
+            let pinned = digest.iter().map(|digest| format!("{}@{digest}", image::repository(reference)));
+            image.digests.extend(pinned);
+            image.digests.dedup();
+        }
+        stored
+    }
+
+    pub(super) fn remove_image(&mut self, id: &str) -> Result<(), EngineError> {
+        let is_id = id.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64);
+        if !is_id {
+            return Err(EngineError::Refused { status: 400, message: format!("`{id}` is no image id") });
+        }
+        if let Some((user, _)) = self.containers.iter().find(|(_, container)| container.image_id == id) {
+            let message = format!("conflict: unable to delete {id:.19} - container {user:.12} is using it");
+            return Err(EngineError::Conflict { message });
+        }
+        self.images.retain(|reference, digest| content_id(digest.as_deref().unwrap_or(reference)) != id);
+        Ok(())
+    }
+
+    /// As `df -Pk` tells it.
+    pub(crate) fn disk(&self) -> String {
+        let used = if self.disk_full { 100 } else { (30 + self.stored_images().len()).min(99) };
+        let (head, left) = ("Filesystem 1024-blocks Used Available Capacity Mounted on", 100 - used);
+        format!("{head}\n/dev/vda1 100 {used} {left} {used}% /\n")
     }
 
     pub(super) fn image_id(&self, image: &str) -> Option<String> {
