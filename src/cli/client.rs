@@ -5,8 +5,12 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, client::conn::http1, upgrade::Upgraded};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    client::conn::http1,
+    upgrade::Upgraded,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
@@ -30,6 +34,8 @@ use roadstead_core::turn::Command;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longer than the controller's own deadlines.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
+/// No archive takes longer; the controller gives up one that stands still.
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Longer than the pause between two signs of life of a watch.
 const WATCH_SILENCE: Duration = Duration::from_secs(30);
 const ANSWER_LIMIT_BYTES: usize = 256 << 20;
@@ -95,6 +101,17 @@ impl Client {
         Ok(done.message)
     }
 
+    /// The answer to a POST of bytes that come bit by bit, however long that takes.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let body = StreamBody::new(pieces.map_ok(Frame::data));
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/x-tar");
+        self.answer(self.exchange(request.body(body).map_err(Failure::not_tried)?, UPLOAD_DEADLINE).await?).await
+    }
+
     /// The bytes of an answer that comes bit by bit, however long it is.
     pub async fn bytes(&self, path: &str) -> Result<impl Stream<Item = Result<Bytes, Failure>> + use<>, Failure> {
         let response = self.send(Method::GET, path, Bytes::new(), None).await?;
@@ -155,28 +172,39 @@ impl Client {
         body: Bytes,
         upgrade: Option<&str>,
     ) -> Result<Response<Incoming>, Failure> {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(|error| self.strange(&error))?;
-        // Ends with the connection, which ends with the answer.
-        tokio::spawn(connection.with_upgrades());
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "roadstead");
+        let mut request = self.request(method, path);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         if let Some(protocol) = upgrade {
             request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, protocol);
         }
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        self.exchange(request.body(Full::new(body)).map_err(Failure::not_tried)?, ANSWER_DEADLINE).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "roadstead");
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
         }
-        let request = request.body(Full::new(body)).map_err(Failure::not_tried)?;
-        match timeout(ANSWER_DEADLINE, sender.send_request(request)).await {
+    }
+
+    async fn exchange<B>(&self, request: Request<B>, deadline: Duration) -> Result<Response<Incoming>, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(|error| self.strange(&error))?;
+        // Ends with the connection, which ends with the answer.
+        tokio::spawn(connection.with_upgrades());
+        match timeout(deadline, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.strange(&error)),
             Err(_) => Err(Failure::not_tried(format!(
                 "the controller at {} did not answer within {} s",
                 self.endpoint,
-                ANSWER_DEADLINE.as_secs()
+                deadline.as_secs()
             ))),
         }
     }

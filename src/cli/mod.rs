@@ -1,5 +1,6 @@
 //! The command line: one file a command, one printer, one client.
 
+mod archive;
 mod brake;
 mod client;
 mod completion;

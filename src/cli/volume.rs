@@ -6,9 +6,10 @@ use aws_lc_rs::digest;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::io::ReaderStream;
 
 use super::{
-    Context,
+    Context, archive,
     client::path,
     failure::Failure,
     get::now,
@@ -17,10 +18,13 @@ use super::{
     table::{Cell, Column, Table, column, sparse, wide},
     text::{age, clean},
 };
-use crate::api::view::{
-    Items,
-    volume::{VolumeStatus, VolumeView},
-    word,
+use crate::api::{
+    routes::Restoring,
+    view::{
+        Items,
+        volume::{VolumeStatus, VolumeView},
+        word,
+    },
 };
 use roadstead_core::turn::Command;
 use roadstead_core::{
@@ -36,6 +40,8 @@ pub(super) enum VolumeCommand {
     Move(MoveOptions),
     /// Write what is in a volume as a tar archive
     Backup(BackupOptions),
+    /// Put an archive that `backup` wrote back into its volume: what uses it stops meanwhile
+    Restore(RestoreOptions),
     /// Say on which host the data of a volume is, when nobody knows, or that it is to be there
     Pin(PinOptions),
     /// Let a volume have no place any more: its data stays where it is, and the next task begins anywhere
@@ -73,13 +79,32 @@ pub(super) struct MoveOptions {
 #[derive(Args)]
 #[command(after_help = "\
 A task that writes meanwhile makes it what a crash at that moment would leave; scale its service to 0 first when that is
-not enough. The archive holds the folder `volume/`; docs/volumes.md says how it is put back.")]
+not enough. The archive holds the folder `volume/`; `roadstead volume restore` puts it back.")]
 pub(super) struct BackupOptions {
     #[command(flatten)]
     of: OfVolume,
     /// The archive, which must not be there yet; `-`: standard output
     #[arg(short, long, value_name = "FILE")]
     file: std::path::PathBuf,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+The archive is read to its end first, then put beside the volume on its host, read back there and compared. Nothing is touched
+before that. Then what uses the volume stops, the archive's content takes the place of all that is in it, and it starts again.
+Exit status: 0 it is restored, or --no-wait; 1 it is as it was, or it was not restored in time.")]
+pub(super) struct RestoreOptions {
+    #[command(flatten)]
+    of: OfVolume,
+    /// The archive
+    #[arg(short, long, value_name = "FILE")]
+    file: std::path::PathBuf,
+    /// Do not wait until it is restored
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait no longer than so many seconds; it goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    timeout: u64,
 }
 
 #[derive(Args)]
@@ -103,6 +128,7 @@ pub(super) async fn run(context: &Context, command: VolumeCommand) -> Result<(),
     match command {
         VolumeCommand::Ls => list(context).await,
         VolumeCommand::Backup(options) => backup(context, options).await,
+        VolumeCommand::Restore(options) => restore(context, options).await,
         VolumeCommand::Move(options) => move_to(context, options).await,
         VolumeCommand::Pin(options) => {
             let verb = VolumeVerb::Pin { host: options.host.as_str().into() };
@@ -205,18 +231,56 @@ async fn move_to(context: &Context, options: MoveOptions) -> Result<(), Failure>
     context.printer.line(&format!("volume {} is on {to}", clean(&id.name)))
 }
 
+async fn restore(context: &Context, options: RestoreOptions) -> Result<(), Failure> {
+    let id = options.of.id(context);
+    let file = options.file.display().to_string();
+    let cannot = |error: std::io::Error| Failure::not_tried(format!("cannot read {file}: {error}"));
+    let archive = std::fs::File::open(&options.file).map_err(cannot)?;
+    let checked = archive::check(std::io::BufReader::with_capacity(1 << 20, archive)).map_err(|reason| {
+        Failure::failed(format!("{file} is no archive of a volume: {reason}"))
+            .hint("`roadstead volume backup` writes one")
+    })?;
+    let what = format!("{} bytes, sha256 {}", checked.bytes, checked.sha256);
+    context.printer.notice(&format!("{file}: {what}"));
+    let before = of(context, &id).await?.restored_at;
+    let route = path(&["volumes", &id.name, "content"], &[("cluster", Some(id.cluster.as_str()))]);
+    let pieces = ReaderStream::with_capacity(tokio::fs::File::open(&options.file).await.map_err(cannot)?, 1 << 18);
+    let answer: Restoring = context.client.upload(&route, pieces).await?;
+    if answer.sha256 != checked.sha256 {
+        context
+            .printer
+            .notice(&format!("{file} changed meanwhile: what is restored has sha256 {}", clean(&answer.sha256)));
+    }
+    let said = clean(&answer.message).into_owned();
+    if options.no_wait {
+        return context.printer.line(&said);
+    }
+    context.printer.notice(&said);
+    let waited = tokio::time::timeout(Duration::from_secs(options.timeout), arrived(context, &id)).await;
+    let volume = waited.map_err(|_| {
+        Failure::failed(format!("volume {} was not restored within {} s", id.name, options.timeout))
+            .hint("`roadstead volume ls` shows how far it is; it goes on")
+    })??;
+    if volume.restored_at == before {
+        return Err(Failure::failed(format!("volume {} was not restored", id.name)).hint("`roadstead events` says why"));
+    }
+    context.printer.line(&format!("volume {} on {} is restored: {what}", clean(&id.name), volume.host))
+}
+
+async fn of(context: &Context, id: &VolumeId) -> Result<VolumeView, Failure> {
+    let all = volumes(context).await?;
+    let found = all.into_iter().find(|view| view.name == id.name && view.cluster == id.cluster.as_str());
+    found.ok_or_else(|| Failure::failed(format!("volume {} has no place", id.name)))
+}
+
 /// Until it does not move any more; says on the way how far it is.
 async fn arrived(context: &Context, id: &VolumeId) -> Result<VolumeView, Failure> {
     let mut changes = Box::pin(context.client.changes().await?);
     let mut said = String::new();
     loop {
-        let all = volumes(context).await?;
-        let Some(volume) = all.into_iter().find(|view| view.name == id.name && view.cluster == id.cluster.as_str())
-        else {
-            return Err(Failure::failed(format!("volume {} has no place any more", id.name)));
-        };
+        let volume = of(context, id).await?;
         match volume.status {
-            VolumeStatus::Moving => {
+            VolumeStatus::Moving | VolumeStatus::Restoring => {
                 let words = progress(&volume);
                 if words != said {
                     context.printer.notice(&words);
@@ -228,7 +292,7 @@ async fn arrived(context: &Context, id: &VolumeId) -> Result<VolumeView, Failure
         // A copy's progress changes nothing that is durable.
         match tokio::time::timeout(PROGRESS_EVERY, changes.next()).await {
             Ok(Some(change)) => change?,
-            Ok(None) => return Err(Failure::not_tried("the controller stopped; the move goes on when it is back")),
+            Ok(None) => return Err(Failure::not_tried("the controller stopped; it goes on when that is back")),
             Err(_) => {}
         }
     }

@@ -130,3 +130,57 @@ fn a_volume_moves_with_its_data_and_what_ended_leaves_nothing() {
     });
     assert_eq!(data.content(&from), before);
 }
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_volume_is_restored_from_a_backup_and_from_nothing_else() {
+    let lab = Lab::with("restore", "1");
+    let controller = Controller::start(&lab, &[("db.yaml", SERVICE)]);
+    controller.wait_steady();
+    let data = Data { lab: &lab, controller };
+    let host = data.host();
+    let fill = "head -c 3000000 /dev/urandom >big && mkdir -m 750 sub && echo one >sub/word && ln sub/word link && \
+                ln -s sub/word soft && chown -R 12:34 sub && chmod 600 big";
+    data.sh(&host, fill);
+    let before = data.content(&host);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let saved = data.controller.cli(&["volume", "backup", "data", "-f", &file("data.tar")]);
+    data.sh(&host, "echo two >sub/word && rm big && echo more >more");
+    let changed = data.content(&host);
+    let first = lab.running(&[&host], "db");
+
+    // Cut off, of another folder, and written by another program: nothing is touched.
+    let whole = std::fs::read(file("data.tar")).unwrap();
+    std::fs::write(file("cut.tar"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::create_dir_all(folder.path().join("volume")).unwrap();
+    std::fs::write(folder.path().join("volume/x"), "x").unwrap();
+    let tar = |name: &str, what: &str| {
+        let done =
+            Command::new("tar").args(["--format=gnu", "-cf", &file(name), "-C"]).arg(folder.path()).arg(what).status();
+        assert!(done.unwrap().success());
+    };
+    tar("other.tar", "cut.tar");
+    tar("gnu.tar", "volume");
+    for (name, words) in [("cut.tar", "cut off"), ("other.tar", "does not begin"), ("gnu.tar", "is not what was sent")]
+    {
+        let refused = data.controller.try_cli(&["volume", "restore", "data", "-f", &file(name)]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains(words), "{name}: {said}");
+        assert_eq!(data.content(&host), changed, "{name}");
+    }
+    assert_eq!(lab.running(&[&host], "db"), first, "what ran runs on");
+    assert!(!data.volumes(&host).contains(&"rs-restore-data".to_owned()));
+
+    let said = data.controller.cli(&["volume", "restore", "data", "-f", &file("data.tar")]);
+    let sum = saved.trim().rsplit(' ').next().unwrap();
+    assert!(said.contains(sum) && said.contains("is restored"), "{said}");
+    until("its task runs again", MINUTE, || {
+        let now = lab.running(&[&host], "db");
+        now.len() == 1 && now != first
+    });
+    assert_eq!(data.content(&host), before);
+    until("nothing is left of it", MINUTE, || !data.volumes(&host).contains(&"rs-restore-data".to_owned()));
+    let lenders = lab.truth_of(&host).into_values().filter(|(name, _)| !name.starts_with("rs-db-"));
+    assert_eq!(lenders.count(), 0);
+}

@@ -28,6 +28,7 @@ pub(super) use docs::Docs;
 pub use exec::ExecRequest;
 pub use logs::{LogRecord, LogSource};
 pub use run::RunView;
+pub use volume::Restoring;
 
 use super::{
     Token,
@@ -81,6 +82,7 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/deployments/{name}", get(objects::deployment)),
         read("/v1/volumes", get(objects::volumes)),
         read("/v1/volumes/{name}/content", get(volume::content)),
+        write("/v1/volumes/{name}/content", post(volume::restore)),
         read("/v1/events", get(story::events)),
         read("/v1/why/{kind}/{name}", get(story::why)),
         read("/v1/watch", get(watch::watch)),
@@ -121,6 +123,7 @@ mod docs {
             objects::deployment,
             objects::volumes,
             volume::content,
+            volume::restore,
             story::events,
             story::why,
             watch::watch,

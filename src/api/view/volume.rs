@@ -23,6 +23,8 @@ pub enum VolumeStatus {
     InUse,
     /// It moves: what used it ends, or it is copied.
     Moving,
+    /// Other data takes the place of its own: what used it ends, or it is copied.
+    Restoring,
 }
 
 /// One volume.
@@ -33,7 +35,7 @@ pub struct VolumeView {
     pub name: String,
     /// Its cluster.
     pub cluster: String,
-    /// AVAILABLE, IN_USE, MOVING.
+    /// AVAILABLE, IN_USE, MOVING, RESTORING.
     pub status: VolumeStatus,
     /// Where its data is.
     #[schema(value_type = String)]
@@ -60,6 +62,9 @@ pub struct VolumeView {
     /// Where a copy that is not needed any more waits to be removed.
     #[schema(value_type = Option<String>)]
     pub old_copy: Option<HostName>,
+    /// When an archive last took the place of its data.
+    #[schema(value_type = Option<String>)]
+    pub restored_at: Option<Timestamp>,
 }
 
 /// All volumes that have one place.
@@ -70,10 +75,12 @@ pub fn list(snapshot: &Snapshot, copies: &Copies) -> Vec<VolumeView> {
 fn view(snapshot: &Snapshot, copies: &Copies, record: &VolumeRecord) -> VolumeView {
     let used_by: Vec<TaskId> =
         absorb::volume_users(&snapshot.world.state, &record.id).map(|task| task.id.clone()).collect();
+    let moving_to = record.moving.as_ref().filter(|moving| moving.from_volume.is_none());
     VolumeView {
         name: record.id.name.clone(),
         cluster: record.id.cluster.to_string(),
         status: match (&record.moving, used_by.is_empty()) {
+            (Some(moving), _) if moving.from_volume.is_some() => VolumeStatus::Restoring,
             (Some(_), _) => VolumeStatus::Moving,
             (None, false) => VolumeStatus::InUse,
             (None, true) => VolumeStatus::Available,
@@ -84,8 +91,9 @@ fn view(snapshot: &Snapshot, copies: &Copies, record: &VolumeRecord) -> VolumeVi
         last_used_by: record.last_used_by.clone(),
         last_used_at: record.last_used_at,
         created_at: record.created_at,
-        moving_to: record.moving.as_ref().map(|moving| moving.to.clone()),
+        moving_to: moving_to.map(|moving| moving.to.clone()),
         copied_bytes: copies.bytes(&record.id),
         old_copy: record.old_copy.clone(),
+        restored_at: record.restored_at,
     }
 }

@@ -1,4 +1,4 @@
-//! The copy of a volume from one host to another, through the controller: as a tar stream, read back and compared before
+//! The copy of a volume from one host to another, or from beside it, through the controller: as a tar stream, read back and compared before
 //! anybody relies on it. Containers that are made and never started lend the volumes to the engines' archive calls.
 //!
 //! Whatever happens, only the copy is written to, so a copy can be begun again at any time.
@@ -31,7 +31,7 @@ use roadstead_core::{
 };
 
 /// Where a lending container has the volume; also the folder in every archive of one.
-const MOUNTED_AT: &str = "/volume";
+pub(super) const MOUNTED_AT: &str = "/volume";
 
 /// How far copies are, for people.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,8 @@ pub(super) struct Copy {
     pub(super) id: VolumeId,
     /// Which move.
     pub(super) since: Timestamp,
+    /// The volume that is copied: itself, or one beside it that takes its place.
+    pub(super) source: String,
     pub(super) from: Arc<dyn Engine>,
     pub(super) to: Arc<dyn Engine>,
     pub(super) to_host: HostName,
@@ -83,7 +85,11 @@ impl Copy {
     pub(super) async fn run(self) -> Result<CopyDone, CopyFailed> {
         let done = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(for_good("it was cancelled".to_owned())),
+            // What is to be restored must not be left half-way.
+            () = self.stop.cancelled() => Err(CopyFailed {
+                reason: "it was cancelled".to_owned(),
+                for_good: self.source == self.id.name,
+            }),
             done = self.make() => done,
         };
         for engine in [&self.from, &self.to] {
@@ -103,8 +109,12 @@ impl Copy {
             clear(&**engine, &self.id).await.map_err(again)?;
             engine.ensure_image(&self.image, &|_| {}).await.map_err(again)?;
         }
+        let replaces = self.source != *name;
+        if replaces && !self.from.has_volume(&self.source).await.map_err(again)? {
+            return Err(for_good(format!("volume {} is gone from {}", self.source, self.to_host)));
+        }
         if self.to.has_volume(name).await.map_err(again)? {
-            if !self.is_own_copy().await.map_err(again)? {
+            if !replaces && !self.is_own_copy().await.map_err(again)? {
                 let host = &self.to_host;
                 return Err(for_good(format!(
                     "host {host} has a volume {name} already: if nobody needs it, `docker volume rm {name}` there"
@@ -112,7 +122,7 @@ impl Copy {
             }
             self.to.remove_volume(name).await.map_err(again)?;
         }
-        let source = lend(&*self.from, &self.id, &self.image, source_volume(name)).await.map_err(again)?;
+        let source = lend(&*self.from, &self.id, &self.image, source_volume(&self.source)).await.map_err(again)?;
         let target = lend(&*self.to, &self.id, &self.image, self.target_volume()).await.map_err(again)?;
         let sent = self.pour(&source, &target).await?;
         let back = read(&*self.to, &target, &self.bytes).await.map_err(again)?;
@@ -230,12 +240,13 @@ fn source_volume(name: &str) -> MountConfig {
     mount(VolumeConfig { name: name.to_owned(), must_exist: true, no_copy: true, ..VolumeConfig::default() }, true)
 }
 
-fn mount(volume: VolumeConfig, read_only: bool) -> MountConfig {
+pub(super) fn mount(volume: VolumeConfig, read_only: bool) -> MountConfig {
     MountConfig { source: MountSource::Volume(volume), target: MOUNTED_AT.to_owned(), read_only }
 }
 
-fn lender_name(id: &VolumeId) -> String {
-    format!("rs-copy-{}", id.name)
+/// Of a container that lends a volume to be read, or to be written to: one engine may have both.
+fn lender_name(id: &VolumeId, is_read: bool) -> String {
+    format!("rs-{}-{}", if is_read { "copy" } else { "fill" }, id.name)
 }
 
 fn lender_label() -> String {
@@ -243,9 +254,14 @@ fn lender_label() -> String {
 }
 
 /// Makes a container that has the volume, and is never started.
-async fn lend(engine: &dyn Engine, id: &VolumeId, image: &str, volume: MountConfig) -> Result<RuntimeId, EngineError> {
+pub(super) async fn lend(
+    engine: &dyn Engine,
+    id: &VolumeId,
+    image: &str,
+    volume: MountConfig,
+) -> Result<RuntimeId, EngineError> {
     let config = ContainerConfig {
-        name: lender_name(id),
+        name: lender_name(id, volume.read_only),
         image: image.to_owned(),
         command: vec!["never-started".to_owned()],
         labels: BTreeMap::from([(lender_label(), id.to_string())]),
@@ -257,17 +273,21 @@ async fn lend(engine: &dyn Engine, id: &VolumeId, image: &str, volume: MountConf
 }
 
 /// Removes what an earlier copy of the volume left.
-async fn clear(engine: &dyn Engine, id: &VolumeId) -> Result<(), EngineError> {
+pub(super) async fn clear(engine: &dyn Engine, id: &VolumeId) -> Result<(), EngineError> {
     let nobody = |_: &BTreeMap<String, String>| Owner::Foreign;
-    match engine.inspect(&lender_name(id), &nobody).await? {
-        Some(found) if found.labels.get(&lender_label()) == Some(&id.to_string()) => {
-            engine.remove(&found.view.id, false).await
+    for name in [lender_name(id, true), lender_name(id, false)] {
+        match engine.inspect(&name, &nobody).await? {
+            Some(found) if found.labels.get(&lender_label()) == Some(&id.to_string()) => {
+                engine.remove(&found.view.id, false).await?;
+            }
+            Some(_) | None => {}
         }
-        Some(_) | None => Ok(()),
     }
+    Ok(())
 }
 
-async fn read(engine: &dyn Engine, lender: &RuntimeId, bytes: &AtomicU64) -> Result<CopyDone, EngineError> {
+/// What a lending container's volume reads as.
+pub(super) async fn read(engine: &dyn Engine, lender: &RuntimeId, bytes: &AtomicU64) -> Result<CopyDone, EngineError> {
     let mut pieces = engine.download(lender, MOUNTED_AT).await?;
     let (mut context, mut length) = (Context::new(&SHA256), 0);
     while let Some(piece) = pieces.next().await {

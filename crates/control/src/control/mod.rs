@@ -26,6 +26,7 @@ mod probe;
 mod probes;
 pub mod pulls;
 mod rescan;
+mod restore;
 pub mod seams;
 mod storage;
 mod what_if;
@@ -40,6 +41,7 @@ pub use self::{
     driver::DriverError,
     key::KeyError,
     movers::image_for,
+    restore::{stage_archive, staged_name},
 };
 use self::{
     driver::Driver,

@@ -1,17 +1,19 @@
 //! The copies that are under way: what is durable says which there shall be, so after a crash they are begun again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     copy::{Copies, Copy},
     fleet::Fleet,
 };
+use crate::engine::Engine;
 use roadstead_core::turn::Input;
 use roadstead_core::{
     model::{
-        name::TaskId,
+        name::{HostName, TaskId},
         time::Timestamp,
         volume::{MoveStage, VolumeId, VolumeRecord, stays_on_host},
         world::World,
@@ -21,6 +23,10 @@ use roadstead_core::{
 
 /// Copies at once: each takes the controller's own line twice.
 const AT_ONCE: usize = 2;
+/// A removal is tried so often …
+const REMOVALS: u32 = 5;
+/// … with this between.
+const REMOVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// A try of a move, by when it was asked for and how many went wrong before.
 type Try = (Timestamp, u32);
@@ -30,14 +36,17 @@ type Try = (Timestamp, u32);
 pub(super) struct Movers {
     pub(super) copies: Copies,
     running: BTreeMap<VolumeId, (Try, CancellationToken)>,
+    /// Volumes whose content takes the place of another's, until it has.
+    staged: BTreeMap<VolumeId, (HostName, String)>,
 }
 
 impl Movers {
     /// Begins what is to be copied and is not, and ends what is not to be copied any more.
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
-        if self.running.is_empty() && world.state.volumes.is_empty() {
+        if self.running.is_empty() && self.staged.is_empty() && world.state.volumes.is_empty() {
             return;
         }
+        self.follow_staged(world, fleet);
         self.running.retain(|id, (of, stop)| {
             let goes_on = world.state.volumes.get(id).and_then(wanted) == Some(*of);
             if !goes_on {
@@ -61,6 +70,32 @@ impl Movers {
             begin(world, fleet, record, self.copies.clone(), stop);
         }
     }
+
+    fn follow_staged(&mut self, world: &World, fleet: &Fleet) {
+        let staged = |record: &VolumeRecord| {
+            let from = record.moving.as_ref()?.from_volume.clone()?;
+            Some((record.id.clone(), (record.host.clone(), from)))
+        };
+        let now: BTreeMap<_, _> = world.state.volumes.values().filter_map(staged).collect();
+        for (id, (host, volume)) in std::mem::replace(&mut self.staged, now) {
+            if !self.staged.contains_key(&id) {
+                fleet.tasks.spawn(remove(fleet.engine(&host, 0).map(|(engine, _)| engine), volume));
+            }
+        }
+    }
+}
+
+/// Removes what is not needed any more, when the last container that lent it is gone.
+async fn remove(engine: Option<Arc<dyn Engine>>, volume: String) {
+    let Some(engine) = engine else { return };
+    for _ in 0..REMOVALS {
+        match engine.remove_volume(&volume).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%volume, %error, "not removed yet"),
+        }
+        sleep(REMOVE_AGAIN).await;
+    }
+    tracing::warn!(%volume, "a volume that held an archive is left");
 }
 
 /// The try that a volume is to be copied in, if it is.
@@ -78,6 +113,7 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
             bytes: copies.begin(&id),
             id: id.clone(),
             since: moving.since,
+            source: moving.from_volume.clone().unwrap_or_else(|| record.id.name.clone()),
             from,
             to,
             to_host: moving.to.clone(),
@@ -89,13 +125,13 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
         (None, _, _) => Err(format!("host {} is not connected", record.host)),
         (_, None, _) => Err(format!("host {} is not connected", moving.to)),
     };
-    let ends = fleet.stop.clone();
+    let (ends, is_move) = (fleet.stop.clone(), moving.from_volume.is_none());
     fleet.tasks.spawn(async move {
         let result = match copy {
             // A defect in it must not leave the move without an end.
-            Ok(copy) => tokio::spawn(copy.run())
-                .await
-                .unwrap_or_else(|error| Err(CopyFailed { reason: format!("the copy died: {error}"), for_good: true })),
+            Ok(copy) => tokio::spawn(copy.run()).await.unwrap_or_else(|error| {
+                Err(CopyFailed { reason: format!("the copy died: {error}"), for_good: is_move })
+            }),
             Err(reason) => Err(CopyFailed { reason, for_good: false }),
         };
         copies.end(&id);

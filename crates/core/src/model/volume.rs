@@ -57,6 +57,9 @@ pub struct VolumeRecord {
     /// Where a move left a copy that is not needed any more, and that is to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_copy: Option<HostName>,
+    /// When an archive last took the place of its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<Timestamp>,
 }
 
 impl VolumeRecord {
@@ -66,7 +69,7 @@ impl VolumeRecord {
     }
 }
 
-/// On its way to another host. Its tasks do not run meanwhile, and until it ends the data is where the record says.
+/// On its way to another host, or given other data. Its tasks do not run meanwhile, and until it ends the data is where the record says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMove {
@@ -82,6 +85,19 @@ pub struct VolumeMove {
     /// No copy before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// Of a restore: the volume on the same host whose content takes the place of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_volume: Option<String>,
+}
+
+impl VolumeMove {
+    /// What happens to the volume, in words.
+    pub fn words(&self) -> String {
+        match &self.from_volume {
+            Some(_) => "is restored".to_owned(),
+            None => format!("moves to {}", self.to),
+        }
+    }
 }
 
 /// How far a move is.

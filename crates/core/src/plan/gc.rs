@@ -12,7 +12,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Service, TaskNo},
-    orders, revision,
+    orders, revision, volumes,
 };
 
 /// Containers of a failed task, or of a standalone one that ended, stay this long, for their logs.
@@ -53,7 +53,7 @@ pub(super) fn keep_is_over(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<
     let since = task.stopped_at.or(task.stopping_at).unwrap_or(task.created_at);
     let until = since.plus_ms(KEEP_FAILED_MS);
     let is_newest = kept.get_or_insert_with(|| Kept::of(draft)).0.contains(&task.id);
-    if !is_newest || until <= draft.now() {
+    if !is_newest || until <= draft.now() || volumes::is_in_the_way(draft, no) {
         return true;
     }
     draft.wake_at(until);

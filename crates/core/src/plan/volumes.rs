@@ -142,6 +142,7 @@ fn record(draft: &mut Draft<'_>, service: ServiceNo, id: &VolumeId, host: &HostN
         last_used_at: None,
         moving: None,
         old_copy: None,
+        restored_at: None,
     };
     let mut record = draft.volume(id).cloned().unwrap_or_else(new);
     if let Some(task) = task {
@@ -206,8 +207,8 @@ fn out_of_reach(draft: &Draft<'_>, record: &VolumeRecord) -> Option<(String, Str
         return Some((words, wakes_when));
     };
     if let Some(moving) = &record.moving {
-        let words = format!("volume {name} moves from {} to {}", record.host, moving.to);
-        return Some((words, format!("it is there, or you say `roadstead volume move {name} --cancel`")));
+        let words = format!("volume {name}, which is on {}, {}", record.host, moving.words());
+        return Some((words, format!("that is done, or you say `roadstead volume move {name} --cancel`")));
     }
     // No fault of what is to be started: not even its circuit breaker is to hear of it.
     let Host { status, heard, .. } = &draft.hosts[home];
@@ -267,10 +268,10 @@ pub(super) fn judge_moves(draft: &mut Draft<'_>) {
 
 fn judge_move(draft: &mut Draft<'_>, record: &VolumeRecord) {
     let Some(moving) = &record.moving else { return };
-    let (id, to) = (&record.id, &moving.to);
+    let (id, what) = (&record.id, moving.words());
     let mounting: Vec<TaskNo> = mounting(draft, id);
     for no in &mounting {
-        let reason = format!("volume {} moves to {to}", id.name);
+        let reason = format!("volume {} {what}", id.name);
         service::stop(draft, *no, StopCode::ServiceSchedulerInitiated, &reason);
     }
     let left = mounting.into_iter().find(|no| draft.task(*no).is_live()).map(|no| draft.task(no).id.clone());
@@ -283,15 +284,29 @@ fn judge_move(draft: &mut Draft<'_>, record: &VolumeRecord) {
     }
     match left {
         Some(task) => {
-            let words = format!("volume {} moves to {to}: task {task} ends first", id.name);
+            let words = format!("volume {} {what}: task {task} ends first", id.name);
             draft.waiting(subject, words, "it was seen gone", None);
         }
         None => {
-            let words = format!("volume {} is copied from {} to {to}", id.name, record.host);
+            let words = match &moving.from_volume {
+                Some(from) => format!("volume {} is filled from {from} on {}", id.name, record.host),
+                None => format!("volume {} is copied from {} to {}", id.name, record.host, moving.to),
+            };
             let at = moving.not_before.filter(|at| *at > draft.now());
             draft.waiting(subject, words, "the copy was read back and is the same", at);
         }
     }
+}
+
+/// Whether containers of an ended task keep a volume that other data is to take the place of.
+pub(super) fn is_in_the_way(draft: &Draft<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
+    let is_restored = |name: &str| {
+        let id = VolumeId { cluster: task.cluster.clone(), name: name.to_owned() };
+        let moving = draft.volume(&id).and_then(|record| record.moving.as_ref());
+        moving.is_some_and(|moving| moving.from_volume.is_some())
+    };
+    draft.has_volumes() && draft.definition_of(task).is_some_and(|spec| stays_on_host(spec).any(is_restored))
 }
 
 /// Live tasks that mount a volume where its data is.

@@ -6,6 +6,7 @@ use roadstead_core::turn::{Command, CommandError, Core, Input};
 use roadstead_core::{
     model::{
         action::VerbName,
+        container::ContainerState,
         name::HostName,
         state::State,
         task::{DesiredStatus, Task},
@@ -232,6 +233,70 @@ fn a_move_that_fails_or_is_cancelled_leaves_everything_where_it_was() {
         story.settle(&[]);
         assert_eq!((only(&story).host, story.record().host), (home.clone(), home), "{how}");
     }
+}
+
+#[test]
+fn a_restore_stops_what_has_the_volume_and_goes_on_until_it_is_whole() {
+    let (mut story, home) = at_rest();
+    let failed = |for_good| Err(CopyFailed { reason: "no space left".into(), for_good });
+    let restore = || VolumeVerb::Restore { from: "rs-restore-data".into() };
+    // What failed keeps its container for a while, and that has the volume.
+    for view in story.containers.get_mut(&home).unwrap().values_mut() {
+        (view.state, view.exit_code) = (ContainerState::Exited, Some(1));
+    }
+    story.settle(&[]);
+    assert_eq!((story.containers[&home].len(), story.running()), (2, 1));
+
+    story.say(restore()).unwrap();
+    let asked = story.record();
+    assert!(story.say(restore()).is_err(), "one after the other");
+    story.copied(&asked, Ok(()));
+    assert_eq!(story.record().restored_at, None, "its task may still write");
+    story.settle(&[]);
+    assert!(story.live_tasks().is_empty() && story.containers[&home].is_empty(), "{:?}", story.containers);
+    (0..10).for_each(|_| story.copied(&asked, failed(false)));
+    story.settle(&[]);
+    assert!(story.record().moving.is_some() && story.live_tasks().is_empty(), "half of it is no data to start on");
+    assert!(story.say(VolumeVerb::CancelMove).is_err());
+    story.copied(&asked, Ok(()));
+    assert_eq!((story.record().moving, story.record().restored_at), (None, Some(story.now)));
+    story.settle(&[]);
+    assert_eq!((only(&story).host, story.record().host), (home.clone(), home));
+}
+
+#[test]
+fn a_restore_that_cannot_begin_changes_nothing() {
+    let restore = || VolumeVerb::Restore { from: "rs-restore-data".into() };
+    let (mut story, home) = at_rest();
+    story.settle(&[home.as_str()]);
+    let refused = story.say(restore()).unwrap_err();
+    assert!(refused.to_string().contains("nobody can tell whether a task there still writes"), "{refused}");
+    story.settle(&[]);
+    story.say(restore()).unwrap();
+    story.say(VolumeVerb::CancelMove).unwrap();
+    story.settle(&[]);
+    assert_eq!((only(&story).host, story.record().restored_at), (home, None));
+    story.say(restore()).unwrap();
+    let asked = story.record();
+    story.settle(&[]);
+    story.copied(&asked, Err(CopyFailed { reason: "it is gone".into(), for_good: true }));
+    story.settle(&[]);
+    assert_eq!((only(&story).host, story.record().moving), (asked.host, None));
+}
+
+#[test]
+fn an_old_copy_on_a_host_that_is_gone_says_how_to_go_on() {
+    let (mut story, home) = at_rest();
+    let others: Vec<HostName> = story.others(&home).iter().map(|name| name.as_str().into()).collect();
+    story.say(VolumeVerb::Move { to: others[0].clone() }).unwrap();
+    let asked = story.record();
+    story.settle(&[]);
+    story.copied(&asked, Ok(()));
+    story.settle(&[home.as_str()]);
+    let refused = story.say(VolumeVerb::Move { to: others[1].clone() }).unwrap_err().to_string();
+    assert!(refused.contains(&format!("roadstead volume pin data --host {}", others[0])), "{refused}");
+    story.say(VolumeVerb::Pin { host: others[0].clone() }).unwrap();
+    story.say(VolumeVerb::Move { to: others[1].clone() }).unwrap();
 }
 
 #[test]

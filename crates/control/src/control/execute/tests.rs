@@ -231,7 +231,7 @@ async fn a_launch_that_is_overtaken_takes_no_further_step() {
 
 #[tokio::test]
 async fn a_pull_that_nobody_waits_for_any_more_is_given_up() {
-    let (engine, slots) = (Gated::closed(), HostSlots::new(2));
+    let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
     let order = order(&engine, &slots, "t", launch("missing"));
     let word = order.overtaken.clone();
     let running = tokio::spawn(order.run());

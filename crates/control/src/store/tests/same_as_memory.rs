@@ -162,8 +162,10 @@ fn volume() -> impl Strategy<Value = VolumeRecord> {
             since: at,
             failures: 2,
             not_before: Some(at),
+            from_volume: Some("other".to_owned()),
         }),
         old_copy: to.map(HostName::from),
+        restored_at: to.map(|_| at),
     })
 }
 

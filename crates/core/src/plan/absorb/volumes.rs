@@ -35,6 +35,13 @@ pub enum VolumeVerb {
     },
     /// Nobody cares any more where it is: the next task begins wherever it is placed.
     Forget,
+    /// Its tasks stop, the content of another volume of its host takes the place of its data, and they start again. Comes
+    /// with an archive only.
+    #[serde(skip)]
+    Restore {
+        /// The other volume.
+        from: String,
+    },
 }
 
 /// How the copy of a volume ended.
@@ -89,13 +96,18 @@ pub fn volume(
         VolumeVerb::Move { to } => move_to(state, known_or()?, to, now),
         VolumeVerb::CancelMove => {
             let record = known_or()?;
-            if record.moving.is_none() {
-                return refuse(format!("volume {} does not move", id.name));
+            match &record.moving {
+                None => return refuse(format!("volume {} does not move", id.name)),
+                Some(moving) if moving.from_volume.is_some() && moving.stage == MoveStage::Copying => {
+                    return refuse(format!("the data of volume {} is being replaced: that ends by itself", id.name));
+                }
+                Some(_) => {}
             }
             let words = format!("volume {} stays on {}", id.name, record.host);
             Ok(said(VolumeRecord { moving: None, ..record.clone() }, now, "VolumeMoveCancelled", words))
         }
         VolumeVerb::Pin { host } => pin(state, id, host, now),
+        VolumeVerb::Restore { from } => restore(state, known_or()?, from, now),
         VolumeVerb::Forget => {
             let record = known_or()?;
             if let Some(task) = volume_users(state, id).next() {
@@ -168,22 +180,60 @@ fn move_to(
     if host.is_none_or(|host| host.schedulability != Schedulability::Active || host.lost_since.is_some()) {
         return refuse(format!("host {to} takes no tasks just now: roadstead get hosts"));
     }
-    if let Some(daemon) = mounting(state, &record.id).find(|task| task.host == record.host && is_daemon(state, task)) {
-        return refuse(format!(
-            "service {} has a task on each host, and that on {} uses volume {name}",
-            daemon.service, record.host
-        ));
-    }
+    no_daemon_uses(state, record)?;
     if let Some(old) = &record.old_copy {
-        return refuse(format!(
-            "the copy that the last move left on {old} is still there: it goes once a task is healthy on {}",
-            record.host
-        ));
+        let is_gone = state.hosts.get(old).is_none_or(|host| host.lost_since.is_some());
+        return refuse(match is_gone || !state.desired.hosts.contains_key(old) {
+            true => format!(
+                "the copy that the last move left on {old} cannot be removed, since {old} is gone; if it is for good: roadstead volume pin {name} --host {}",
+                record.host
+            ),
+            false => format!(
+                "the copy that the last move left on {old} is still there: it goes once a task is healthy on {}",
+                record.host
+            ),
+        });
     }
     let words = format!("volume {name} moves from {} to {to}: what mounts it stops meanwhile", record.host);
     let stage = MoveStage::Stopping;
-    let moving = Some(VolumeMove { to: to.clone(), stage, since: now, failures: 0, not_before: None });
+    let moving =
+        Some(VolumeMove { to: to.clone(), stage, since: now, failures: 0, not_before: None, from_volume: None });
     Ok(said(VolumeRecord { moving, ..record.clone() }, now, "VolumeMoving", words))
+}
+
+fn no_daemon_uses(state: &State, record: &VolumeRecord) -> Result<(), Refusal> {
+    match mounting(state, &record.id).find(|task| task.host == record.host && is_daemon(state, task)) {
+        Some(daemon) => refuse(format!(
+            "service {} has a task on each host, and that on {} uses volume {}",
+            daemon.service, record.host, record.id.name
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whatever stands against a restore of a volume.
+///
+/// # Errors
+/// That, in words.
+pub fn may_restore(state: &State, record: &VolumeRecord) -> Result<(), Refusal> {
+    declared(state, &record.id, &record.host)?;
+    if let Some(moving) = &record.moving {
+        return refuse(format!("volume {} {} just now", record.id.name, moving.words()));
+    }
+    if state.hosts.get(&record.host).is_none_or(|host| host.lost_since.is_some()) {
+        let words = format!("host {} is lost, so nobody can tell whether a task there still writes", record.host);
+        return refuse(words);
+    }
+    no_daemon_uses(state, record)
+}
+
+fn restore(state: &State, record: &VolumeRecord, from: &str, now: Timestamp) -> Result<(String, Vec<Change>), Refusal> {
+    may_restore(state, record)?;
+    let (name, host) = (&record.id.name, &record.host);
+    let words = format!("volume {name} on {host} is restored: what mounts it stops meanwhile");
+    let (to, from_volume, stage) = (host.clone(), Some(from.to_owned()), MoveStage::Stopping);
+    let moving = Some(VolumeMove { to, stage, since: now, failures: 0, not_before: None, from_volume });
+    Ok(said(VolumeRecord { moving, ..record.clone() }, now, "VolumeRestoring", words))
 }
 
 fn pin(state: &State, id: &VolumeId, host: &HostName, now: Timestamp) -> Result<(String, Vec<Change>), Refusal> {
@@ -201,6 +251,7 @@ fn pin(state: &State, id: &VolumeId, host: &HostName, now: Timestamp) -> Result<
             last_used_at: None,
             moving: None,
             old_copy: None,
+            restored_at: None,
         },
     };
     if let Some(task) = volume_users(state, id).find(|task| task.host != *host) {
@@ -220,6 +271,12 @@ pub fn volume_copied(state: &State, copied: &Copied) -> Vec<Change> {
     }
     let name = &copied.id.name;
     let (record, level, reason, words) = match &copied.result {
+        Ok(done) if moving.from_volume.is_some() => {
+            let words =
+                format!("volume {name} on {} was restored: {} bytes, sha256 {}", record.host, done.bytes, done.sha256);
+            let record = VolumeRecord { moving: None, restored_at: Some(copied.at), ..record.clone() };
+            (record, EventLevel::Normal, "VolumeRestored", words)
+        }
         Ok(done) => {
             let words = format!(
                 "volume {name} was moved from {} to {}: {} bytes, sha256 {}",
@@ -228,14 +285,15 @@ pub fn volume_copied(state: &State, copied: &Copied) -> Vec<Change> {
             let (host, old_copy) = (moving.to.clone(), Some(record.host.clone()));
             (VolumeRecord { host, old_copy, moving: None, ..record.clone() }, EventLevel::Normal, "VolumeMoved", words)
         }
-        Err(failed) if failed.for_good || moving.failures + 1 >= MAX_FAILURES => {
-            let words = format!("volume {name} stays on {}: {}", record.host, failed.reason);
+        // Half of a restore is no data to start on: it goes on until it is whole.
+        Err(failed) if failed.for_good || (moving.failures + 1 >= MAX_FAILURES && moving.from_volume.is_none()) => {
+            let words = format!("volume {name} stays as it is, on {}: {}", record.host, failed.reason);
             (VolumeRecord { moving: None, ..record.clone() }, EventLevel::Warning, "VolumeMoveFailed", words)
         }
         Err(failed) => {
-            let pause_ms = FIRST_PAUSE_MS << moving.failures.min(8);
+            let pause_ms = FIRST_PAUSE_MS << moving.failures.min(5);
             let words = format!("volume {name} is copied again in {} s: {}", pause_ms / 1000, failed.reason);
-            let failures = moving.failures + 1;
+            let failures = moving.failures.saturating_add(1);
             let not_before = Some(copied.at.plus_ms(pause_ms));
             let moving = Some(VolumeMove { failures, not_before, ..moving.clone() });
             (VolumeRecord { moving, ..record.clone() }, EventLevel::Warning, "VolumeCopyFailed", words)
