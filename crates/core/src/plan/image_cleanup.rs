@@ -15,7 +15,7 @@ use crate::model::{
     storage::{StorageSeen, StoredImage},
     task::LastStatus,
     time::Timestamp,
-    world::Subject,
+    world::{Subject, World},
 };
 
 use super::{
@@ -64,6 +64,14 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
         let (task, service) = (key.task, ServiceName::default());
         draft.act(Action { task, service, host: name.clone(), verb: Verb::Prune { images }, reason });
     }
+}
+
+/// Whether some disk is fuller than it may be.
+pub(super) fn is_needed(world: &World) -> bool {
+    world.storage.iter().any(|(name, seen)| {
+        let high = world.state.desired.image_cleanup(name).high_threshold_percent;
+        seen.disk.is_some_and(|disk| disk.used_percent() > high)
+    })
 }
 
 fn is_told(draft: &Draft<'_>, host: HostNo) -> bool {

@@ -3,7 +3,10 @@
 
 use crate::model::{name::HostName, time::Timestamp, world::World};
 
-use super::hosts::{self, Silence};
+use super::{
+    hosts::{self, Silence},
+    image_cleanup,
+};
 
 /// A world in which there was nothing to do.
 #[derive(Clone, Debug)]
@@ -29,7 +32,7 @@ impl Quiet {
     /// All that a plan reads is as it was, but for two things: the clock, which has an alarm, and how long ago hosts
     /// answered, of which only what follows from it matters.
     pub fn goes_on(&self, world: &World) -> bool {
-        let World { now, seed, state, contacts: _, volumes, in_flight, retry_at, settling } = &self.world;
+        let World { now, seed, state, contacts: _, volumes, storage, in_flight, retry_at, settling } = &self.world;
         let is_early = *now <= world.now && world.now < self.until;
         let shows_same_volumes = volumes.len() == world.volumes.len()
             && volumes
@@ -43,6 +46,9 @@ impl Quiet {
             && *retry_at == world.retry_at
             && *state == world.state
             && shows_same_volumes
+            && *storage == world.storage
+            // What is too full becomes old enough to remove as time goes on.
+            && !image_cleanup::is_needed(world)
             && state.desired.hosts.keys().all(|host| Standing::of(&self.world, host) == Standing::of(world, host))
     }
 }
