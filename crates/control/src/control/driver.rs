@@ -165,6 +165,7 @@ impl Driver {
     }
 
     fn decide(&mut self, now: Timestamp) -> Plan {
+        self.core.note_wall(self.clock.wall_ahead_ms());
         if let Some(until) = self.core.quiet_until(now) {
             self.witness.iter().for_each(|witness| witness.was_quiet(self.core.world()));
             return Plan { wake_at: Some(until), ..Plan::default() };

@@ -111,23 +111,24 @@ pub struct Parts {
 }
 
 /// The controller's clock: the wall's time when it started, moved on by the monotonic clock. A wall clock that is set
-/// while the controller runs moves nothing here, so it cannot make hosts look silent.
+/// while the controller runs moves nothing here, so it cannot make hosts look silent; schedules are told how far it is.
 #[derive(Clone, Debug)]
 pub struct Clock {
     started: Timestamp,
     since: Instant,
+    /// Whether the system's wall clock is asked.
+    has_wall: bool,
 }
 
 impl Clock {
     /// From the system's clocks.
     pub fn system() -> Self {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self::starting_at(Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)))
+        Self { has_wall: true, ..Self::starting_at(wall()) }
     }
 
     /// It is `wall` now.
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self { started: wall, since: Instant::now() }
+        Self { started: wall, since: Instant::now(), has_wall: false }
     }
 
     /// Later than `newest`, the latest time that is on record: a wall clock that was set back between two runs would put
@@ -139,5 +140,35 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> Timestamp {
         self.started.plus_ms(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How far the machine's clock is ahead of this one, in whole seconds: it was set, or the machine slept.
+    pub fn wall_ahead_ms(&self) -> i64 {
+        if self.has_wall { seconds_ahead_ms(wall(), self.now()) } else { 0 }
+    }
+}
+
+fn wall() -> Timestamp {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn seconds_ahead_ms(wall: Timestamp, ours: Timestamp) -> i64 {
+    let ms = |later: Timestamp, earlier: Timestamp| i64::try_from(later.since_ms(earlier)).unwrap_or(i64::MAX);
+    let ahead_ms = ms(wall, ours).saturating_sub(ms(ours, wall));
+    ahead_ms - ahead_ms % 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_than_a_second_is_no_difference() {
+        for (wall, ours, ahead) in
+            [(5_000, 5_000, 0), (5_999, 5_000, 0), (5_000, 5_999, 0), (7_500, 5_000, 2_000), (5_000, 7_500, -2_000)]
+        {
+            assert_eq!(seconds_ahead_ms(Timestamp(wall), Timestamp(ours)), ahead, "{wall} {ours}");
+        }
     }
 }

@@ -15,6 +15,11 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// This instant moved by `ms` milliseconds, back when they are negative.
+    pub fn moved_ms(self, ms: i64) -> Self {
+        Self(self.0.saturating_add_signed(ms))
+    }
+
     /// Milliseconds from `earlier` to this instant; 0 when `earlier` is later.
     pub fn since_ms(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -19,8 +19,10 @@ use super::{
 /// The planner's whole input.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    /// The clock.
+    /// The clock: that of the controller, which never jumps.
     pub now: Timestamp,
+    /// How far the machine's own clock is from `now` since it was set or slept; 0 within a second. Schedules follow it.
+    pub wall_ahead_ms: i64,
     /// For `random` placement and new ids.
     pub seed: u64,
     /// Everything durable.

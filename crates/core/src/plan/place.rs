@@ -302,7 +302,13 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         let ports_in_use = foreign.flat_map(|container| container.ports.iter().map(host_port)).collect();
         HostInput { ports_in_use, ..host_input(host) }
     });
-    let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped).map(|task| Placed {
+    let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped);
+    Placer::new(hosts, tasks.map(|task| placed(draft, task)), world.now, world.seed)
+}
+
+/// What a task takes where it is.
+pub(super) fn placed<'t>(draft: &Draft<'_>, task: &'t Task) -> Placed<'t> {
+    Placed {
         service: &task.service,
         host: &task.host,
         cpu: task.cpu,
@@ -310,6 +316,5 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         gpus: draft.revision(&task.revision).and_then(|it| it.spec.as_deref()).map_or(0, launch::gpus),
         ports: task.containers.values().flat_map(|container| container.ports.iter().map(host_port)).collect(),
         counts: task.is_wanted(),
-    });
-    Placer::new(hosts, tasks, world.now, world.seed)
+    }
 }

@@ -32,7 +32,8 @@ impl Quiet {
     /// All that a plan reads is as it was, but for two things: the clock, which has an alarm, and how long ago hosts
     /// answered, of which only what follows from it matters.
     pub fn goes_on(&self, world: &World) -> bool {
-        let World { now, seed, state, contacts: _, volumes, storage, in_flight, retry_at, settling } = &self.world;
+        let World { now, wall_ahead_ms, seed, state, contacts: _, volumes, storage, in_flight, retry_at, settling } =
+            &self.world;
         let is_early = *now <= world.now && world.now < self.until;
         let shows_same_volumes = volumes.len() == world.volumes.len()
             && volumes
@@ -40,6 +41,7 @@ impl Quiet {
                 .zip(&world.volumes)
                 .all(|((host, seen), (other_host, other))| host == other_host && seen.volumes == other.volumes);
         is_early
+            && *wall_ahead_ms == world.wall_ahead_ms
             && *seed == world.seed
             && *settling == world.settling
             && *in_flight == world.in_flight

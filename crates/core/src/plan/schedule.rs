@@ -1,7 +1,8 @@
 //! Scheduled tasks: which of their times have come, and what became of those that began.
 //!
 //! A fire is keyed by its schedule and its time. Its tasks and the record that says it happened are one plan's changes, and
-//! so one commit: it never happens twice. Of several times that passed unseen only the newest is made up for.
+//! so one commit: it never happens twice. Of several times that passed unseen only the newest is made up for. Times are the
+//! machine's, which may be set or sleep while the controller runs; `considered_until` never goes back with them.
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ pub(super) fn fire(draft: &mut Draft<'_>) {
 }
 
 fn one(draft: &mut Draft<'_>, manifest: &Manifest<ScheduledTaskSpec>, record: &mut ScheduleRecord, is_new: bool) {
-    let (now, spec) = (draft.now(), &manifest.spec);
+    let (now, spec) = (draft.wall(), &manifest.spec);
     let timing = format!("{} {}", spec.schedule, spec.time_zone);
     if is_new || record.timing != timing || record.suspended != spec.suspend {
         (record.timing, record.suspended) = (timing, spec.suspend);
@@ -55,7 +56,7 @@ fn one(draft: &mut Draft<'_>, manifest: &Manifest<ScheduledTaskSpec>, record: &m
     {
         come(draft, spec, record, &timing, due);
     }
-    record.next_at.into_iter().for_each(|at| draft.wake_at(at));
+    record.next_at.into_iter().for_each(|at| draft.wake_at(draft.when_wall_is(at)));
 }
 
 /// Admission has read it before.
@@ -65,7 +66,7 @@ fn read(spec: &ScheduledTaskSpec) -> Option<Timing> {
 
 /// A time has come: `due` is the first that was not considered.
 fn come(draft: &mut Draft<'_>, spec: &ScheduledTaskSpec, record: &mut ScheduleRecord, timing: &Timing, due: Timestamp) {
-    let now = draft.now();
+    let now = draft.wall();
     let last = timing.last_until(due, now);
     if last > due {
         let words = format!("it could not begin before {last} came, which is made up for");
@@ -84,9 +85,9 @@ fn come(draft: &mut Draft<'_>, spec: &ScheduledTaskSpec, record: &mut ScheduleRe
                 let subject = Subject::ScheduledTask(record.name.clone());
                 let wakes_when = "it can be placed, or its next time comes";
                 // A moment later it is too late.
-                let wakes_at = deadline.map(|deadline| deadline.plus_ms(1));
+                let wakes_at = deadline.map(|deadline| draft.when_wall_is(deadline.plus_ms(1)));
                 draft.waiting(subject, format!("{last} cannot begin: {words}"), wakes_when, wakes_at);
-                timing.next_after(last).into_iter().for_each(|at| draft.wake_at(at));
+                timing.next_after(last).into_iter().for_each(|at| draft.wake_at(draft.when_wall_is(at)));
                 return;
             }
         }

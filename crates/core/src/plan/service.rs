@@ -340,16 +340,21 @@ pub(super) fn stop(draft: &mut Draft<'_>, no: TaskNo, code: StopCode, reason: &s
     if task.desired_status != DesiredStatus::Running {
         return;
     }
-    let (service, host, told_in) = (task.service.clone(), task.host.clone(), task.told_in());
-    let message = format!("task {} on {host} is stopped: {reason}", task.id);
-    draft.tasks.change(no, |task| {
-        task.order_stop(now, code, reason);
-        if task.launch == Launch::NotIssued {
-            // Nothing was ever sent: it is over at once.
+    let told_in = task.told_in();
+    let message = format!("task {} on {} is stopped: {reason}", task.id, task.host);
+    if task.launch == Launch::NotIssued {
+        // Nothing was ever sent: it is over at once, and makes room.
+        let before = task.clone();
+        draft.tasks.change(no, |task| {
+            task.order_stop(now, code, reason);
             task.advance(LastStatus::Stopped);
             task.stopped_at = Some(now);
-        }
-    });
-    draft.uncount(&service, &host);
+        });
+        draft.release(&before);
+    } else {
+        let (service, host) = (task.service.clone(), task.host.clone());
+        draft.tasks.change(no, |task| task.order_stop(now, code, reason));
+        draft.uncount(&service, &host);
+    }
     draft.event(told_in, EventLevel::Normal, "TaskStopping", message);
 }

@@ -203,6 +203,11 @@ impl Core {
         changes
     }
 
+    /// How far the machine's clock is from ours: see [`World::wall_ahead_ms`].
+    pub fn note_wall(&mut self, ahead_ms: i64) {
+        self.world.wall_ahead_ms = ahead_ms;
+    }
+
     /// Until when [`Self::decide`] finds nothing to do if nothing happens; none when it must be asked.
     pub fn quiet_until(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.world.now = now;

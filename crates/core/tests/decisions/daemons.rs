@@ -183,3 +183,29 @@ fn an_engine_that_hangs_is_waited_for_longer_than_a_host_that_is_silent() {
     assert!(story.core.world().state.fleet.brake.is_none(), "one of three is no reason to brake");
     assert_eq!(story.containers["b"].len() + story.containers["c"].len(), 3);
 }
+
+#[test]
+fn a_task_that_was_never_sent_makes_room_in_the_plan_that_ends_it() {
+    let definition = json!({ "containerDefinitions": [
+        { "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80, "hostPort": 8080 }] }
+    ] });
+    let mut story = Story::begin(daemon(&json!({})), definition);
+    // Nobody says what the image stands for, so nothing is sent.
+    for _ in 0..3 {
+        story.decide_once(1_000, &[]);
+    }
+    // Placement is asked before, for another service.
+    let mut other = story.desired.services["web"].clone();
+    other.spec = serde_json::from_value(json!({ "taskDefinition": "a", "desiredCount": 1 })).unwrap();
+    story.desired.services.insert("a".into(), other);
+    let mut definition = story.desired.task_definitions["web"].clone();
+    definition.spec = serde_json::from_value(one_container()).unwrap();
+    story.desired.task_definitions.insert("a".into(), definition);
+    new_revision(&mut story);
+    story.decide_once(1_000, &[]);
+    let tasks = story.core.world().state.tasks.values();
+    let wanted = tasks.filter(|task| task.is_wanted() && task.service.as_str() == "web");
+    assert_eq!(wanted.map(|task| task.revision.number).collect::<Vec<_>>(), [2, 2, 2]);
+    let again = story.core.decide(story.now);
+    assert!(again.changes.is_empty() && again.actions.is_empty(), "{:?} {:?}", again.changes, again.actions);
+}

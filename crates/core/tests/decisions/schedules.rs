@@ -175,6 +175,28 @@ fn policies_say_what_happens_to_tasks_that_still_run() {
 }
 
 #[test]
+fn a_clock_that_is_set_is_followed_and_nothing_fires_twice() {
+    let mut story = every_minute(json!({}));
+    story.pass(MINUTE_MS);
+    assert_eq!(story.fires().len(), 1);
+    // The machine slept for two hours, which our clock did not see.
+    story.core.note_wall(120 * 60_000);
+    story.pass(1_000);
+    assert_eq!(story.fire_outcomes()[..2], [FireOutcome::Running, FireOutcome::Missed], "the newest is made up for");
+    let known = story.fires().len();
+    story.pass(MINUTE_MS);
+    assert_eq!(story.fires().len(), known + 1);
+    // It is set back by an hour: what has fired does not fire again.
+    story.core.note_wall(60 * 60_000);
+    for _ in 0..59 {
+        story.pass(MINUTE_MS);
+    }
+    assert_eq!(story.fires().len(), known + 1);
+    story.pass(2 * MINUTE_MS);
+    assert!(story.fires().len() > known + 1, "its time has come again");
+}
+
+#[test]
 fn a_task_that_is_ending_or_perhaps_runs_on_a_lost_host_still_runs() {
     let mut story = every_minute(json!({ "concurrencyPolicy": "Forbid" }));
     story.pass(MINUTE_MS);

@@ -236,6 +236,16 @@ impl<'w> Draft<'w> {
     }
 
     /// Plans again at `at` at the latest.
+    /// The machine's time, which schedules follow.
+    pub(super) fn wall(&self) -> Timestamp {
+        self.now().moved_ms(self.world.wall_ahead_ms)
+    }
+
+    /// Our time when it is `wall` by the machine's, as far as anybody knows now.
+    pub(super) fn when_wall_is(&self, wall: Timestamp) -> Timestamp {
+        wall.moved_ms(self.world.wall_ahead_ms.saturating_neg())
+    }
+
     pub(super) fn wake_at(&mut self, at: Timestamp) {
         if at > self.now() {
             self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
@@ -276,6 +286,14 @@ impl<'w> Draft<'w> {
     pub(super) fn uncount(&mut self, service: &ServiceName, host: &HostName) {
         if let Some(placer) = &mut self.placer {
             placer.uncount(service, host);
+        }
+    }
+
+    /// Tells the placer, if there is one, that a task is over, and what it took is free. The task is as it was before.
+    pub(super) fn release(&mut self, task: &Task) {
+        if let Some(mut placer) = self.placer.take() {
+            placer.release(&place::placed(self, task));
+            self.placer = Some(placer);
         }
     }
 
