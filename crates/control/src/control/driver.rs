@@ -406,7 +406,12 @@ fn reach_taken(input: &Input) {
         Input::Died(_) => reach(Point::DeathTaken),
         Input::Answer(_) | Input::Copied(_) => reach(Point::AnswerTaken),
         // Nothing of them is durable, or what is comes again by itself.
-        Input::Contacts(_) | Input::ManifestsRead(_) | Input::Volumes(..) | Input::Storage(..) | Input::Probed(_) => {}
+        Input::Contacts(_)
+        | Input::ManifestsRead(_)
+        | Input::Volumes(..)
+        | Input::Storage(..)
+        | Input::Network(..)
+        | Input::Probed(_) => {}
     }
 }
 

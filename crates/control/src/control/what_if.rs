@@ -81,6 +81,8 @@ fn removed(before: &Desired, after: &Desired) -> Vec<(Kind, String)> {
                 Kind::TaskDefinition => gone(&before.task_definitions, &after.task_definitions),
                 Kind::Service => gone(&before.services, &after.services),
                 Kind::ScheduledTask => gone(&before.scheduled_tasks, &after.scheduled_tasks),
+                Kind::Subnet => gone(&before.subnets, &after.subnets),
+                Kind::SecurityGroup => gone(&before.security_groups, &after.security_groups),
             };
             names.into_iter().map(|name| (row.kind, name.to_owned()))
         })

@@ -1,17 +1,21 @@
 //! [`ContainerConfig`] as the body of Docker's create request.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkingConfig,
+    PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::EngineError;
 use roadstead_core::model::container::{
-    ContainerConfig, HealthCheckConfig, MountConfig, MountSource, NamespaceMode, VolumeConfig,
+    ContainerConfig, HealthCheckConfig, MountConfig, MountSource, NamespaceMode, NetworkAttachment, VolumeConfig,
 };
+use roadstead_core::model::network::mac_address;
 use roadstead_core::model::spec::task_definition::{NetworkMode, Protocol};
 
 /// The body of `POST /containers/create`. What a container does not ask for is left out.
@@ -19,11 +23,17 @@ use roadstead_core::model::spec::task_definition::{NetworkMode, Protocol};
 /// # Errors
 /// When its network is not decided yet.
 pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError> {
-    let network_mode = match config.network_mode {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::Host => "host",
-        NetworkMode::None => "none",
-        NetworkMode::Awsvpc => {
+    let own = match &config.attachment {
+        Some(NetworkAttachment::Own { network, address }) => Some((network, *address)),
+        Some(NetworkAttachment::Of(_)) | None => None,
+    };
+    let network_mode = match (&config.attachment, config.network_mode) {
+        (Some(NetworkAttachment::Own { network, .. }), _) => network.clone(),
+        (Some(NetworkAttachment::Of(other)), _) => format!("container:{other}"),
+        (None, NetworkMode::Bridge) => "bridge".to_owned(),
+        (None, NetworkMode::Host) => "host".to_owned(),
+        (None, NetworkMode::None) => "none".to_owned(),
+        (None, NetworkMode::Awsvpc) => {
             return Err(EngineError::Refused {
                 status: 400,
                 message: "a container cannot be created in network mode awsvpc: its task's network is to be named"
@@ -37,7 +47,7 @@ pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError
         (false, _) => RestartPolicyNameEnum::NO,
     };
     let host_config = HostConfig {
-        network_mode: Some(network_mode.into()),
+        network_mode: Some(network_mode),
         port_bindings: Some(port_bindings(config)),
         restart_policy: Some(RestartPolicy { name: Some(restart_policy), maximum_retry_count: None }),
         memory: signed(config.memory_bytes),
@@ -88,8 +98,20 @@ pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError
         stop_timeout: Some(config.stop_timeout_s.into()),
         healthcheck: Some(health_check(config.health_check.as_ref())),
         host_config: Some(host_config),
+        networking_config: own.map(|(network, address)| endpoint(network, address)),
         ..ContainerCreateBody::default()
     })
+}
+
+/// The address that a container has in a network, and the hardware address that goes with it.
+fn endpoint(network: &str, address: Ipv4Addr) -> NetworkingConfig {
+    let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..EndpointIpamConfig::default() };
+    let settings = EndpointSettings {
+        ipam_config: Some(ipam),
+        mac_address: Some(mac_address(address)),
+        ..EndpointSettings::default()
+    };
+    NetworkingConfig { endpoints_config: Some(HashMap::from([(network.to_owned(), settings)])) }
 }
 
 fn port_bindings(config: &ContainerConfig) -> HashMap<String, Option<Vec<PortBinding>>> {

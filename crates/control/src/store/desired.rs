@@ -17,6 +17,8 @@ const HOST: &str = "Host";
 const TASK_DEFINITION: &str = "TaskDefinition";
 const SERVICE: &str = "Service";
 const SCHEDULED_TASK: &str = "ScheduledTask";
+const SUBNET: &str = "Subnet";
+const SECURITY_GROUP: &str = "SecurityGroup";
 
 /// (kind, name).
 type Key = (String, String);
@@ -72,6 +74,8 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Arc<Desire
             TASK_DEFINITION => put(&mut desired.task_definitions, name, row)?,
             SERVICE => put(&mut desired.services, name, row)?,
             SCHEDULED_TASK => put(&mut desired.scheduled_tasks, name, row)?,
+            SUBNET => put(&mut desired.subnets, name, row)?,
+            SECURITY_GROUP => put(&mut desired.security_groups, name, row)?,
             _ => return Err(StoreError::corrupt(format_args!("desired {kind} {name}: no such kind"))),
         }
     }
@@ -96,13 +100,15 @@ where
 }
 
 fn rows(desired: &Desired) -> Result<BTreeMap<Key, Row>, StoreError> {
-    let Desired { clusters, hosts, task_definitions, services, scheduled_tasks } = desired;
+    let Desired { clusters, hosts, task_definitions, services, scheduled_tasks, subnets, security_groups } = desired;
     let mut rows = BTreeMap::new();
     add(&mut rows, CLUSTER, clusters)?;
     add(&mut rows, HOST, hosts)?;
     add(&mut rows, TASK_DEFINITION, task_definitions)?;
     add(&mut rows, SERVICE, services)?;
     add(&mut rows, SCHEDULED_TASK, scheduled_tasks)?;
+    add(&mut rows, SUBNET, subnets)?;
+    add(&mut rows, SECURITY_GROUP, security_groups)?;
     Ok(rows)
 }
 

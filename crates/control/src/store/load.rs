@@ -12,6 +12,7 @@ use super::{
 };
 use roadstead_core::model::{
     name::{Family, HostName, RevisionId, TaskId},
+    network::SubnetRecord,
     observed::HostObservation,
     schedule::ScheduleRecord,
     state::{FleetRecord, HostRecord, Revision, ServiceRecord, State},
@@ -25,6 +26,7 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
     let services: Vec<ServiceRecord> = docs(connection, "service", "SELECT name, doc FROM services").await?;
     let volumes: Vec<VolumeRecord> = docs(connection, "volume", "SELECT name, doc FROM volumes").await?;
     let schedules: Vec<ScheduleRecord> = docs(connection, "schedule", "SELECT name, doc FROM schedules").await?;
+    let subnets: Vec<SubnetRecord> = docs(connection, "subnet", "SELECT name, doc FROM subnets").await?;
     Ok(State {
         desired: desired::load(connection).await?,
         revisions: revisions(connection).await?.into(),
@@ -34,6 +36,7 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
         tasks: tasks(connection).await?.into(),
         observations: observations(connection).await?.into(),
         volumes: volumes.into_iter().map(|volume| (volume.id.clone(), volume)).collect(),
+        subnets: subnets.into_iter().map(|subnet| (subnet.name.clone(), subnet)).collect(),
         fleet: fleet(connection).await?,
     })
 }

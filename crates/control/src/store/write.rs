@@ -13,6 +13,7 @@ use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
     decision::Decision,
     name::{HostName, RevisionId, ScheduleName, ServiceName, TaskId},
+    network::SubnetRecord,
     observed::HostObservation,
     schedule::ScheduleRecord,
     small_map::SmallMap,
@@ -45,6 +46,10 @@ pub(super) async fn all(
             Change::Observation(observation) => put_observation(connection, observation).await?,
             Change::Volume(volume) => put_volume(connection, volume).await?,
             Change::VolumeRemoved(id) => remove_volume(connection, id).await?,
+            Change::Subnet(subnet) => put_subnet(connection, subnet).await?,
+            Change::SubnetRemoved(name) => {
+                query("DELETE FROM subnets WHERE name = ?").bind(name.as_str()).execute(&mut *connection).await?;
+            }
             Change::Fleet(fleet) => put_fleet(connection, fleet).await?,
             Change::Event(event) => event_ids.push(add_event(connection, event).await?),
         }
@@ -258,6 +263,15 @@ async fn remove_volume(connection: &mut SqliteConnection, id: &VolumeId) -> Resu
     query("DELETE FROM volumes WHERE cluster = ? AND name = ?")
         .bind(id.cluster.as_str())
         .bind(&id.name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn put_subnet(connection: &mut SqliteConnection, subnet: &SubnetRecord) -> Result<(), StoreError> {
+    query("INSERT INTO subnets (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
+        .bind(subnet.name.as_str())
+        .bind(to_json(subnet)?)
         .execute(connection)
         .await?;
     Ok(())

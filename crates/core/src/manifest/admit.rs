@@ -217,6 +217,8 @@ impl Clerk<'_> {
             }
             Spec::Service(spec) => check::service(spec, &mut scope, self.check_expression),
             Spec::ScheduledTask(spec) => check::scheduled_task(spec, &mut scope, self.check_expression),
+            Spec::Subnet(spec) => check::subnet(spec, &mut scope),
+            Spec::SecurityGroup(spec) => check::security_group(spec, &mut scope),
         }
         scope.findings
     }
@@ -249,6 +251,14 @@ impl Clerk<'_> {
             Spec::ScheduledTask(spec) => {
                 let good = self.first(Kind::ScheduledTask, &name, file, name_span) && good;
                 self.tables.scheduled_tasks.put(name.into(), good, declared(file, metadata, line, node, *spec));
+            }
+            Spec::Subnet(spec) => {
+                let good = self.first(Kind::Subnet, &name, file, name_span) && good;
+                self.tables.subnets.put(name.into(), good, declared(file, metadata, line, node, spec));
+            }
+            Spec::SecurityGroup(spec) => {
+                let good = self.first(Kind::SecurityGroup, &name, file, name_span) && good;
+                self.tables.security_groups.put(name.into(), good, declared(file, metadata, line, node, spec));
             }
             Spec::Service(spec) => {
                 let mut spec = *spec;

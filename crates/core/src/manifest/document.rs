@@ -14,12 +14,13 @@ use super::{
 use crate::model::{
     name::Family,
     spec::{
-        API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, Metadata, ScheduledTaskSpec, ServiceSpec, TaskDefinitionSpec,
+        API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, Metadata, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec,
+        SubnetSpec, TaskDefinitionSpec,
     },
 };
 
 /// Kinds of the contract that this version knows by name only.
-const LATER_KINDS: &[&str] = &["Subnet", "SecurityGroup", "TargetGroup", "LoadBalancer", "Secret"];
+const LATER_KINDS: &[&str] = &["TargetGroup", "LoadBalancer", "Secret"];
 
 /// Of a host's label and of its value (ECS: attributes).
 const MAX_LABEL_CHARS: usize = 128;
@@ -64,6 +65,10 @@ pub enum Spec {
     Service(Box<ServiceSpec>),
     /// See [`ScheduledTaskSpec`].
     ScheduledTask(Box<ScheduledTaskSpec>),
+    /// See [`SubnetSpec`].
+    Subnet(SubnetSpec),
+    /// See [`SecurityGroupSpec`].
+    SecurityGroup(SecurityGroupSpec),
 }
 
 /// What became of a document.
@@ -195,6 +200,8 @@ fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Findi
         Kind::TaskDefinition => Spec::TaskDefinition(decode(&node)?),
         Kind::Service => Spec::Service(decode(&node)?),
         Kind::ScheduledTask => Spec::ScheduledTask(decode(&node)?),
+        Kind::Subnet => Spec::Subnet(decode(&node)?),
+        Kind::SecurityGroup => Spec::SecurityGroup(decode(&node)?),
     };
     Ok(Document { metadata, name_span, line, node, spec })
 }
@@ -211,8 +218,12 @@ fn bad_name(kind: Kind, name: &str, span: Span) -> Option<Finding> {
     match kind {
         Kind::TaskDefinition if is_family(name) => None,
         Kind::TaskDefinition => Some(finding.help(FAMILY_RULE)),
-        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask if is_label(name) => None,
-        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask => {
+        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup
+            if is_label(name) =>
+        {
+            None
+        }
+        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup => {
             let fixed: String =
                 name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
             let fixed = fixed.trim_matches('-');
@@ -286,7 +297,7 @@ fn dress(mut spec: Node) -> Node {
 fn normalise(root: &mut Node, kind: Kind) {
     let Some(spec) = child(root, "spec") else { return };
     match kind {
-        Kind::Cluster | Kind::Host | Kind::ScheduledTask => {}
+        Kind::Cluster | Kind::Host | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup => {}
         Kind::TaskDefinition => unwrap_ecs(spec),
         Kind::Service => {
             if let Some(inline) = child(spec, "taskDefinition") {

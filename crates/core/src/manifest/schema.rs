@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::variables;
 use crate::model::spec::{
-    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ScheduledTaskSpec, ServiceSpec,
-    TaskDefinitionSpec,
+    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ScheduledTaskSpec, SecurityGroupSpec,
+    ServiceSpec, SubnetSpec, TaskDefinitionSpec,
 };
 
 /// Marks a field that is known, kept and not acted on.
@@ -40,11 +40,13 @@ fn manifest_schema(info: &KindInfo) -> Value {
         Kind::TaskDefinition => generator.subschema_for::<TaskDefinitionSpec>(),
         Kind::Service => generator.subschema_for::<ServiceSpec>(),
         Kind::ScheduledTask => generator.subschema_for::<ScheduledTaskSpec>(),
+        Kind::Subnet => generator.subschema_for::<SubnetSpec>(),
+        Kind::SecurityGroup => generator.subschema_for::<SecurityGroupSpec>(),
     };
-    // A cluster has nothing that it must say.
+    // A cluster has nothing that it must say, nor has a group that nobody may reach.
     let required = match info.kind {
-        Kind::Cluster => json!(["apiVersion", "kind", "metadata"]),
-        Kind::Host | Kind::TaskDefinition | Kind::Service | Kind::ScheduledTask => {
+        Kind::Cluster | Kind::SecurityGroup => json!(["apiVersion", "kind", "metadata"]),
+        Kind::Host | Kind::TaskDefinition | Kind::Service | Kind::ScheduledTask | Kind::Subnet => {
             json!(["apiVersion", "kind", "metadata", "spec"])
         }
     };

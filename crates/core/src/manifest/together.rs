@@ -16,9 +16,9 @@ use super::{
 use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
-    name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
+    name::{ClusterName, Family, HostName, ScheduleName, SecurityGroupName, ServiceName, SubnetName},
     spec::{
-        ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, ServiceSpec,
+        ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
         cluster::DEFAULT_CLUSTER,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
@@ -93,6 +93,10 @@ pub struct Tables {
     pub services: Table<ServiceName, ServiceSpec>,
     /// By name.
     pub scheduled_tasks: Table<ScheduleName, ScheduledTaskSpec>,
+    /// By name.
+    pub subnets: Table<SubnetName, SubnetSpec>,
+    /// By name.
+    pub security_groups: Table<SecurityGroupName, SecurityGroupSpec>,
     /// Families written inside services: a service and its own task definition take effect together or not at all.
     pub inline: BTreeMap<ServiceName, Family>,
 }
@@ -107,6 +111,8 @@ impl Tables {
                 Kind::TaskDefinition => self.task_definitions.fail(name.into()),
                 Kind::Service => self.services.fail(name.into()),
                 Kind::ScheduledTask => self.scheduled_tasks.fail(name.into()),
+                Kind::Subnet => self.subnets.fail(name.into()),
+                Kind::SecurityGroup => self.security_groups.fail(name.into()),
             }
         }
     }
@@ -137,7 +143,10 @@ impl Kept<'_> {
         let task_definitions = previous.task_definitions.values().map(|manifest| &manifest.file);
         let services = previous.services.values().map(|manifest| &manifest.file);
         let scheduled = previous.scheduled_tasks.values().map(|manifest| &manifest.file);
-        clusters.chain(hosts).chain(task_definitions).chain(services).chain(scheduled).map(String::as_str).collect()
+        let subnets = previous.subnets.values().map(|manifest| &manifest.file);
+        let groups = previous.security_groups.values().map(|manifest| &manifest.file);
+        let tasks = task_definitions.chain(services).chain(scheduled);
+        clusters.chain(hosts).chain(tasks).chain(subnets).chain(groups).map(String::as_str).collect()
     }
 
     fn covers(&self, file: &str) -> bool {
@@ -182,6 +191,8 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         task_definitions: tables.task_definitions.resolve(&previous.task_definitions, kept),
         services: tables.services.resolve(&previous.services, kept),
         scheduled_tasks: tables.scheduled_tasks.resolve(&previous.scheduled_tasks, kept),
+        subnets: tables.subnets.resolve(&previous.subnets, kept),
+        security_groups: tables.security_groups.resolve(&previous.security_groups, kept),
     };
     // What stays as it was needs what it referred to, should that be gone.
     let scheduled = desired.scheduled_tasks.values().map(|scheduled| family_of(&scheduled.spec.task_definition));

@@ -1,6 +1,6 @@
 //! Containers: as they are to be created, and as an engine shows them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,10 @@ pub struct ContainerConfig {
     pub labels: BTreeMap<String, String>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
-    /// bridge, host, none.
+    /// bridge, host, none; with awsvpc `attachment` says which network.
     pub network_mode: NetworkMode,
+    /// Its place in the task network.
+    pub attachment: Option<NetworkAttachment>,
     /// Relative CPU shares; 0 = the engine's default.
     pub cpu_shares: u32,
     /// Hard CPU limit in billionths of a CPU.
@@ -103,6 +105,21 @@ pub struct ContainerConfig {
     pub pid_mode: NamespaceMode,
     /// Whose shared memory it sees.
     pub ipc_mode: NamespaceMode,
+}
+
+/// A container's place in the task network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NetworkAttachment {
+    /// It holds the task's address.
+    Own {
+        /// The engine's network, by name.
+        network: String,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// It shares that of another container, by name.
+    Of(String),
 }
 
 /// Where a container's output goes.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     definition::Definition,
-    name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
+    name::{ClusterName, Family, HostName, ScheduleName, SecurityGroupName, ServiceName, SubnetName},
     spec::{
-        ClusterSpec, HostSpec, ScheduledTaskSpec, ServiceSpec,
+        ClusterSpec, HostSpec, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
         cluster::{DEFAULT_CLUSTER, HostLoss, ImageCleanup},
     },
 };
@@ -46,6 +46,12 @@ pub struct Desired {
     /// Scheduled tasks by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scheduled_tasks: BTreeMap<ScheduleName, Manifest<ScheduledTaskSpec>>,
+    /// Subnets by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub subnets: BTreeMap<SubnetName, Manifest<SubnetSpec>>,
+    /// Security groups by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub security_groups: BTreeMap<SecurityGroupName, Manifest<SecurityGroupSpec>>,
 }
 
 impl Desired {
@@ -56,6 +62,8 @@ impl Desired {
             && self.task_definitions.is_empty()
             && self.services.is_empty()
             && self.scheduled_tasks.is_empty()
+            && self.subnets.is_empty()
+            && self.security_groups.is_empty()
     }
 
     /// A cluster's settings; the defaults when it has no manifest.

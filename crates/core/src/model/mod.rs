@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod hex;
 pub mod image;
 pub mod name;
+pub mod network;
 pub mod observed;
 pub mod ownership;
 pub mod quantity;

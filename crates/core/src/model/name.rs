@@ -63,6 +63,10 @@ name_type! {
     ServiceName
     /// A `ScheduledTask` manifest's `metadata.name`.
     ScheduleName
+    /// A `Subnet` manifest's `metadata.name`.
+    SubnetName
+    /// A `SecurityGroup` manifest's `metadata.name`.
+    SecurityGroupName
     /// A task definition family.
     Family
     /// The name of a container inside its task definition.

@@ -1,13 +1,14 @@
 //! Whose a container is: labels with a keyed digest over them (S1), and the epoch that numbers controllers (S6, S7).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::hex::hex;
-use super::name::{ClusterName, ContainerName, HostName, RevisionId, ServiceName, TaskId};
+use super::name::{ClusterName, ContainerName, HostName, RevisionId, SecurityGroupName, ServiceName, TaskId};
+use super::network::TaskNetwork;
 use super::spec::service::LaunchType;
 use super::task::{Task, TaskContainer};
 use super::time::Timestamp;
@@ -31,6 +32,10 @@ pub const TASK: &str = label!("task");
 const SERVICE: &str = label!("service");
 const MOVED: &str = label!("moved-at-ms");
 const CLUSTER: &str = label!("cluster");
+/// On a network of ours, too: the subnet that it is a part of.
+pub const SUBNET: &str = label!("subnet");
+const ADDRESS: &str = label!("address");
+const SECURITY_GROUPS: &str = label!("security-groups");
 
 /// The secret that marks containers as this fleet's. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -227,6 +232,9 @@ pub struct Claim {
     pub essential: bool,
     /// When the task was decided, ms since the Unix epoch.
     pub task_created_at_ms: u64,
+    /// The task's place in the task network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Arc<TaskNetwork>>,
 }
 
 impl Claim {
@@ -247,6 +255,7 @@ impl Claim {
             task_memory: task.memory,
             essential: row.essential,
             task_created_at_ms: task.created_at.0,
+            network: task.network.clone(),
         }
     }
 
@@ -256,6 +265,14 @@ impl Claim {
             LaunchType::Ec2 => "EC2",
             LaunchType::Fargate => "FARGATE",
         };
+        let network = self.network.iter().flat_map(|network| {
+            let groups: Vec<&str> = network.security_groups.iter().map(SecurityGroupName::as_str).collect();
+            [
+                (SUBNET, network.subnet.to_string()),
+                (ADDRESS, network.address.to_string()),
+                (SECURITY_GROUPS, groups.join(",")),
+            ]
+        });
         [
             (label!("name"), self.created_name.clone()),
             (label!("task"), self.task.to_string()),
@@ -273,6 +290,7 @@ impl Claim {
             (label!("task-created-at-ms"), self.task_created_at_ms.to_string()),
         ]
         .into_iter()
+        .chain(network)
         .map(|(label, value)| (label.to_owned(), value))
         .collect()
     }
@@ -299,6 +317,14 @@ impl Claim {
             task_memory: text(label!("task-memory"))?.parse().ok()?,
             essential: text(label!("essential"))?.parse().ok()?,
             task_created_at_ms: text(label!("task-created-at-ms"))?.parse().ok()?,
+            network: match text(ADDRESS) {
+                Some(address) => Some(Arc::new(TaskNetwork {
+                    subnet: text(SUBNET)?.into(),
+                    address: address.parse().ok()?,
+                    security_groups: text(SECURITY_GROUPS)?.split(',').map(Into::into).collect(),
+                })),
+                None => None,
+            },
         })
     }
 }
@@ -323,6 +349,11 @@ mod tests {
             task_memory: 32,
             essential: true,
             task_created_at_ms: 5,
+            network: Some(Arc::new(TaskNetwork {
+                subnet: "a".into(),
+                address: [10, 0, 0, 2].into(),
+                security_groups: vec!["web".into(), "db".into()],
+            })),
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     spec::{
         NotActedOn, TaskDefinitionSpec,
         cluster::DEFAULT_CLUSTER,
+        network::NetworkConfiguration,
         service::{LaunchType, PlacementConstraint, PlacementStrategy},
         task_definition::{Environment, RestartPolicy},
     },
@@ -54,6 +55,9 @@ pub struct RunTask {
     /// Up to five, in order.
     #[serde(default)]
     pub placement_strategy: Vec<PlacementStrategy>,
+    /// With `networkMode: awsvpc`: from which subnets they have addresses, and in which security groups they are.
+    #[serde(default)]
+    pub network_configuration: Option<NetworkConfiguration>,
     /// Who starts them, in words.
     #[serde(default)]
     pub started_by: Option<String>,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     desired::Desired,
     image::ResolvedImage,
-    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
+    network::SubnetRecord,
     observed::{EngineIdentity, HostObservation},
     schedule::ScheduleRecord,
     shared::Shared,
@@ -380,6 +381,8 @@ pub struct State {
     pub observations: Shared<BTreeMap<HostName, Arc<HostObservation>>>,
     /// Volumes that have one place.
     pub volumes: Shared<BTreeMap<VolumeId, VolumeRecord>>,
+    /// How subnets are cut, and which slice is whose.
+    pub subnets: Shared<BTreeMap<SubnetName, SubnetRecord>>,
     /// The fleet's own numbers.
     pub fleet: FleetRecord,
 }
@@ -416,6 +419,10 @@ pub enum Change {
     Volume(VolumeRecord),
     /// A volume of which nobody cares any more where it is.
     VolumeRemoved(VolumeId),
+    /// A subnet's slices.
+    Subnet(SubnetRecord),
+    /// A subnet that is no longer declared and of which no task has an address.
+    SubnetRemoved(SubnetName),
     /// The fleet's numbers.
     Fleet(FleetRecord),
     /// Something happened (its id is given by the store).
@@ -474,6 +481,12 @@ impl State {
             }
             Change::VolumeRemoved(id) => {
                 self.volumes.remove(id);
+            }
+            Change::Subnet(subnet) => {
+                self.subnets.insert(subnet.name.clone(), subnet.clone());
+            }
+            Change::SubnetRemoved(name) => {
+                self.subnets.remove(name);
             }
             Change::Fleet(fleet) => self.fleet = fleet.clone(),
             // Events are a record for people: nothing is decided from them.

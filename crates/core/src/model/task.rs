@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     container::{ContainerState, HealthStatus, PortBinding},
     name::{ClusterName, ContainerName, HostName, RevisionId, RuntimeId, ServiceName, TaskId},
+    network::TaskNetwork,
     small_map::SmallMap,
     spec::service::LaunchType,
     standalone::Standalone,
@@ -197,6 +198,9 @@ pub struct Task {
     /// Until then neither scale-in nor a deployment stops it: a person said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected_until: Option<Timestamp>,
+    /// Its place in the task network, with `networkMode: awsvpc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Arc<TaskNetwork>>,
     /// Of a standalone task what was said when it was started; absent also when the database that knew it was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone: Option<Arc<Standalone>>,
@@ -264,6 +268,7 @@ impl Task {
             strays: Vec::new(),
             deployment: 0,
             protected_until: None,
+            network: None,
             standalone: None,
         }
     }

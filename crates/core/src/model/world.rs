@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     action::{Action, ActionKey},
-    name::{HostName, ScheduleName, ServiceName, TaskId},
+    name::{HostName, ScheduleName, ServiceName, SubnetName, TaskId},
+    network::NetworkSeen,
     observed::HostContact,
     report::Report,
     shared::Shared,
@@ -33,6 +34,8 @@ pub struct World {
     pub volumes: Shared<BTreeMap<HostName, VolumesSeen>>,
     /// The disk and the images of each host, as last looked at.
     pub storage: Shared<BTreeMap<HostName, StorageSeen>>,
+    /// Each host's part of the task network, as last found.
+    pub networks: Shared<BTreeMap<HostName, NetworkSeen>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: Shared<BTreeSet<ActionKey>>,
     /// Orders that went wrong: not again before this, and what went wrong.
@@ -87,4 +90,6 @@ pub enum Subject {
     Task(TaskId),
     /// A scheduled task.
     ScheduledTask(ScheduleName),
+    /// A subnet.
+    Subnet(SubnetName),
 }

@@ -5,13 +5,14 @@ mod mounts;
 mod restart;
 mod sandbox;
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, net::Ipv4Addr};
 
 use crate::model::{
     action::LaunchStep,
     container::{ContainerState, HealthStatus, PortBinding},
     image,
     name::{ContainerName, RevisionId, ServiceName, TaskId},
+    network::SANDBOX,
     small_map::SmallMap,
     spec::{
         ClusterSpec, TaskDefinitionSpec,
@@ -81,19 +82,21 @@ pub(super) struct PublishedPort<'a> {
 }
 
 /// The ports that a task takes on its host, in the order of the definition: what placement is asked for. In host mode a
-/// container's own ports are the host's; its engine publishes nothing then.
-pub(super) fn published_ports(spec: &TaskDefinitionSpec) -> Vec<PublishedPort<'_>> {
-    let on_host = match spec.network_mode {
-        NetworkMode::Bridge | NetworkMode::Awsvpc => false,
-        NetworkMode::Host => true,
-        NetworkMode::None => return Vec::new(),
+/// container's own ports are the host's; its engine publishes nothing then. With awsvpc they are the task's own, and the
+/// host's, too, only with a public address: `is_public`.
+pub(super) fn published_ports(spec: &TaskDefinitionSpec, is_public: bool) -> Vec<PublishedPort<'_>> {
+    let (on_host, holder) = match spec.network_mode {
+        NetworkMode::Bridge => (false, None),
+        NetworkMode::Host => (true, None),
+        NetworkMode::Awsvpc if is_public => (true, Some(SANDBOX)),
+        NetworkMode::Awsvpc | NetworkMode::None => return Vec::new(),
     };
     let mut ports = Vec::new();
     for definition in spec.container_definitions.iter().filter(|definition| !definition.disable_networking) {
         for mapping in &definition.port_mappings {
             let host_port = mapping.host_port.filter(|_| mapping.container_port_range.is_none());
             ports.extend(mapping.container_ports().into_iter().flatten().map(|container_port| PublishedPort {
-                container: &definition.name,
+                container: holder.unwrap_or(&definition.name),
                 container_port,
                 host_port: if on_host { Some(container_port) } else { host_port },
                 protocol: mapping.protocol,
@@ -136,8 +139,7 @@ pub(super) fn task_containers(
     ports: &[PortBinding],
 ) -> SmallMap<ContainerName, TaskContainer> {
     let mut rows: SmallMap<ContainerName, TaskContainer> = spec
-        .container_definitions
-        .iter()
+        .containers()
         .map(|definition| {
             let row = TaskContainer {
                 created_name: container_name(service, revision, task, &definition.name),
@@ -161,7 +163,8 @@ pub(super) fn task_containers(
             (ContainerName::from(definition.name.as_str()), row)
         })
         .collect();
-    for (port, binding) in published_ports(spec).into_iter().zip(ports) {
+    // With a public address as many as without one, or none.
+    for (port, binding) in published_ports(spec, true).into_iter().zip(ports) {
         if let Some(row) = rows.get_mut(port.container) {
             row.ports.push(binding.clone());
         }
@@ -169,16 +172,25 @@ pub(super) fn task_containers(
     rows
 }
 
+/// What the containers of a task find where it is.
+pub(super) struct Surroundings<'a> {
+    /// Its host's zone.
+    pub(super) zone: Option<&'a str>,
+    /// Its cluster.
+    pub(super) cluster: &'a ClusterSpec,
+    /// Where names are asked for in the task network: its host's address there.
+    pub(super) name_server: Option<Ipv4Addr>,
+}
+
 /// What a launch would do now for a task whose containers stand as they do; empty when nothing can be done.
 pub(super) fn steps(
     task: &Task,
     revision: &Revision,
     revivals: &Revivals,
-    zone: Option<&str>,
-    cluster: &ClusterSpec,
+    around: &Surroundings<'_>,
 ) -> Vec<LaunchStep> {
     let Some(spec) = revision.spec.as_deref() else { return Vec::new() };
-    let context = config::Context { task, spec, revision, zone, cluster };
+    let context = config::Context { task, spec, revision, around };
     let mut starting: BTreeSet<&str> = BTreeSet::new();
     let mut steps = Vec::new();
     for definition in in_dependency_order(spec) {
@@ -208,7 +220,7 @@ pub(super) fn steps(
                 runtime_id: row.runtime_id.clone(),
                 start,
                 needed: is_needed(spec, definition),
-                pull: definition.image_pull_policy.or(cluster.image_pull_policy).unwrap_or_default(),
+                pull: definition.image_pull_policy.or(around.cluster.image_pull_policy).unwrap_or_default(),
             });
         }
     }
@@ -218,8 +230,7 @@ pub(super) fn steps(
 /// Whether a task cannot be without a container: it is essential, or another one needs it.
 pub(super) fn is_needed(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
     let name = definition.name.as_str();
-    definition.essential
-        || spec.container_definitions.iter().any(|other| needs(spec, other).any(|needed| needed == name))
+    definition.essential || spec.containers().any(|other| needs(spec, other).any(|needed| needed == name))
 }
 
 /// Those that a container comes after, and goes before when the task stops.
@@ -261,7 +272,7 @@ pub(super) struct Unmet {
 /// What the containers of a task wait for.
 pub(super) fn unmet_dependencies(task: &Task, spec: &TaskDefinitionSpec) -> Vec<Unmet> {
     let mut unmet = Vec::new();
-    for definition in &spec.container_definitions {
+    for definition in spec.containers() {
         if task.containers.get(definition.name.as_str()).is_some_and(|row| row.state == Some(ContainerState::Created)) {
             let dependencies = sandbox::dependencies(spec, definition);
             for dependency in dependencies.iter().filter(|dependency| !is_met(task, dependency)) {
@@ -323,7 +334,7 @@ fn has_started(container: &TaskContainer) -> bool {
 /// Dependencies before their dependants; ties in the order of the definition. Admission refuses cycles; should one get
 /// here, its containers come last, in order.
 pub(super) fn in_dependency_order(spec: &TaskDefinitionSpec) -> Vec<&ContainerDefinition> {
-    let mut left: Vec<&ContainerDefinition> = spec.container_definitions.iter().collect();
+    let mut left: Vec<&ContainerDefinition> = spec.containers().collect();
     let mut ordered: Vec<&ContainerDefinition> = Vec::new();
     loop {
         let ready = left

@@ -15,6 +15,7 @@ mod hosts;
 mod image_cleanup;
 pub(crate) mod images;
 mod launch;
+pub mod network;
 mod orders;
 mod place;
 pub mod placement;
@@ -52,6 +53,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
         );
         return draft.finish();
     }
+    network::cut(&mut draft);
     revision::number(&mut draft);
     draft.read_tasks(service::is_kept);
     volumes::learn(&mut draft);

@@ -16,8 +16,8 @@ use super::{
     draft::{Draft, TaskNo},
     gc,
     images::{self, Resolving},
-    launch::{self, Revivals, Unmet},
-    throttle,
+    launch::{self, Revivals, Surroundings, Unmet},
+    network, throttle,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -148,6 +148,9 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
     if task.launch == Launch::NotIssued && !images::are_known(draft, no, resolving) {
         return;
     }
+    if !network::is_guarded(draft, no) {
+        return;
+    }
     let task = draft.task(no);
     let revision = draft.revision(&task.revision).map(|revision| launch::of_task(task, revision));
     let Some((revision, spec)) = revision.as_ref().and_then(|revision| Some((revision, revision.spec.as_ref()?)))
@@ -159,7 +162,9 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
     let zone = draft.tasks.host(no).and_then(|host| draft.hosts[host].zone());
     let cluster = draft.world.state.desired.cluster(&task.cluster);
     let revivals = Revivals::of(task, spec, now);
-    let containers = launch::steps(task, revision, &revivals, zone, &cluster);
+    let name_server = task.network.as_ref().and_then(|network| network::gateway_of(draft, &task.host, &network.subnet));
+    let around = Surroundings { zone, cluster: &cluster, name_server };
+    let containers = launch::steps(task, revision, &revivals, &around);
     let digests = launch::digests(revision, spec);
     let spec = Arc::clone(spec);
     revivals.next.into_iter().for_each(|at| draft.wake_at(at));
@@ -245,6 +250,10 @@ fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {
         draft.waiting(subject(draft, no), "its launch has not answered yet", "it answers, or its time is over", None);
         return;
     }
+    if !network::has_left_names(draft, no) {
+        return;
+    }
+    let task = draft.task(no);
     let remove = !keeps_containers(task);
     let containers = stop_steps(draft, task, remove);
     if !containers.is_empty() {

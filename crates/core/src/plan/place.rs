@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use crate::model::{
     container::PortBinding,
-    name::{ClusterName, HostName, RevisionId, ServiceName, TaskId},
+    desired::Desired,
+    name::{ClusterName, HostName, RevisionId, ServiceName, SubnetName, TaskId},
     spec::{
         ServiceSpec, TaskDefinitionSpec,
+        network::NetworkConfiguration,
         service::{LaunchType, PlacementConstraint, PlacementStrategy},
     },
     standalone::Standalone,
@@ -17,7 +19,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Host, HostNo, TaskNo},
-    launch,
+    launch, network,
     placement::{
         self, Home, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
@@ -37,12 +39,20 @@ pub(super) struct Wants {
     constraints: Vec<PlacementConstraint>,
     architecture: Option<String>,
     homes: Vec<Home>,
+    /// With awsvpc.
+    subnets: Option<Vec<SubnetName>>,
 }
 
 impl Wants {
-    fn of(definition: &TaskDefinitionSpec, constraints: &[PlacementConstraint], homes: Vec<Home>) -> Self {
+    fn of(
+        definition: &TaskDefinitionSpec,
+        constraints: &[PlacementConstraint],
+        homes: Vec<Home>,
+        (desired, cluster, configuration): (&Desired, &ClusterName, Option<&NetworkConfiguration>),
+    ) -> Self {
         let (cpu, memory) = launch::reservation(definition);
-        let ports = launch::published_ports(definition).into_iter().map(|port| PortRequest {
+        let is_public = network::is_public(configuration);
+        let ports = launch::published_ports(definition, is_public).into_iter().map(|port| PortRequest {
             container_port: port.container_port,
             host_port: port.host_port,
             protocol: port.protocol,
@@ -55,6 +65,7 @@ impl Wants {
             constraints: constraints.iter().chain(&definition.placement_constraints).cloned().collect(),
             architecture: definition.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.clone()),
             homes,
+            subnets: network::subnets_of(desired, cluster, definition, configuration),
         }
     }
 
@@ -75,6 +86,7 @@ impl Wants {
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
             homes: &self.homes,
+            subnets: self.subnets.as_deref(),
             strategies: &[],
             launch_type,
             recent_failures: &[],
@@ -85,9 +97,10 @@ impl Wants {
 
 impl Subjected<'_> {
     fn request<'r>(&'r self, draft: &'r Draft<'_>) -> Request<'r> {
-        let wants = self
-            .wants
-            .get_or_init(|| Wants::of(&self.definition, &self.spec.placement_constraints, volumes::homes(draft, self)));
+        let network = (&*draft.world.state.desired, &self.spec.cluster, self.spec.network_configuration.as_ref());
+        let constraints = &self.spec.placement_constraints;
+        let make = || Wants::of(&self.definition, constraints, volumes::homes(draft, self), network);
+        let wants = self.wants.get_or_init(make);
         Request {
             strategies: &self.spec.placement_strategy,
             recent_failures: draft.services[self.no].record().map_or(&[], |record| &record.failures),
@@ -133,6 +146,8 @@ pub(super) fn matching_hosts(state: &State, service: &ServiceName, spec: &Servic
             memory: 0,
             gpus: 0,
             ports_in_use: Vec::new(),
+            slices: Vec::new(),
+            has_network: false,
         }
     });
     let in_cluster = || state.desired.hosts.values().filter(|host| host.spec.cluster == spec.cluster).count();
@@ -171,6 +186,7 @@ pub(super) fn start(
         epoch: draft.world.state.fleet.epoch,
         created_at: draft.now(),
     });
+    task.network = network::of_placed(&placement, service.spec.network_configuration.as_ref());
     let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
     task.deployment = primary.map_or(0, |primary| primary.id);
     draft.event(
@@ -194,6 +210,7 @@ pub(super) struct Job<'a> {
     pub(super) launch_type: LaunchType,
     pub(super) constraints: &'a [PlacementConstraint],
     pub(super) strategies: &'a [PlacementStrategy],
+    pub(super) network: Option<&'a NetworkConfiguration>,
     pub(super) standalone: Arc<Standalone>,
     /// How many were placed of it so far.
     pub(super) nth: u64,
@@ -206,7 +223,8 @@ pub(super) struct Job<'a> {
 pub(super) fn start_standalone(draft: &mut Draft<'_>, job: &Job<'_>, reason: &str) -> Result<TaskId, Unplaceable> {
     let content = job.standalone.content(job.definition);
     let group = ServiceName::of_family(&job.revision.family);
-    let wants = Wants::of(&content, job.constraints, volumes::homes_in(draft, job.cluster, &content));
+    let network = (&*draft.world.state.desired, job.cluster, job.network);
+    let wants = Wants::of(&content, job.constraints, volumes::homes_in(draft, job.cluster, &content), network);
     let placement = draft.with_placer(|_, placer| {
         let request = wants.request(&group, job.cluster, job.launch_type);
         placer.place(&Request { strategies: job.strategies, nth: job.nth, ..request })
@@ -227,6 +245,7 @@ pub(super) fn start_standalone(draft: &mut Draft<'_>, job: &Job<'_>, reason: &st
         service: group,
     });
     task.standalone = Some(Arc::clone(&job.standalone));
+    task.network = network::of_placed(&placement, job.network);
     let words = format!("task {id} of {} goes to {}: {reason}", job.revision, placement.host);
     draft.event(EventSubject::Task(id.clone()), EventLevel::Normal, "TaskPlaced", words);
     draft.doing("place", Subject::Task(id.clone()), Some(&placement.host), reason);
@@ -289,6 +308,8 @@ pub(super) fn host_input<'w>(host: &Host<'w>) -> HostInput<'w> {
         memory: identity.map_or(0, |identity| identity.memory_mib).saturating_sub(spec.reserved.memory.0),
         gpus: spec.gpus,
         ports_in_use: Vec::new(),
+        slices: Vec::new(),
+        has_network: false,
     }
 }
 
@@ -300,7 +321,9 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         let containers = observation.into_iter().flat_map(|observation| observation.containers.values());
         let foreign = containers.filter(|container| container.owner.ours().is_none());
         let ports_in_use = foreign.flat_map(|container| container.ports.iter().map(host_port)).collect();
-        HostInput { ports_in_use, ..host_input(host) }
+        let slices = network::slices_of(draft, host.name);
+        let has_network = world.networks.get(host.name).is_some_and(|seen| seen.confirmed.is_some());
+        HostInput { ports_in_use, slices, has_network, ..host_input(host) }
     });
     let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped);
     Placer::new(hosts, tasks.map(|task| placed(draft, task)), world.now, world.seed)
@@ -315,6 +338,7 @@ pub(super) fn placed<'t>(draft: &Draft<'_>, task: &'t Task) -> Placed<'t> {
         memory: task.memory,
         gpus: draft.revision(&task.revision).and_then(|it| it.spec.as_deref()).map_or(0, launch::gpus),
         ports: task.containers.values().flat_map(|container| container.ports.iter().map(host_port)).collect(),
+        address: task.network.as_ref().map(|network| network.address),
         counts: task.is_wanted(),
     }
 }

@@ -32,8 +32,27 @@ impl Quiet {
     /// All that a plan reads is as it was, but for two things: the clock, which has an alarm, and how long ago hosts
     /// answered, of which only what follows from it matters.
     pub fn goes_on(&self, world: &World) -> bool {
-        let World { now, wall_ahead_ms, seed, state, contacts: _, volumes, storage, in_flight, retry_at, settling } =
-            &self.world;
+        let World {
+            now,
+            wall_ahead_ms,
+            seed,
+            state,
+            contacts: _,
+            volumes,
+            storage,
+            networks,
+            in_flight,
+            retry_at,
+            settling,
+        } = &self.world;
+        // When each was looked at changes nothing.
+        let shows_same_networks = networks.len() == world.networks.len()
+            && networks.iter().zip(&world.networks).all(|((host, seen), (other_host, other))| {
+                host == other_host
+                    && seen.confirmed == other.confirmed
+                    && seen.slices == other.slices
+                    && seen.problem == other.problem
+            });
         let is_early = *now <= world.now && world.now < self.until;
         let shows_same_volumes = volumes.len() == world.volumes.len()
             && volumes
@@ -48,6 +67,7 @@ impl Quiet {
             && *retry_at == world.retry_at
             && *state == world.state
             && shows_same_volumes
+            && shows_same_networks
             && *storage == world.storage
             // What is too full becomes old enough to remove as time goes on.
             && !image_cleanup::is_needed(world)

@@ -140,6 +140,7 @@ fn begin(draft: &mut Draft<'_>, spec: &ScheduledTaskSpec, record: &mut ScheduleR
         launch_type: spec.launch_type,
         constraints: &spec.placement_constraints,
         strategies: &spec.placement_strategy,
+        network: spec.network_configuration.as_ref(),
         standalone: Arc::new(Standalone {
             started_by: Some(format!("scheduledtask/{}", record.name)),
             overrides: spec.overrides.clone(),

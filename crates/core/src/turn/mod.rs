@@ -17,6 +17,7 @@ use crate::model::{
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},
+    network::NetworkSeen,
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
     shared::Shared,
@@ -60,6 +61,8 @@ pub enum Input {
     Volumes(HostName, VolumesSeen),
     /// The disk and the images of a host.
     Storage(HostName, StorageSeen),
+    /// A host's part of the task network.
+    Network(HostName, NetworkSeen),
     /// An engine announced the end of a container.
     Died(Death),
     /// An order ended.
@@ -170,6 +173,9 @@ impl Core {
                 if self.world.storage.keys().any(|host| !contacts.contains_key(host)) {
                     self.world.storage.retain(|host, _| contacts.contains_key(host));
                 }
+                if self.world.networks.keys().any(|host| !contacts.contains_key(host)) {
+                    self.world.networks.retain(|host, _| contacts.contains_key(host));
+                }
                 self.world.contacts = contacts.into();
                 for (host, contact) in &mut self.world.contacts {
                     contact.looked_at = self.looked.get(host).copied();
@@ -191,6 +197,12 @@ impl Core {
             }
             Input::Storage(host, seen) => {
                 self.storage(host, seen);
+                Vec::new()
+            }
+            Input::Network(host, seen) => {
+                if self.world.state.desired.hosts.contains_key(&host) {
+                    self.world.networks.insert(host, seen);
+                }
                 Vec::new()
             }
             Input::Died(death) => self.died(&death),

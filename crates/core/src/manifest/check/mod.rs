@@ -13,7 +13,9 @@ mod logging;
 mod network;
 mod ports;
 mod scheduled_task;
+mod security_group;
 mod service;
+mod subnet;
 mod task;
 mod volumes;
 
@@ -23,7 +25,9 @@ pub use fargate::unfit as unfit_for_fargate;
 pub use host::{host, names_a_host};
 pub use logging::TAKEN_OVER as LOG_DRIVER_TAKEN_OVER;
 pub use scheduled_task::scheduled_task;
+pub use security_group::security_group;
 pub use service::service;
+pub use subnet::subnet;
 pub use task::{host_ports, task_definition};
 
 use super::{

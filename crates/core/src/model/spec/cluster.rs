@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NotActedOn, task_definition::LogConfiguration};
+use super::{
+    network::{ClusterNetwork, ServiceDiscovery},
+    task_definition::LogConfiguration,
+};
 use crate::model::{image::ImagePullPolicy, quantity::Seconds};
 
 /// The name of the cluster that is meant where none is named; it exists without a manifest.
@@ -17,12 +20,12 @@ pub const DEFAULT_CLUSTER: &str = "default";
 pub struct ClusterSpec {
     /// When a silent host is suspected and when it counts as lost.
     pub host_loss: HostLoss,
-    /// The task network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<NotActedOn>,
+    /// The network in which tasks have addresses of their own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: ClusterNetwork,
     /// The namespace in which services are found by name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_discovery: Option<NotActedOn>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub service_discovery: ServiceDiscovery,
     /// Where the output of containers goes that say nothing of it, or name a driver that is not here (`awslogs`, `awsfirelens`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logging: Option<LogConfiguration>,
@@ -78,4 +81,8 @@ impl Default for HostLoss {
     fn default() -> Self {
         Self { suspect_after: Seconds(5), lost_after: Seconds(12), engine_lost_after: Seconds(60) }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

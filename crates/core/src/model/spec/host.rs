@@ -1,5 +1,7 @@
 //! Kind `Host`.
 
+use std::net::Ipv4Addr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,10 @@ pub struct HostSpec {
     #[serde(default, skip_serializing_if = "is_none")]
     #[schemars(range(min = 0, max = 64))]
     pub gpus: u32,
+    /// Where other hosts reach it, when that is not `address`: what the routes of the task network go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub private_address: Option<Ipv4Addr>,
     /// The Docker socket on the host.
     #[serde(default = "default_docker_socket")]
     pub docker_socket: String,

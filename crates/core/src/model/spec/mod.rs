@@ -2,8 +2,11 @@
 
 pub mod cluster;
 pub mod host;
+pub mod network;
 pub mod scheduled_task;
+pub mod security_group;
 pub mod service;
+pub mod subnet;
 pub mod task_definition;
 
 use std::collections::BTreeMap;
@@ -14,7 +17,9 @@ use serde::{Deserialize, Serialize};
 pub use cluster::ClusterSpec;
 pub use host::HostSpec;
 pub use scheduled_task::ScheduledTaskSpec;
+pub use security_group::SecurityGroupSpec;
 pub use service::ServiceSpec;
+pub use subnet::SubnetSpec;
 pub use task_definition::TaskDefinitionSpec;
 
 /// The only `apiVersion` there is.
@@ -33,6 +38,10 @@ pub enum Kind {
     Service,
     /// Tasks that are started at certain times.
     ScheduledTask,
+    /// Addresses that tasks get.
+    Subnet,
+    /// Who may reach tasks, and whom they may reach.
+    SecurityGroup,
 }
 
 /// One row of the table of kinds.
@@ -53,6 +62,8 @@ pub const KINDS: &[KindInfo] = &[
     KindInfo { kind: Kind::TaskDefinition, name: "TaskDefinition", plural: "taskdefinitions" },
     KindInfo { kind: Kind::Service, name: "Service", plural: "services" },
     KindInfo { kind: Kind::ScheduledTask, name: "ScheduledTask", plural: "scheduledtasks" },
+    KindInfo { kind: Kind::Subnet, name: "Subnet", plural: "subnets" },
+    KindInfo { kind: Kind::SecurityGroup, name: "SecurityGroup", plural: "securitygroups" },
 ];
 
 /// A manifest's `metadata`.

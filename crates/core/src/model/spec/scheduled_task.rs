@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::service::{LaunchType, PlacementConstraint, PlacementStrategy};
+use super::{
+    network::NetworkConfiguration,
+    service::{LaunchType, PlacementConstraint, PlacementStrategy},
+};
 use crate::model::{name::ClusterName, quantity::Seconds, standalone::TaskOverride};
 
 /// How many fires are remembered at most, of those that succeeded and of the others.
@@ -40,6 +43,9 @@ pub struct ScheduledTaskSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub placement_strategy: Vec<PlacementStrategy>,
+    /// With `networkMode: awsvpc`: from which subnets the tasks have addresses, and in which security groups they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_configuration: Option<NetworkConfiguration>,
     /// What happens when the tasks of the time before still run.
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,

@@ -8,7 +8,10 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{NotActedOn, TaskDefinitionSpec};
+use super::{
+    NotActedOn, TaskDefinitionSpec,
+    network::{NetworkConfiguration, ServiceRegistry},
+};
 use crate::model::{name::ClusterName, quantity::Seconds};
 
 /// How many tasks of a task definition must run, and how they are placed and replaced.
@@ -51,15 +54,15 @@ pub struct ServiceSpec {
     /// Later fields of the contract, known and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_controller: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    /// With `networkMode: awsvpc`: from which subnets its tasks have addresses, and in which security groups they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network_configuration: Option<NotActedOn>,
+    pub network_configuration: Option<NetworkConfiguration>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancers: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_registries: Option<NotActedOn>,
+    /// Under which names its healthy tasks are found; its own when nothing is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_registries: Vec<ServiceRegistry>,
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_scaling: Option<NotActedOn>,

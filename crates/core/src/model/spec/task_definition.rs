@@ -8,7 +8,7 @@ mod linux;
 mod logging;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ pub use volume::{
 use super::{NotActedOn, service::PlacementConstraint};
 use crate::model::{
     image::ImagePullPolicy,
+    network::SANDBOX,
     quantity::{CpuUnits, Mebibytes, Seconds},
 };
 
@@ -40,7 +41,7 @@ pub struct TaskDefinitionSpec {
     /// The containers.
     #[schemars(length(min = 1, max = 10))]
     pub container_definitions: Vec<ContainerDefinition>,
-    /// bridge, host, none; awsvpc is not acted on yet and runs as bridge.
+    /// bridge, host, none, or awsvpc: an address for each task.
     pub network_mode: NetworkMode,
     /// Hard limit for the whole task.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,6 +259,25 @@ impl PortMapping {
         (first > 0 && first <= last).then_some(first..=last)
     }
 }
+
+impl TaskDefinitionSpec {
+    /// Every container of a task: with awsvpc first the one that holds its network, then those of the definition.
+    pub fn containers(&self) -> impl Iterator<Item = &ContainerDefinition> {
+        let sandbox = (self.network_mode == NetworkMode::Awsvpc).then(|| &*SANDBOX_DEFINITION);
+        sandbox.into_iter().chain(&self.container_definitions)
+    }
+}
+
+/// What holds a task's network: it does nothing, and must not end. Its image is its cluster's to say.
+static SANDBOX_DEFINITION: LazyLock<ContainerDefinition> = LazyLock::new(|| ContainerDefinition {
+    name: SANDBOX.to_owned(),
+    essential: true,
+    entry_point: vec!["/usr/bin/catatonit".to_owned()],
+    command: vec!["-P".to_owned()],
+    readonly_root_filesystem: true,
+    stop_timeout: Some(Seconds(1)),
+    ..ContainerDefinition::default()
+});
 
 /// ECS's network modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -72,6 +72,7 @@ pub(super) fn adopt(
             created_at: Timestamp(claim.task_created_at_ms),
         });
         task.launch = Launch::Answered { at: Timestamp(0) };
+        task.network.clone_from(&claim.network);
         task.advance(LastStatus::Pending);
         task.health_status = health::task_health(&task);
         let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));

@@ -74,8 +74,7 @@ fn failure(state: &State, task: &Task, death: &Death) -> ServiceRecord {
 fn stays_dead(state: &State, task: &Task, name: &ContainerName) -> bool {
     let revision = state.revision(&task.revision).map(|revision| launch::of_task(task, revision));
     revision.as_ref().and_then(|revision| revision.spec.as_deref()).is_some_and(|spec| {
-        spec.container_definitions
-            .iter()
+        spec.containers()
             .any(|definition| definition.name == name.as_str() && launch::restart(spec, definition) == Restart::Never)
     })
 }

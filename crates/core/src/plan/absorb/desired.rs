@@ -72,7 +72,9 @@ fn too_much(state: &State, candidate: &Desired) -> Option<String> {
     }
     let schedules = (&state.desired.scheduled_tasks, &candidate.scheduled_tasks);
     let removed = removes_many("services", before, &candidate.services)
-        .or_else(|| removes_many("schedules", schedules.0, schedules.1));
+        .or_else(|| removes_many("schedules", schedules.0, schedules.1))
+        .or_else(|| removes_many("subnets", &state.desired.subnets, &candidate.subnets))
+        .or_else(|| removes_many("security groups", &state.desired.security_groups, &candidate.security_groups));
     if removed.is_some() {
         return removed;
     }
@@ -140,6 +142,8 @@ fn summary(before: &Desired, after: &Desired) -> String {
     differences("taskdefinition", &before.task_definitions, &after.task_definitions, &mut words);
     differences("service", &before.services, &after.services, &mut words);
     differences("scheduledtask", &before.scheduled_tasks, &after.scheduled_tasks, &mut words);
+    differences("subnet", &before.subnets, &after.subnets, &mut words);
+    differences("securitygroup", &before.security_groups, &after.security_groups, &mut words);
     let shown = words.len().min(12);
     let more = if words.len() > shown { format!(" and {} more", words.len() - shown) } else { String::new() };
     format!("manifests changed: {}{more}", words[..shown].join(", "))

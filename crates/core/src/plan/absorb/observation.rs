@@ -9,6 +9,7 @@ use crate::model::{
     container::{ContainerState, ContainerView, HealthStatus},
     image::ResolvedImage,
     name::{ContainerName, RevisionId, ServiceName, TaskId},
+    network::SANDBOX,
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
@@ -353,6 +354,14 @@ impl Update<'_> {
         }
     }
 
+    /// Whether what holds its network began a new life while others go on in the network of the one before.
+    fn has_lost_its_network(&self) -> bool {
+        let runs = |row: &&TaskContainer| row.state == Some(ContainerState::Running);
+        let sandbox = self.task.containers.get(SANDBOX).filter(runs).and_then(|row| row.started_at);
+        let others = self.task.containers.iter().filter(|(name, row)| name.as_str() != SANDBOX && runs(row));
+        sandbox.is_some_and(|since| others.filter_map(|(_, row)| row.started_at).any(|started_at| started_at < since))
+    }
+
     /// Why the task is over, if it is.
     fn ended(&self) -> Option<Over> {
         if self.task.launch == Launch::NotIssued {
@@ -361,12 +370,19 @@ impl Update<'_> {
         if let Some(name) = &self.vanished {
             return Some(Over::removed(name));
         }
+        if self.has_lost_its_network() {
+            return Some(Over {
+                counted: throttle::after_failure,
+                code: StopCode::EssentialContainerExited,
+                reason: format!("{SANDBOX} was started again, and the network that the others still have is gone"),
+            });
+        }
         let fresh = self.is_fresh();
         let revision = self.state.revision(&self.task.revision).map(|it| launch::of_task(&self.task, it));
         let spec = revision.as_ref().and_then(|revision| revision.spec.as_deref());
         for (name, row) in self.task.containers.iter().filter(|(_, row)| row.essential) {
             let comes_back = spec.is_some_and(|spec| {
-                let mut definitions = spec.container_definitions.iter();
+                let mut definitions = spec.containers();
                 let definition = definitions.find(|definition| definition.name == name.as_str());
                 definition.is_some_and(|definition| launch::comes_back(spec, definition, row, self.look.finished_at))
             });

@@ -67,6 +67,7 @@ pub fn run(world: &World, request: &RunTask) -> Result<(String, Vec<Change>), Re
         launch_type: request.launch_type,
         constraints: &request.placement_constraints,
         strategies: &request.placement_strategy,
+        network: request.network_configuration.as_ref(),
         standalone: Arc::new(Standalone {
             started_by: request.started_by.clone(),
             client_token: Some(request.client_token.clone()),

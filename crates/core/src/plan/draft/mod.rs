@@ -11,7 +11,8 @@ use aws_lc_rs::digest;
 
 use crate::model::{
     action::{Action, VerbName},
-    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, TaskId},
+    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
+    network::SubnetRecord,
     report::{Doing, Report, Waiting},
     schedule::ScheduleRecord,
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision, ServiceRecord},
@@ -49,6 +50,8 @@ pub(super) struct Draft<'w> {
     removed: Vec<Change>,
     /// Volumes that this draft changed.
     pub(super) volumes: BTreeMap<VolumeId, VolumeRecord>,
+    /// Subnets that this draft cut, or cut anew.
+    subnets: BTreeMap<SubnetName, SubnetRecord>,
     fleet: Option<FleetRecord>,
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -75,6 +78,7 @@ impl<'w> Draft<'w> {
             schedules: BTreeMap::new(),
             removed: Vec::new(),
             volumes: BTreeMap::new(),
+            subnets: BTreeMap::new(),
             fleet: None,
             events: Vec::new(),
             actions: Vec::new(),
@@ -192,6 +196,15 @@ impl<'w> Draft<'w> {
 
     pub(super) fn put_schedule(&mut self, record: ScheduleRecord) {
         self.schedules.insert(record.name.clone(), record);
+    }
+
+    /// How a subnet is cut, as it stands.
+    pub(super) fn subnet(&self, name: &SubnetName) -> Option<&SubnetRecord> {
+        self.subnets.get(name).or_else(|| self.world.state.subnets.get(name))
+    }
+
+    pub(super) fn put_subnet(&mut self, record: SubnetRecord) {
+        self.subnets.insert(record.name.clone(), record);
     }
 
     pub(super) fn fleet(&self) -> &FleetRecord {
@@ -322,6 +335,7 @@ impl<'w> Draft<'w> {
         let volumes = self.volumes.into_values().filter(|record| known.get(&record.id) != Some(record));
         changes.extend(volumes.map(Change::Volume));
         changes.extend(self.schedules.into_values().map(Change::Schedule));
+        changes.extend(self.subnets.into_values().map(Change::Subnet));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);

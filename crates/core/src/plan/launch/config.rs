@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{
-    container_name,
+    Surroundings, container_name,
     mounts::mounts,
     restart::{Restart, restart},
     sandbox::namespaces,
     stop_timeout_s,
 };
 use crate::model::{
-    container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, Ulimit},
+    container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, NetworkAttachment, Ulimit},
+    network::{Bridge, SANDBOX},
     ownership::Claim,
     spec::{
         ClusterSpec, TaskDefinitionSpec,
         task_definition::{
-            ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode, Tmpfs,
+            ContainerDefinition, DEFAULT_LOG_DRIVER, Device, DevicePermission, LogConfiguration, NetworkMode,
+            SystemControl, Tmpfs,
         },
     },
     state::Revision,
@@ -32,10 +34,8 @@ pub(super) struct Context<'a> {
     pub(super) spec: &'a TaskDefinitionSpec,
     /// What that is a revision of.
     pub(super) revision: &'a Revision,
-    /// Its host's zone.
-    pub(super) zone: Option<&'a str>,
-    /// Its cluster.
-    pub(super) cluster: &'a ClusterSpec,
+    /// What it finds where it is.
+    pub(super) around: &'a Surroundings<'a>,
 }
 
 /// The container of a row.
@@ -48,22 +48,21 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let (pid_mode, ipc_mode) = namespaces(spec, definition, created);
     let linux = definition.linux_parameters.clone().unwrap_or_default();
     let capabilities = linux.capabilities.unwrap_or_default();
+    let is_sandbox = definition.name == SANDBOX;
     let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
     ContainerConfig {
         name: row.created_name.clone(),
-        image: context.revision.image(&definition.image),
+        image: match is_sandbox {
+            true => context.around.cluster.network.node_image().to_owned(),
+            false => context.revision.image(&definition.image),
+        },
         entry_point: definition.entry_point.clone(),
         command: definition.command.clone(),
         environment: environment(context, definition),
         labels,
         ports: row.ports.clone(),
-        network_mode: match spec.network_mode {
-            _ if definition.disable_networking => NetworkMode::None,
-            // Admission warns: until tasks have addresses of their own, it runs as bridge.
-            NetworkMode::Bridge | NetworkMode::Awsvpc => NetworkMode::Bridge,
-            NetworkMode::Host => NetworkMode::Host,
-            NetworkMode::None => NetworkMode::None,
-        },
+        network_mode: if definition.disable_networking { NetworkMode::None } else { spec.network_mode },
+        attachment: attachment(context, definition, created),
         // ECS's agent: the least there is, where Docker would take 1024 for nothing said.
         cpu_shares: definition.cpu.0.max(2),
         nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
@@ -86,7 +85,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             }
         }),
         stop_timeout_s: stop_timeout_s(definition),
-        log: log(definition.log_configuration.as_ref(), context.cluster),
+        log: log(definition.log_configuration.as_ref(), context.around.cluster),
         mounts: mounts(context, definition),
         volumes_from: definition
             .volumes_from
@@ -111,19 +110,21 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
                 hard: limit.hard_limit,
             })
             .collect(),
-        sysctls: definition
-            .system_controls
-            .iter()
-            .map(|control| (control.namespace.clone(), control.value.clone()))
-            .collect(),
+        sysctls: system_controls(spec, definition),
         hostname: definition.hostname.clone(),
         extra_hosts: definition
             .extra_hosts
             .iter()
             .map(|entry| format!("{}:{}", entry.hostname, entry.ip_address))
             .collect(),
-        dns_servers: definition.dns_servers.clone(),
-        dns_search_domains: definition.dns_search_domains.clone(),
+        dns_servers: match context.around.name_server.filter(|_| is_sandbox) {
+            Some(server) => vec![server.to_string()],
+            None => definition.dns_servers.clone(),
+        },
+        dns_search_domains: match is_sandbox {
+            true => vec![context.around.cluster.service_discovery.namespace(&task.cluster)],
+            false => definition.dns_search_domains.clone(),
+        },
         links: definition.linked().map(|(name, alias)| format!("{}:{alias}", created(name))).collect(),
         security_options: definition.docker_security_options.iter().map(|option| security_option(option)).collect(),
         capabilities_added: capabilities.add,
@@ -138,6 +139,35 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     }
 }
 
+/// A container's place in the task network.
+fn attachment(
+    context: &Context<'_>,
+    definition: &ContainerDefinition,
+    created: impl Fn(&str) -> String,
+) -> Option<NetworkAttachment> {
+    let network = context.task.network.as_ref().filter(|_| !definition.disable_networking)?;
+    Some(match definition.name.as_str() {
+        SANDBOX => NetworkAttachment::Own { network: Bridge::network_of(&network.subnet), address: network.address },
+        _ => NetworkAttachment::Of(created(SANDBOX)),
+    })
+}
+
+/// Kernel settings. Those of a network that is shared are its holder's to make.
+fn system_controls(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> BTreeMap<String, String> {
+    let of_network = |control: &&SystemControl| control.namespace.starts_with("net.");
+    let pair = |control: &SystemControl| (control.namespace.clone(), control.value.clone());
+    match (spec.network_mode, definition.name.as_str()) {
+        (NetworkMode::Awsvpc, SANDBOX) => {
+            let all = spec.container_definitions.iter().flat_map(|definition| &definition.system_controls);
+            all.filter(of_network).map(pair).collect()
+        }
+        (NetworkMode::Awsvpc, _) => definition.system_controls.iter().filter(|it| !of_network(it)).map(pair).collect(),
+        (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, _) => {
+            definition.system_controls.iter().map(pair).collect()
+        }
+    }
+}
+
 /// Ours, then files (the first that has a name wins, as in ECS), then what is written out: later ones win.
 fn environment(context: &Context<'_>, definition: &ContainerDefinition) -> BTreeMap<String, String> {
     let task = context.task;
@@ -149,7 +179,7 @@ fn environment(context: &Context<'_>, definition: &ContainerDefinition) -> BTree
         ("ROADSTEAD_TASK_DEFINITION", task.revision.to_string().as_str()),
         ("ROADSTEAD_CONTAINER", definition.name.as_str()),
         ("ROADSTEAD_HOST", task.host.as_str()),
-        ("ROADSTEAD_AVAILABILITY_ZONE", context.zone.unwrap_or_default()),
+        ("ROADSTEAD_AVAILABILITY_ZONE", context.around.zone.unwrap_or_default()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -62,7 +62,7 @@ fn source(context: &Context<'_>, volume: &Volume) -> MountSource {
 /// Named by all that it is made of: Docker keeps the options that a volume was made with, whatever is asked for later.
 fn nfs(context: &Context<'_>, efs: &EfsVolumeConfiguration) -> VolumeConfig {
     let id = efs.file_system_id.as_str();
-    let mapped = context.cluster.file_systems.get(id).map_or(id, String::as_str);
+    let mapped = context.around.cluster.file_systems.get(id).map_or(id, String::as_str);
     let (server, export) = mapped.split_once(":/").unwrap_or((mapped, ""));
     let folder = efs.root_directory.as_deref().unwrap_or("/");
     let device = format!(":/{}", [export, folder].map(|part| part.trim_matches('/')).join("/").trim_matches('/'));

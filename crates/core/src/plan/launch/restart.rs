@@ -97,7 +97,7 @@ impl Revivals {
     /// At once, then with the pauses that failing tasks have.
     pub(in crate::plan) fn of(task: &Task, spec: &TaskDefinitionSpec, now: Timestamp) -> Self {
         let mut revivals = Self::default();
-        for definition in &spec.container_definitions {
+        for definition in spec.containers() {
             let Some((name, row)) = task.containers.get_key_value(definition.name.as_str()) else { continue };
             if !comes_back(spec, definition, row, now) {
                 continue;

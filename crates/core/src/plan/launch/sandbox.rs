@@ -7,7 +7,9 @@ use crate::model::{
     container::NamespaceMode,
     spec::{
         TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, IpcMode, PidMode},
+        task_definition::{
+            ContainerDefinition, ContainerDependency, DependencyCondition, IpcMode, NetworkMode, PidMode,
+        },
     },
 };
 
@@ -37,9 +39,10 @@ enum Place<'a> {
     Alone,
 }
 
-/// The first container that stays is joined by all that come after it.
+/// The first container that stays is joined by all that come after it: with awsvpc by all, since it holds the network.
 fn place<'a>(spec: &'a TaskDefinitionSpec, definition: &ContainerDefinition) -> Place<'a> {
-    if spec.pid_mode != Some(PidMode::Task) && spec.ipc_mode != Some(IpcMode::Task) {
+    let in_network = spec.network_mode == NetworkMode::Awsvpc && !definition.disable_networking;
+    if spec.pid_mode != Some(PidMode::Task) && spec.ipc_mode != Some(IpcMode::Task) && !in_network {
         return Place::Alone;
     }
     let mut order = in_dependency_order(spec).into_iter();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    Home, HostPort, Refusal, Request,
+    AddressLack, Home, HostPort, Refusal, Request,
     filter::{Class, Constraint, Misfit},
     fleet::{Fleet, HostId, Room},
     ports::PortLack,
@@ -55,6 +55,8 @@ pub enum Reason {
     NoDynamicPort,
     /// The task itself wants this host port twice.
     PortTwice(HostPort),
+    /// It has no address for the task.
+    Address(AddressLack),
     /// `distinctInstance`: a task of the service is there.
     AlreadyThere(ServiceName),
     /// The data of a volume is on another host.
@@ -95,6 +97,7 @@ impl Unplaceable {
                 Misfit::Port(PortLack::Taken(port)) => Reason::PortTaken(*port),
                 Misfit::Port(PortLack::Dynamic) => Reason::NoDynamicPort,
                 Misfit::Port(PortLack::Twice(port)) => Reason::PortTwice(*port),
+                Misfit::Address(lack) => Reason::Address(*lack),
                 Misfit::AlreadyThere => Reason::AlreadyThere(request.service.clone()),
                 Misfit::Home(index) => Reason::DataElsewhere(request.homes[*index].clone()),
                 Misfit::Refused(refusal) => Reason::Refused(*refusal),
@@ -123,10 +126,16 @@ impl Unplaceable {
             Some(Reason::Memory { .. }) => "RESOURCE:MEMORY",
             Some(Reason::Gpus { .. }) => "RESOURCE:GPU",
             Some(Reason::PortTaken(_) | Reason::NoDynamicPort | Reason::PortTwice(_)) => "RESOURCE:PORTS",
-            Some(Reason::Refused(_)) => "AGENT",
+            Some(Reason::Address(AddressLack::Exhausted)) => "RESOURCE:ENI",
+            Some(Reason::Refused(_) | Reason::Address(AddressLack::NotReady)) => "AGENT",
             Some(Reason::AlreadyThere(_)) => "DistinctInstance placement constraint unsatisfied",
             Some(Reason::MemberOf(_) | Reason::Unreadable { .. }) => "MemberOf placement constraint unsatisfied",
-            Some(Reason::Architecture(_) | Reason::NotInCluster(_) | Reason::DataElsewhere(_)) => "ATTRIBUTE",
+            Some(
+                Reason::Architecture(_)
+                | Reason::NotInCluster(_)
+                | Reason::DataElsewhere(_)
+                | Reason::Address(AddressLack::NoSlice),
+            ) => "ATTRIBUTE",
             None => "EMPTY CAPACITY",
         }
     }
@@ -170,6 +179,9 @@ impl Reason {
             Self::DataElsewhere(home) => {
                 write!(f, "{lack} the data of volume {}, which is on {}", home.volume, home.host)
             }
+            Self::Address(AddressLack::Exhausted) => write!(f, "{have} no address left in the task's subnets"),
+            Self::Address(AddressLack::NotReady) => write!(f, "{have} no task network ready"),
+            Self::Address(AddressLack::NoSlice) => write!(f, "{is} in no zone of the task's subnets"),
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::Architecture(wanted) => write!(f, "{is} not {wanted}"),
             Self::MemberOf(expression) => write!(f, "{} memberOf {expression}", if one { "fails" } else { "fail" }),

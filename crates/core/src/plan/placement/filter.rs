@@ -4,7 +4,7 @@
 //! constraints. Room comes last, so that "lacks memory" speaks of hosts that could otherwise be used.
 
 use super::{
-    HostInput, Refusal, Request,
+    AddressLack, HostInput, Refusal, Request,
     fleet::{Fleet, Host, HostId, Tally},
     ports::{PortLack, PortWants},
     query::{Expr, HostAttrs, ParseError, parse},
@@ -21,6 +21,7 @@ pub(super) enum Misfit {
     Memory,
     Gpus,
     Port(PortLack),
+    Address(AddressLack),
     AlreadyThere,
     /// By its place in the list.
     Home(usize),
@@ -140,7 +141,9 @@ impl Class {
         if room.gpus < request.gpus.into() && request.gpus > 0 {
             return Some(Misfit::Gpus);
         }
-        fleet.hosts[host].ports.lacks(ports).map(Misfit::Port)
+        let host = &fleet.hosts[host];
+        let address = || request.subnets.and_then(|subnets| host.addresses.lacks(subnets)).map(Misfit::Address);
+        host.ports.lacks(ports).map(Misfit::Port).or_else(address)
     }
 
     /// What `task:group` constraints have against a host.

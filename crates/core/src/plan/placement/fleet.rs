@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::{HostInput, Placed, ports::PortTable, query};
+use super::{HostInput, Placed, addresses::AddressTable, ports::PortTable, query};
 use crate::model::name::HostName;
 
 /// A host's place in the order of names.
@@ -16,6 +16,7 @@ pub(super) type FieldId = usize;
 pub(super) struct Host<'a> {
     pub(super) input: HostInput<'a>,
     pub(super) ports: PortTable,
+    pub(super) addresses: AddressTable,
     /// Counted tasks by service; no zeroes.
     pub(super) services: BTreeMap<ServiceId, u32>,
     /// Grows when a service's first task comes or its last one goes.
@@ -64,7 +65,8 @@ impl<'a> Fleet<'a> {
         let room = inputs.iter().map(room).collect();
         let host = |mut input: HostInput<'a>| {
             let ports = PortTable::new(std::mem::take(&mut input.ports_in_use));
-            Host { input, ports, services: BTreeMap::new(), groups_version: 1 }
+            let addresses = AddressTable::new(std::mem::take(&mut input.slices), input.has_network);
+            Host { input, ports, addresses, services: BTreeMap::new(), groups_version: 1 }
         };
         Self { hosts: inputs.into_iter().map(host).collect(), room, ids, groupings: Vec::new() }
     }
@@ -89,8 +91,9 @@ impl<'a> Fleet<'a> {
         room.memory += i64::from(placed.memory);
         room.gpus += i64::from(placed.gpus);
         room.tasks = room.tasks.saturating_sub(1);
-        let ports = &mut self.hosts[host].ports;
-        placed.ports.iter().for_each(|port| ports.release(*port));
+        let host = &mut self.hosts[host];
+        placed.ports.iter().for_each(|port| host.ports.release(*port));
+        placed.address.into_iter().for_each(|address| host.addresses.release(address));
     }
 
     /// One task more of a service.

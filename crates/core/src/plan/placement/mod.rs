@@ -9,6 +9,7 @@
 //!
 //! A [`Placer`] is built once per plan and knows everything by number: hosts in the order of their names.
 
+mod addresses;
 mod explain;
 mod filter;
 mod fleet;
@@ -20,11 +21,11 @@ mod scale_in;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use crate::model::{
     container::PortBinding,
-    name::{ClusterName, HostName, ServiceName},
+    name::{ClusterName, HostName, ServiceName, SubnetName},
     spec::{
         service::{LaunchType, PlacementConstraint, PlacementStrategy},
         task_definition::Protocol,
@@ -32,6 +33,7 @@ use crate::model::{
     time::Timestamp,
 };
 
+pub use addresses::{AddressLack, Slice};
 pub use explain::{Reason, Unplaceable};
 pub use filter::eligible_by_itself;
 pub use placer::Placer;
@@ -59,6 +61,10 @@ pub struct HostInput<'a> {
     pub gpus: u32,
     /// Ports held by anything but the tasks that [`Placer::new`] is told of.
     pub ports_in_use: Vec<HostPort>,
+    /// Its slices of subnets.
+    pub slices: Vec<Slice>,
+    /// Whether tasks with addresses of their own can start there.
+    pub has_network: bool,
 }
 
 /// Why a host takes no new tasks.
@@ -102,6 +108,8 @@ pub struct Placed<'a> {
     pub gpus: u32,
     /// What it holds.
     pub ports: Vec<HostPort>,
+    /// What it holds in the task network.
+    pub address: Option<Ipv4Addr>,
     /// Whether it counts as a task of its service, for spread, `distinctInstance` and `task:group`: not when it was
     /// ordered to stop (ECS looks at the desired status).
     pub counts: bool,
@@ -142,6 +150,8 @@ pub struct Request<'a> {
     pub gpus: u32,
     /// Over all its containers, in the order in which the bindings are wanted back.
     pub ports: &'a [PortRequest],
+    /// With awsvpc: it has an address from one of these.
+    pub subnets: Option<&'a [SubnetName]>,
     /// X86_64 or ARM64, when it needs one.
     pub architecture: Option<&'a str>,
     /// The service's and the task definition's.
@@ -165,4 +175,6 @@ pub struct Placement {
     pub host: HostName,
     /// One for each [`Request::ports`], in their order.
     pub ports: Vec<PortBinding>,
+    /// Its address, where one was wanted, and what subnet that is from.
+    pub address: Option<(SubnetName, Ipv4Addr)>,
 }

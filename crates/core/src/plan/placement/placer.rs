@@ -49,8 +49,9 @@ impl<'a> Placer<'a> {
                 placer.fleet.count(host, service);
             }
             placer.fleet.take(host, task.cpu, task.memory, task.gpus);
-            let ports = &mut placer.fleet.hosts[host].ports;
-            task.ports.iter().for_each(|port| ports.hold(*port));
+            let host = &mut placer.fleet.hosts[host];
+            task.ports.iter().for_each(|port| host.ports.hold(*port));
+            task.address.into_iter().for_each(|address| host.addresses.hold(address));
         }
         placer
     }
@@ -210,5 +211,6 @@ fn reserve(
     fleet.count(host, service);
     tally.add(fleet, host);
     let row = &mut fleet.hosts[host];
-    Placement { host: row.input.name.clone(), ports: row.ports.bind(request, hash) }
+    let address = request.subnets.and_then(|subnets| row.addresses.take(subnets, hash.and(request.nth)));
+    Placement { host: row.input.name.clone(), ports: row.ports.bind(request, hash), address }
 }

@@ -1,0 +1,228 @@
+//! The task network: what each host's part of it is to be, and what it was found to be.
+//!
+//! A task in `networkMode: awsvpc` has one address, in a slice of a subnet that is its host's alone. Hosts route the slices to
+//! each other, let pass what security groups allow, and answer with the addresses of healthy tasks for names.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    hex::hex,
+    name::{ClusterName, ContainerName, HostName, SecurityGroupName, SubnetName, TaskId},
+    spec::{network::Encapsulation, security_group::Permission, task_definition::Protocol},
+    time::Timestamp,
+};
+
+/// The container that holds a task's network: the others join it. No container of a task definition can be called so.
+pub const SANDBOX: &str = "task.sandbox";
+/// The image of all that touches a host's network, where the cluster names no other.
+pub const NODE_IMAGE: &str = concat!("roadstead-node:", env!("CARGO_PKG_VERSION"));
+
+/// The name of the container that holds a task's network.
+pub fn sandbox() -> ContainerName {
+    SANDBOX.into()
+}
+
+/// A task's place in the task network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskNetwork {
+    /// Where its address is from.
+    pub subnet: SubnetName,
+    /// Its own until a complete look shows its containers gone (S4).
+    pub address: Ipv4Addr,
+    /// The groups that it was started in; a service's tasks are in those that their service names now.
+    pub security_groups: Vec<SecurityGroupName>,
+}
+
+/// How a subnet is cut, and which slice is whose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetRecord {
+    /// Its name.
+    pub name: SubnetName,
+    /// All its addresses.
+    pub cidr: Ipv4Net,
+    /// How large a slice is.
+    pub host_prefix: u8,
+    /// Numbers from 0, each one host's.
+    pub slices: BTreeMap<HostName, u32>,
+}
+
+/// A host's part of a subnet: a network of its engine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    /// The subnet.
+    pub subnet: SubnetName,
+    /// The host's slice.
+    pub slice: Ipv4Net,
+}
+
+impl Bridge {
+    /// The engine's name of a subnet's network.
+    pub fn network_of(subnet: &SubnetName) -> String {
+        format!("rs-{subnet}")
+    }
+
+    /// The engine's name of it.
+    pub fn network(&self) -> String {
+        Self::network_of(&self.subnet)
+    }
+
+    /// The kernel's name of it, which has 15 bytes at most.
+    pub fn interface(&self) -> String {
+        use aws_lc_rs::digest;
+        let hash = digest::digest(&digest::SHA256, self.subnet.as_str().as_bytes());
+        format!("rs-{}", hex(hash.as_ref().get(..5).unwrap_or_default()))
+    }
+
+    /// The host's own address in it: the tasks' way out, and where they ask for names.
+    pub fn gateway(&self) -> Ipv4Addr {
+        gateway(self.slice)
+    }
+}
+
+/// The first address of a slice is its host's.
+pub fn gateway(slice: Ipv4Net) -> Ipv4Addr {
+    u32::from(slice.network()).saturating_add(1).into()
+}
+
+/// The addresses of a slice that tasks can have, first and last: not the network's, the host's and the broadcast's.
+pub fn task_addresses(slice: Ipv4Net) -> (u32, u32) {
+    (u32::from(slice.network()).saturating_add(2), u32::from(slice.broadcast()).saturating_sub(1))
+}
+
+/// The hardware address that goes with an address: no two tasks of a network share one, and a packet that pairs one's with
+/// another's is forged. Docker's own scheme.
+pub fn mac_address(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+/// A host's part of the task network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostNetwork {
+    /// The image of all that touches the network there.
+    pub node_image: String,
+    /// Its networks, by subnet.
+    pub bridges: Vec<Bridge>,
+    /// The other hosts' slices, and where they are.
+    pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
+    /// The tasks that are there, by address.
+    pub tasks: BTreeMap<Ipv4Addr, LocalTask>,
+    /// What is the same on every host.
+    pub fleet: Arc<FleetNetwork>,
+}
+
+/// A task on its own host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalTask {
+    /// Which.
+    pub task: TaskId,
+    /// The groups that it is in.
+    pub security_groups: BTreeSet<SecurityGroupName>,
+    /// Ports that its host may reach for its health checks.
+    pub checked: BTreeSet<(Protocol, u16)>,
+}
+
+/// What every host of a cluster knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetNetwork {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// All addresses that tasks may have.
+    pub cidr: Ipv4Net,
+    /// How packets come from host to host.
+    pub encapsulation: Encapsulation,
+    /// The hosts' own addresses: out of tasks' reach unless a rule says otherwise.
+    pub hosts: BTreeSet<Ipv4Addr>,
+    /// The groups that have members, or that rules of these name.
+    pub groups: BTreeMap<SecurityGroupName, GroupRules>,
+    /// Their members' addresses.
+    pub members: BTreeMap<SecurityGroupName, BTreeSet<Ipv4Addr>>,
+    /// What names stand for.
+    pub names: Names,
+}
+
+/// What a group lets pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupRules {
+    /// Towards its members.
+    pub ingress: Vec<Permission>,
+    /// From its members.
+    pub egress: Vec<Permission>,
+}
+
+/// What names stand for: all of them whole, with the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Names {
+    /// The domain that is answered for: what it does not have does not exist.
+    pub namespace: String,
+    /// A records.
+    pub addresses: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// SRV records, by `_port._tcp.NAME`: names that `addresses` has, and ports.
+    pub services: BTreeMap<String, BTreeSet<(String, u16)>>,
+}
+
+/// What was found of a host's part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkSeen {
+    /// When.
+    pub at: Timestamp,
+    /// What the host was last made to be and was found to be; none until then, and not any more once it was found otherwise.
+    pub confirmed: Option<Arc<HostNetwork>>,
+    /// Our networks there, whoever made them.
+    pub slices: BTreeMap<SubnetName, Ipv4Net>,
+    /// What keeps the host from being as it should, in words a person can act on.
+    pub problem: Option<String>,
+}
+
+impl NetworkSeen {
+    /// Whether a task may start there: the rules around it are in force (S11).
+    pub fn guards(&self, task: &TaskId, network: &TaskNetwork) -> bool {
+        let guarded = |confirmed: &Arc<HostNetwork>| {
+            confirmed.tasks.get(&network.address).is_some_and(|local| local.task == *task)
+                && confirmed.bridges.iter().any(|bridge| bridge.subnet == network.subnet)
+        };
+        self.confirmed.as_ref().is_some_and(guarded)
+    }
+
+    /// Whether names there may still stand for this address.
+    pub fn names(&self, address: Ipv4Addr) -> bool {
+        let answers = |confirmed: &Arc<HostNetwork>| {
+            confirmed.fleet.names.addresses.values().any(|addresses| addresses.contains(&address))
+        };
+        self.confirmed.as_ref().is_some_and(answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_has_a_name_that_the_kernel_takes() {
+        let bridge =
+            Bridge { subnet: "private-application-subnet-of-zone-1".into(), slice: "10.64.1.64/26".parse().unwrap() };
+        assert!(bridge.interface().len() <= 15);
+        assert_eq!(bridge.gateway(), Ipv4Addr::new(10, 64, 1, 65));
+        let (first, last) = task_addresses(bridge.slice);
+        assert_eq!(Ipv4Addr::from(first), Ipv4Addr::new(10, 64, 1, 66));
+        assert_eq!(Ipv4Addr::from(last), Ipv4Addr::new(10, 64, 1, 126));
+        assert_eq!(last - first + 1, 61);
+        assert_eq!(mac_address(Ipv4Addr::from(first)), "02:42:0a:40:01:42");
+    }
+}

@@ -1,0 +1,240 @@
+//! The task network: who has which slice of a subnet, and what each host is to make of it all.
+//!
+//! * here: subnets cut into slices, and what a task must wait for;
+//! * [`picture`]: each host's part, from what is durable alone;
+//! * addresses are given out by placement, since a host without a free one cannot take a task.
+
+mod picture;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+
+pub use picture::{has_network, pictures};
+
+use crate::model::{
+    desired::Desired,
+    name::{ClusterName, HostName, SubnetName},
+    network::{SubnetRecord, TaskNetwork, gateway},
+    spec::{
+        SubnetSpec, TaskDefinitionSpec,
+        cluster::DEFAULT_CLUSTER,
+        network::{self, AssignPublicIp, DEFAULT_SUBNET, NetworkConfiguration},
+        task_definition::NetworkMode,
+    },
+    state::Change,
+    task::LastStatus,
+    world::Subject,
+};
+
+use super::{
+    draft::{Draft, Host, TaskNo},
+    placement::{Placement, Slice},
+};
+
+/// The label of a host that says its zone.
+const ZONE: &str = "availability-zone";
+/// A host's slice of a subnet that nobody declared.
+const DEFAULT_HOST_PREFIX: u8 = 24;
+
+/// Whether tasks' ports are published on their hosts.
+pub(super) fn is_public(configuration: Option<&NetworkConfiguration>) -> bool {
+    configuration.is_some_and(|it| it.awsvpc_configuration.assign_public_ip == AssignPublicIp::Enabled)
+}
+
+/// The subnets of a cluster: those that are declared, or one over all its addresses.
+pub(super) fn subnets_in(desired: &Desired, cluster: &ClusterName) -> BTreeMap<SubnetName, SubnetSpec> {
+    let declared = desired.subnets.iter().filter(|(_, manifest)| manifest.spec.cluster == *cluster);
+    let declared: BTreeMap<SubnetName, SubnetSpec> =
+        declared.map(|(name, manifest)| (name.clone(), manifest.spec.clone())).collect();
+    if !declared.is_empty() {
+        return declared;
+    }
+    let name = match cluster.as_str() {
+        DEFAULT_CLUSTER => DEFAULT_SUBNET.into(),
+        other => SubnetName::from(format!("{other}-{DEFAULT_SUBNET}")),
+    };
+    let cidr = desired.cluster(cluster).network.cidr;
+    // A small network is cut into four at least.
+    let host_prefix = DEFAULT_HOST_PREFIX.max(cidr.prefix_len().saturating_add(2)).min(29);
+    BTreeMap::from([(name, SubnetSpec { cluster: cluster.clone(), availability_zone: None, cidr, host_prefix })])
+}
+
+/// Where a task's address is from; none when it has no network of its own.
+pub(super) fn subnets_of(
+    desired: &Desired,
+    cluster: &ClusterName,
+    definition: &TaskDefinitionSpec,
+    configuration: Option<&NetworkConfiguration>,
+) -> Option<Vec<SubnetName>> {
+    match definition.network_mode {
+        NetworkMode::Awsvpc => {}
+        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => return None,
+    }
+    let named = configuration.map(|it| it.awsvpc_configuration.subnets.as_slice()).unwrap_or_default();
+    Some(match named {
+        [] => subnets_in(desired, cluster).into_keys().collect(),
+        named => named.to_vec(),
+    })
+}
+
+/// A placed task's part of the network.
+pub(super) fn of_placed(
+    placement: &Placement,
+    configuration: Option<&NetworkConfiguration>,
+) -> Option<Arc<TaskNetwork>> {
+    let (subnet, address) = placement.address.clone()?;
+    Some(Arc::new(TaskNetwork { subnet, address, security_groups: network::security_groups(configuration) }))
+}
+
+/// A host's slices, as they stand.
+pub(super) fn slices_of(draft: &Draft<'_>, host: &HostName) -> Vec<Slice> {
+    let Some(manifest) = draft.world.state.desired.hosts.get(host) else { return Vec::new() };
+    let subnets = subnets_in(&draft.world.state.desired, &manifest.spec.cluster);
+    let slice = |name: &SubnetName| Some(Slice { subnet: name.clone(), cidr: slice_of(draft.subnet(name)?, host)? });
+    subnets.keys().filter_map(slice).collect()
+}
+
+/// A host's slice of a subnet.
+pub(super) fn slice_of(record: &SubnetRecord, host: &HostName) -> Option<Ipv4Net> {
+    cut_as(record).slice(*record.slices.get(host)?)
+}
+
+fn cut_as(record: &SubnetRecord) -> SubnetSpec {
+    SubnetSpec {
+        cluster: DEFAULT_CLUSTER.into(),
+        availability_zone: None,
+        cidr: record.cidr,
+        host_prefix: record.host_prefix,
+    }
+}
+
+/// A host's own address in its slice.
+pub(super) fn gateway_of(draft: &Draft<'_>, host: &HostName, subnet: &SubnetName) -> Option<Ipv4Addr> {
+    slice_of(draft.subnet(subnet)?, host).map(gateway)
+}
+
+/// Gives each host of a zone its slice of the zone's subnets: the one that it has already, when the database did not know
+/// of it. What tasks still have addresses of stays as it was cut.
+pub(super) fn cut(draft: &mut Draft<'_>) {
+    let (state, desired) = (&draft.world.state, &draft.world.state.desired);
+    if state.subnets.is_empty() && !picture::has_network(state) {
+        return;
+    }
+    let live = state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped);
+    let in_use: BTreeSet<(&SubnetName, &HostName)> =
+        live.filter_map(|task| Some((&task.network.as_ref()?.subnet, &task.host))).collect();
+    let clusters: BTreeSet<&ClusterName> = desired.hosts.values().map(|host| &host.spec.cluster).collect();
+    let mut wanted = BTreeSet::new();
+    for (name, spec) in clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster)) {
+        let before = state.subnets.get(&name);
+        let mut record = before.cloned().unwrap_or_else(|| SubnetRecord {
+            name: name.clone(),
+            cidr: spec.cidr,
+            host_prefix: spec.host_prefix,
+            slices: BTreeMap::new(),
+        });
+        if (record.cidr, record.host_prefix) != (spec.cidr, spec.host_prefix) {
+            if in_use.iter().any(|(subnet, _)| **subnet == name) {
+                let reason = format!(
+                    "it is still {} with slices of /{}, since tasks have addresses of it",
+                    record.cidr, record.host_prefix
+                );
+                draft.waiting(Subject::Subnet(name.clone()), reason, "no task has an address of it", None);
+            } else {
+                record = SubnetRecord {
+                    name: name.clone(),
+                    cidr: spec.cidr,
+                    host_prefix: spec.host_prefix,
+                    slices: BTreeMap::new(),
+                };
+            }
+        }
+        let in_zone = |host: &HostName| {
+            desired.hosts.get(host).is_some_and(|manifest| {
+                let zone = manifest.labels.get(ZONE);
+                manifest.spec.cluster == spec.cluster
+                    && spec.availability_zone.as_ref().is_none_or(|wanted| zone == Some(wanted))
+            })
+        };
+        record.slices.retain(|host, _| in_zone(host) || in_use.contains(&(&name, host)));
+        let mut taken: BTreeSet<u32> = record.slices.values().copied().collect();
+        for host in desired.hosts.keys().filter(|host| in_zone(host)) {
+            // What is there already is known once the host was asked.
+            let Some(seen) = draft.world.networks.get(host).filter(|_| !record.slices.contains_key(host)) else {
+                continue;
+            };
+            let cut = cut_as(&record);
+            let there = seen.slices.get(&name).and_then(|there| number_of(&cut, *there));
+            let number = there.filter(|number| !taken.contains(number));
+            match number.or_else(|| (0..cut.slices()).find(|number| !taken.contains(number))) {
+                Some(number) => {
+                    taken.insert(number);
+                    record.slices.insert(host.clone(), number);
+                }
+                None => {
+                    let reason =
+                        format!("host {host} gets no slice: all {} of /{} are taken", cut.slices(), record.host_prefix);
+                    let wakes_when = "another host goes, or the subnet is larger or its slices smaller";
+                    draft.waiting(Subject::Subnet(name.clone()), reason, wakes_when, None);
+                }
+            }
+        }
+        if before != Some(&record) {
+            draft.put_subnet(record);
+        }
+        wanted.insert(name);
+    }
+    let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.iter().all(|(subnet, _)| subnet != name);
+    let gone: Vec<SubnetName> = state.subnets.keys().filter(gone).cloned().collect();
+    gone.into_iter().for_each(|name| draft.remove(Change::SubnetRemoved(name)));
+}
+
+/// Which slice of a subnet this is.
+fn number_of(subnet: &SubnetSpec, slice: Ipv4Net) -> Option<u32> {
+    let size = 1u32.checked_shl(32u32.saturating_sub(subnet.host_prefix.into()))?;
+    let number = u32::from(slice.network()).checked_sub(u32::from(subnet.cidr.network()))? / size;
+    (subnet.slice(number) == Some(slice)).then_some(number)
+}
+
+/// Whether a task's host has put the rules around it into force, if it has an address (S11); else it waits, and says so.
+pub(super) fn is_guarded(draft: &mut Draft<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
+    let Some(network) = &task.network else { return true };
+    let seen = draft.world.networks.get(&task.host);
+    if seen.is_some_and(|seen| seen.guards(&task.id, network)) {
+        return true;
+    }
+    let problem = seen.and_then(|seen| seen.problem.as_deref());
+    let reason = match problem {
+        Some(problem) => format!("the task network of host {} is not ready: {problem}", task.host),
+        None => format!("host {} has not confirmed the rules around its address {}", task.host, network.address),
+    };
+    let subject = Subject::Task(task.id.clone());
+    draft.waiting(subject, reason, "the host confirms them", None);
+    false
+}
+
+/// Names go on standing for a task that stops until hosts have learnt of it: no longer than this is waited for them.
+const LEAVE_NAMES_WITHIN_MS: u64 = 5_000;
+
+/// Whether a task may be told to stop: no host that can be asked answers with its address any more (S10).
+pub(super) fn has_left_names(draft: &mut Draft<'_>, no: TaskNo) -> bool {
+    let task = draft.task(no);
+    let Some(address) = task.network.as_ref().map(|network| network.address) else { return true };
+    let give_up_at = task.stopping_at.unwrap_or_default().plus_ms(LEAVE_NAMES_WITHIN_MS);
+    if give_up_at <= draft.now() {
+        return true;
+    }
+    let answers =
+        |host: &&Host<'_>| host.heard && draft.world.networks.get(host.name).is_some_and(|seen| seen.names(address));
+    let Some(host) = draft.hosts.iter().find(answers).map(|host| host.name.clone()) else { return true };
+    let subject = Subject::Task(task.id.clone());
+    let reason = format!("host {host} still answers with its address {address}");
+    draft.waiting(subject, reason, "its name stands for others only", Some(give_up_at));
+    false
+}

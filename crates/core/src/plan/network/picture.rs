@@ -1,0 +1,232 @@
+//! What each host is to make of the task network, from what is durable alone: the same state gives the same picture.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use crate::model::{
+    container::{ContainerState, HealthStatus},
+    name::{ClusterName, HostName, SecurityGroupName, SubnetName},
+    network::{Bridge, FleetNetwork, GroupRules, HostNetwork, LocalTask, Names},
+    spec::{
+        SecurityGroupSpec, TaskDefinitionSpec,
+        network::{self, DEFAULT_SECURITY_GROUP, ServiceRegistry},
+        security_group::Peer,
+        task_definition::{NetworkMode, Protocol},
+    },
+    state::State,
+    task::{DesiredStatus, LastStatus, Task},
+};
+use crate::plan::launch;
+
+/// Whether there is a task network at all: a subnet is declared, or something wants or has an address.
+pub fn has_network(state: &State) -> bool {
+    let desired = &state.desired;
+    let wants = |definition: &TaskDefinitionSpec| definition.network_mode == NetworkMode::Awsvpc;
+    !desired.subnets.is_empty()
+        || desired.task_definitions.values().any(|manifest| wants(&manifest.spec))
+        || state.tasks.values().any(|task| task.network.is_some() && task.last_status != LastStatus::Stopped)
+}
+
+/// Each declared host's part; none where there is no task network.
+pub fn pictures(state: &State) -> BTreeMap<HostName, Arc<HostNetwork>> {
+    if !has_network(state) {
+        return BTreeMap::new();
+    }
+    let clusters: BTreeSet<&ClusterName> = state.desired.hosts.values().map(|host| &host.spec.cluster).collect();
+    clusters.into_iter().flat_map(|cluster| of_cluster(state, cluster)).collect()
+}
+
+fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<HostNetwork>> {
+    let desired = &state.desired;
+    let spec = desired.cluster(cluster);
+    let subnets = super::subnets_in(desired, cluster);
+    let bridges: BTreeMap<&HostName, Vec<Bridge>> = desired
+        .hosts
+        .iter()
+        .filter(|(_, manifest)| manifest.spec.cluster == *cluster)
+        .map(|(host, _)| {
+            let bridge = |name: &SubnetName| {
+                let slice = super::slice_of(state.subnets.get(name)?, host)?;
+                Some(Bridge { subnet: name.clone(), slice })
+            };
+            (host, subnets.keys().filter_map(bridge).collect())
+        })
+        .collect();
+    let holders: Vec<&Task> =
+        state.tasks.values().map(Arc::as_ref).filter(|task| task.cluster == *cluster && holds(task)).collect();
+    let fleet = Arc::new(fleet(state, cluster, &holders));
+    let mut hosts = BTreeMap::new();
+    for (host, own) in &bridges {
+        let others = bridges.iter().filter(|(other, _)| *other != host);
+        let routes = others.filter_map(|(other, bridges)| Some((address_of(state, other)?, bridges)));
+        let routes = routes.flat_map(|(via, bridges)| bridges.iter().map(move |bridge| (bridge.slice, via))).collect();
+        let tasks = holders.iter().filter(|task| task.host == **host).filter_map(|task| {
+            let network = task.network.as_ref()?;
+            let security_groups = groups_of(state, task).into_iter().collect();
+            let local = LocalTask { task: task.id.clone(), security_groups, checked: checked(state, task) };
+            Some((network.address, local))
+        });
+        let picture = HostNetwork {
+            node_image: spec.network.node_image().to_owned(),
+            bridges: own.clone(),
+            routes,
+            tasks: tasks.collect(),
+            fleet: Arc::clone(&fleet),
+        };
+        hosts.insert((*host).clone(), Arc::new(picture));
+    }
+    hosts
+}
+
+/// Whether a task has its address still, or may have it.
+fn holds(task: &Task) -> bool {
+    task.network.is_some() && task.last_status != LastStatus::Stopped
+}
+
+/// Where other hosts reach this one.
+pub(super) fn address_of(state: &State, host: &HostName) -> Option<Ipv4Addr> {
+    let spec = &state.desired.hosts.get(host)?.spec;
+    spec.private_address.or_else(|| spec.address.parse().ok())
+}
+
+/// The groups of a task: its service's now; of one without a service those that it was started in.
+fn groups_of(state: &State, task: &Task) -> Vec<SecurityGroupName> {
+    match state.desired.services.get(&task.service) {
+        Some(service) => network::security_groups(service.spec.network_configuration.as_ref()),
+        None => task.network.iter().flat_map(|network| network.security_groups.clone()).collect(),
+    }
+}
+
+/// The ports that its checks from the host are made on.
+fn checked(state: &State, task: &Task) -> BTreeSet<(Protocol, u16)> {
+    let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    let containers = spec.into_iter().flat_map(|spec| {
+        spec.container_definitions.iter().filter_map(|container| launch::probed(spec, &container.name))
+    });
+    containers.filter_map(|check| Some((Protocol::Tcp, check.probe()?.port()))).collect()
+}
+
+fn fleet(state: &State, cluster: &ClusterName, holders: &[&Task]) -> FleetNetwork {
+    let desired = &state.desired;
+    let spec = desired.cluster(cluster);
+    let mut members: BTreeMap<SecurityGroupName, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    for task in holders {
+        for group in groups_of(state, task) {
+            members.entry(group).or_default().extend(task.network.iter().map(|network| network.address));
+        }
+    }
+    let groups: BTreeMap<SecurityGroupName, GroupRules> =
+        members.keys().map(|name| (name.clone(), rules_of(state, name))).collect();
+    let named = groups.values().flat_map(|rules| rules.ingress.iter().chain(&rules.egress));
+    let named = named.flat_map(|permission| &permission.peers).filter_map(|peer| match peer {
+        Peer::SecurityGroup(name) => Some(name.clone()),
+        Peer::Cidr(_) => None,
+    });
+    for name in named.collect::<Vec<_>>() {
+        members.entry(name).or_default();
+    }
+    let in_cluster = desired.hosts.iter().filter(|(_, manifest)| manifest.spec.cluster == *cluster);
+    FleetNetwork {
+        cluster: cluster.clone(),
+        cidr: spec.network.cidr,
+        encapsulation: spec.network.encapsulation,
+        hosts: in_cluster.filter_map(|(host, _)| address_of(state, host)).collect(),
+        groups,
+        members,
+        names: names(state, cluster),
+    }
+}
+
+fn rules_of(state: &State, name: &SecurityGroupName) -> GroupRules {
+    let spec = match state.desired.security_groups.get(name) {
+        Some(manifest) => manifest.spec.clone(),
+        None if name.as_str() == DEFAULT_SECURITY_GROUP => SecurityGroupSpec::of_default_group(),
+        // Its manifest is gone: nobody is let in, nor out.
+        None => SecurityGroupSpec { egress: Some(Vec::new()), ..SecurityGroupSpec::default() },
+    };
+    GroupRules { ingress: spec.ingress(), egress: spec.egress() }
+}
+
+/// The names of a cluster's services: every one's own, and those that it registers.
+fn names(state: &State, cluster: &ClusterName) -> Names {
+    let namespace = state.desired.cluster(cluster).service_discovery.namespace(cluster);
+    let mut names = Names { namespace: namespace.clone(), ..Names::default() };
+    for (service, manifest) in state.desired.services.iter().filter(|(_, it)| it.spec.cluster == *cluster) {
+        let registries = &manifest.spec.service_registries;
+        let own: Vec<(&str, Option<&ServiceRegistry>)> = match registries.as_slice() {
+            [] => vec![(service.as_str(), None)],
+            some => some.iter().map(|it| (it.name().unwrap_or(service.as_str()), Some(it))).collect(),
+        };
+        for (name, _) in &own {
+            // A name without healthy tasks is known, and has no address.
+            names.addresses.entry(format!("{name}.{namespace}")).or_default();
+        }
+        let tasks = state.tasks.values().filter(|task| task.service == *service && is_answered(task));
+        for task in tasks {
+            add(state, &mut names, task, &own);
+        }
+    }
+    names
+}
+
+fn add(state: &State, names: &mut Names, task: &Task, own: &[(&str, Option<&ServiceRegistry>)]) {
+    let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    let address = match &task.network {
+        Some(network) => Some(network.address),
+        None => address_of(state, &task.host),
+    };
+    let (Some(address), Some(spec)) = (address, spec) else { return };
+    if spec.network_mode == NetworkMode::None {
+        return;
+    }
+    for (name, registry) in own {
+        let whole = format!("{name}.{}", names.namespace);
+        let of_task = format!("{}.{whole}", task.id);
+        names.addresses.entry(whole.clone()).or_default().insert(address);
+        names.addresses.entry(of_task.clone()).or_default().insert(address);
+        for (container, container_port, protocol, port) in ports(task, spec) {
+            let is_meant = registry.is_none_or(|registry| {
+                registry.container_name.as_ref().is_none_or(|name| *name == container)
+                    && registry.container_port.or(registry.port).is_none_or(|port| port == container_port)
+            });
+            if is_meant {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                };
+                let service = format!("_{container_port}._{protocol}.{whole}");
+                names.services.entry(service).or_default().insert((of_task.clone(), port));
+            }
+        }
+    }
+}
+
+/// The ports of a task: by container, inside, and where they are reached.
+fn ports<'a>(task: &'a Task, spec: &'a TaskDefinitionSpec) -> Vec<(&'a str, u16, Protocol, u16)> {
+    match spec.network_mode {
+        NetworkMode::Awsvpc | NetworkMode::Host => spec
+            .container_definitions
+            .iter()
+            .flat_map(|definition| definition.port_mappings.iter().map(|mapping| (definition.name.as_str(), mapping)))
+            .map(|(name, mapping)| (name, mapping.container_port, mapping.protocol, mapping.container_port))
+            .collect(),
+        NetworkMode::Bridge => {
+            let rows =
+                task.containers.iter().flat_map(|(name, row)| row.ports.iter().map(|port| (name.as_str(), port)));
+            rows.map(|(name, port)| (name, port.container_port, port.protocol, port.host_port)).collect()
+        }
+        NetworkMode::None => Vec::new(),
+    }
+}
+
+/// Whether names stand for a task: it runs, is wanted, and no check says otherwise.
+pub(super) fn is_answered(task: &Task) -> bool {
+    let is_well = task.containers.values().all(|row| {
+        !(row.essential && row.has_health_check)
+            || row.health == HealthStatus::Healthy && row.state == Some(ContainerState::Running)
+    });
+    task.desired_status == DesiredStatus::Running && task.last_status == LastStatus::Running && is_well
+}
