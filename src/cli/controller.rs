@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Context, endpoint::Endpoint, failure::Failure};
 use crate::api::{self, ListenTarget, Token};
-use roadstead_control::control;
+use roadstead_control::{control, net::NodeImage};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -34,6 +34,10 @@ pub(super) struct Options {
     /// The key that marks this fleet's containers, when it is not in the data directory
     #[arg(long, value_name = "FILE")]
     fleet_key: Option<PathBuf>,
+    /// An archive of the node image (deploy/node-image/build), sent to hosts that have no registry to pull it from; `{arch}` in
+    /// the path stands for amd64 or arm64
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_NODE_IMAGE")]
+    node_image: Option<PathBuf>,
     /// Take over hosts that another controller drove; that one must not run any more
     #[arg(long)]
     take_over: bool,
@@ -101,8 +105,13 @@ async fn control(context: &Context, manifests: PathBuf, options: Options) -> Res
         let token = matches!(target, ListenTarget::Tcp(_)).then(|| token.clone()).flatten();
         bound.push(api::bind(target, token).await.map_err(Failure::not_tried)?);
     }
-    let settings =
-        control::Options { manifests, data: options.data, fleet_key: options.fleet_key, take_over: options.take_over };
+    let settings = control::Options {
+        manifests,
+        data: options.data,
+        fleet_key: options.fleet_key,
+        take_over: options.take_over,
+        node_image: NodeImage(options.node_image),
+    };
     let running = control::start(settings, stop.clone()).await.map_err(Failure::not_tried)?;
     let servers = TaskTracker::new();
     for bound in bound {

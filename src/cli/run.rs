@@ -22,7 +22,11 @@ use crate::api::{
     view::{task::ContainerStatus, task::TaskView, task_definition::TaskDefinitionView, word},
 };
 use roadstead_core::model::{
-    spec::{TaskDefinitionSpec, cluster::DEFAULT_CLUSTER},
+    spec::{
+        TaskDefinitionSpec,
+        cluster::DEFAULT_CLUSTER,
+        network::{AssignPublicIp, AwsvpcConfiguration, NetworkConfiguration},
+    },
     standalone::{ContainerOverride, RunTask, TaskOverride},
     task::{DesiredStatus, LastStatus, StopCode},
 };
@@ -72,9 +76,26 @@ pub(super) struct Options {
     /// A second request with the same token starts nothing
     #[arg(long, value_name = "TEXT")]
     client_token: Option<String>,
+    /// With networkMode awsvpc: where their addresses are from; all subnets of the cluster when absent
+    #[arg(long, value_name = "NAME")]
+    subnet: Vec<String>,
+    /// With networkMode awsvpc: a group that they are in; `default` when absent
+    #[arg(long, value_name = "NAME")]
+    security_group: Vec<String>,
     /// Another command; comes last, since every word behind it is part of it
     #[arg(long, value_name = "WORD", num_args = 1.., allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+fn network(subnets: Vec<String>, security_groups: Vec<String>) -> Option<NetworkConfiguration> {
+    let is_said = !subnets.is_empty() || !security_groups.is_empty();
+    is_said.then(|| NetworkConfiguration {
+        awsvpc_configuration: AwsvpcConfiguration {
+            subnets: subnets.into_iter().map(Into::into).collect(),
+            security_groups: security_groups.into_iter().map(Into::into).collect(),
+            assign_public_ip: AssignPublicIp::Disabled,
+        },
+    })
 }
 
 pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failure> {
@@ -84,6 +105,7 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         count: options.count,
         cluster: context.cluster.as_deref().unwrap_or(DEFAULT_CLUSTER).into(),
         launch_type: Default::default(),
+        network_configuration: network(options.subnet, options.security_group),
         placement_constraints: Vec::new(),
         placement_strategy: Vec::new(),
         started_by: options.started_by,

@@ -342,6 +342,7 @@ fn ours() -> (BTreeMap<String, String>, impl Fn(&BTreeMap<String, String>) -> Ow
         task_memory: 0,
         essential: true,
         task_created_at_ms: 0,
+        network: None,
     };
     let labels = key.sign(&"a".into(), "web", &claim.to_labels());
     (labels, move |labels: &BTreeMap<String, String>| key.owner_of(&"a".into(), labels))

@@ -51,6 +51,8 @@ impl Fleet {
             memory: 262_144,
             gpus: 0,
             ports_in_use: Vec::new(),
+            slices: Vec::new(),
+            has_network: false,
         })
     }
 
@@ -63,6 +65,7 @@ impl Fleet {
             memory: 100,
             gpus: 0,
             ports: vec![HostPort { protocol: Protocol::Tcp, port: 32_768 + (task / HOSTS) as u16 }],
+            address: None,
             counts: true,
         })
     }
@@ -78,6 +81,7 @@ impl Fleet {
                 memory: 1000,
                 gpus: 0,
                 ports: &ports,
+                subnets: None,
                 architecture: None,
                 constraints: &[],
                 homes: &[],

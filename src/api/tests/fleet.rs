@@ -251,6 +251,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         deployment: 7,
         protected_until: None,
         standalone: None,
+        network: None,
     }
 }
 

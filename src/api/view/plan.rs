@@ -151,5 +151,6 @@ fn words(subject: &Subject) -> (&'static str, &str) {
         Subject::Service(name) => ("service", name.as_str()),
         Subject::Task(id) => ("task", id.as_str()),
         Subject::ScheduledTask(name) => ("scheduledtask", name.as_str()),
+        Subject::Subnet(name) => ("subnet", name.as_str()),
     }
 }

@@ -248,6 +248,6 @@ pub(super) fn concerns(state: &State, subject: &Subject, name: &ServiceName) -> 
     match subject {
         Subject::Service(service) => service == name,
         Subject::Task(task) => state.tasks.get(task).is_some_and(|task| task.service == *name),
-        Subject::Fleet | Subject::Host(_) | Subject::ScheduledTask(_) => false,
+        Subject::Fleet | Subject::Host(_) | Subject::ScheduledTask(_) | Subject::Subnet(_) => false,
     }
 }

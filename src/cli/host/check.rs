@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
 pub(super) async fn examine_all(desired: &Desired, names: &[&HostName]) -> BTreeMap<HostName, Findings> {
     let examined = names.iter().map(|name| async move {
         let Some(manifest) = desired.hosts.get(*name) else { return ((*name).clone(), Findings::default()) };
-        let findings = match RealHosts.connect(name, &manifest.spec, desired).await {
+        let findings = match RealHosts::default().connect(name, &manifest.spec, desired).await {
             Ok(connection) => {
                 let findings = examine(&connection).await;
                 connection.transport.close().await;

@@ -10,10 +10,12 @@ use crate::{
         Agent, Destination, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home,
         resolve_with,
     },
+    net::{HostNet, NodeImage, NodeNet},
 };
 use roadstead_core::model::{
     desired::Desired,
     name::HostName,
+    ownership::FleetKey,
     spec::host::{HostSpec, SshSpec},
 };
 
@@ -29,10 +31,18 @@ pub struct Connection {
     pub transport: Arc<dyn Transport>,
     /// Containers.
     pub engine: Arc<dyn Engine>,
+    /// Its part of the task network, where it can have one.
+    pub network: Option<Arc<dyn HostNet>>,
 }
 
 /// Hosts over SSH, and this machine itself.
-pub struct RealHosts;
+#[derive(Default)]
+pub struct RealHosts {
+    /// What marks a host's part of the task network as this fleet's; without it there is none.
+    pub key: Option<FleetKey>,
+    /// What that is made with, when no registry serves it.
+    pub node_image: NodeImage,
+}
 
 #[async_trait]
 impl Connector for RealHosts {
@@ -46,7 +56,11 @@ impl Connector for RealHosts {
         };
         let engine =
             Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(&spec.docker_socket), Limits::default()));
-        Ok(Connection { transport, engine })
+        let network = self.key.clone().map(|key| {
+            let net = NodeNet::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone());
+            Arc::new(net) as Arc<dyn HostNet>
+        });
+        Ok(Connection { transport, engine, network })
     }
 }
 

@@ -27,6 +27,7 @@ use super::{
     handle::{CommandEnvelope, Snapshot},
     launches::Launches,
     movers::Movers,
+    networks::Networks,
     probes::Probes,
     rescan::{Rescan, Waiting},
     seams::{Clock, Ledger, Witness},
@@ -63,6 +64,7 @@ pub enum DriverError {
 pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) movers: Movers,
+    pub(super) networks: Networks,
     pub(super) probes: Probes,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
@@ -146,6 +148,7 @@ impl Driver {
             }
             self.follow_manifests().await;
             if acts {
+                self.networks.follow(self.core.world(), &self.fleet);
                 self.probes.follow(self.core.world(), &self.fleet);
             }
             self.publish();

@@ -21,6 +21,7 @@ mod key;
 mod launches;
 mod listen;
 mod movers;
+mod networks;
 mod observe;
 mod probe;
 mod probes;
@@ -59,6 +60,7 @@ use roadstead_core::turn::Core;
 
 use crate::{
     crash_point::{self, Point, reach},
+    net::NodeImage,
     store::{Store, StoreError},
 };
 
@@ -78,6 +80,8 @@ pub struct Options {
     pub fleet_key: Option<PathBuf>,
     /// Take over a fleet that a controller with a higher epoch drove.
     pub take_over: bool,
+    /// What the task network is made with, when no registry serves it.
+    pub node_image: NodeImage,
 }
 
 /// Why a controller could not start, or had to end.
@@ -124,13 +128,14 @@ impl Running {
 pub async fn start(options: Options, stop: CancellationToken) -> Result<Running, ControlError> {
     crash_point::arm().map_err(ControlError::CrashPoint)?;
     let store = Arc::new(Store::open(&options.data).await?);
+    let key = key::load_or_make(options.fleet_key.as_deref(), &options.data)?;
     let parts = Parts {
         ledger: Arc::clone(&store) as Arc<dyn seams::Ledger>,
-        connector: Arc::new(connect::RealHosts),
+        connector: Arc::new(connect::RealHosts { key: Some(key.clone()), node_image: options.node_image }),
         source: Box::new(Folder::new(options.manifests.clone())),
         admit: Arc::new(ingest::admit),
         clock: Clock::system(),
-        key: key::load_or_make(options.fleet_key.as_deref(), &options.data)?,
+        key,
         manifests: options.manifests.clone(),
         take_over: options.take_over,
         witness: None,
@@ -197,6 +202,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
     let copies = movers.copies.clone();
     let driver = Driver {
         movers,
+        networks: Default::default(),
         probes: Probes::default(),
         core,
         ledger: parts.ledger,

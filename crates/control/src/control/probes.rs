@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -93,8 +93,8 @@ impl Probes {
         let checker = Checker {
             life: life.clone(),
             check: target.check.clone(),
-            address: target.on_host_network.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            on_host_network: target.on_host_network,
+            address: target.address.map(IpAddr::V4),
+            is_certain: target.address.is_some(),
             known: watch_known,
             connection,
             slots: Arc::clone(slots),
@@ -129,9 +129,10 @@ impl Drop for Probes {
 struct Checker {
     life: Life,
     check: HealthCheck,
-    /// Where it is, once its engine told.
+    /// Where it is, once that is known.
     address: Option<IpAddr>,
-    on_host_network: bool,
+    /// Nobody need ask its engine again.
+    is_certain: bool,
     known: watch::Receiver<HealthStatus>,
     connection: Connection,
     slots: Arc<Semaphore>,
@@ -162,7 +163,7 @@ impl Checker {
                     verdict.failed(age_ms, &self.check);
                     why = Some(reason);
                     // It may be another one by now.
-                    self.address = self.address.filter(|_| self.on_host_network);
+                    self.address = self.address.filter(|_| self.is_certain);
                 }
                 Outcome::NotMade(reason) => {
                     self.board.note(&self.life, Some(reason));
@@ -275,7 +276,7 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{net::Ipv4Addr, path::Path};
 
     use async_trait::async_trait;
     use bytes::Bytes;
@@ -335,9 +336,9 @@ mod tests {
             },
             check: serde_json::from_str(r#"{ "http": { "port": 80 }, "interval": 1, "retries": 1 }"#).unwrap(),
             address: Some(Ipv4Addr::LOCALHOST.into()),
-            on_host_network: true,
+            is_certain: true,
             known,
-            connection: Connection { transport, engine: Arc::new(engine) },
+            connection: Connection { transport, engine: Arc::new(engine), network: None },
             slots: Arc::new(Semaphore::new(1)),
             inputs,
             clock: Clock::system(),

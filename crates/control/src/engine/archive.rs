@@ -58,24 +58,16 @@ impl DockerEngine {
         let call = self.call(what.clone(), self.archive_terms(true)).await?;
         let docker = call.docker()?;
         let options = UploadToContainerOptionsBuilder::new().path(path).build();
-        let moved = Arc::new(AtomicU64::new(0));
-        let counted = {
-            let moved = Arc::clone(&moved);
-            content.inspect(move |_| {
-                moved.fetch_add(1, Ordering::Relaxed);
-            })
-        };
+        let (counted, moved) = counted(content);
         let upload = docker.upload_to_container(id.as_str(), Some(options), bollard::body_try_stream(counted));
         tokio::select! {
             biased;
             done = self.run(&call, upload) => done,
-            () = stands_still(&moved) => {
-                Err(EngineError::OutcomeUnknown { what, reason: format!("it took nothing for {STALL:?}") })
-            }
+            reason = stands_still(&moved) => Err(EngineError::OutcomeUnknown { what, reason }),
         }
     }
 
-    fn archive_terms(&self, changes: bool) -> Terms {
+    pub(super) fn archive_terms(&self, changes: bool) -> Terms {
         Terms {
             lane: Lane::Bulk,
             deadline: if changes { LONGEST } else { self.limits.read },
@@ -85,8 +77,18 @@ impl DockerEngine {
     }
 }
 
-/// Resolves when the count did not move for a while.
-async fn stands_still(moved: &AtomicU64) {
+/// The same content, and how many pieces of it were taken.
+pub(super) fn counted(content: Content) -> (Content, Arc<AtomicU64>) {
+    let moved = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&moved);
+    let counted = content.inspect(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    (Box::pin(counted), moved)
+}
+
+/// Resolves, in words, when the count did not move for a while.
+pub(super) async fn stands_still(moved: &AtomicU64) -> String {
     let (mut last, mut since) = (0, tokio::time::Instant::now());
     loop {
         tokio::time::sleep(STALL_LOOK).await;
@@ -94,7 +96,7 @@ async fn stands_still(moved: &AtomicU64) {
         if now != last {
             (last, since) = (now, tokio::time::Instant::now());
         } else if since.elapsed() >= STALL {
-            return;
+            return format!("it took nothing for {STALL:?}");
         }
     }
 }

@@ -139,6 +139,10 @@ impl DockerEngine {
         Ok((version, clip(&answer.version.unwrap_or_default(), 64)))
     }
 
+    pub(super) fn agreed_version(&self) -> Option<ApiVersion> {
+        *lock(&self.version)
+    }
+
     pub(super) async fn call(&self, what: impl Into<String>, terms: Terms) -> Result<Call, EngineError> {
         let known = *lock(&self.version);
         let version = match known {

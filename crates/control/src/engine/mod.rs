@@ -15,6 +15,7 @@ mod exec;
 mod images;
 mod logs;
 mod look;
+mod networks;
 mod version;
 mod view;
 mod volumes;
@@ -34,6 +35,7 @@ pub use create::body as create_body;
 pub use docker::check_name;
 pub use docker::{DockerEngine, Limits};
 pub use error::EngineError;
+pub use networks::VerifyNetwork;
 
 use roadstead_core::model::container::{ContainerConfig, ContainerView};
 use roadstead_core::model::name::RuntimeId;

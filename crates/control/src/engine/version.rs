@@ -15,6 +15,9 @@ pub(super) struct ApiVersion {
 /// Docker Engine 20.10, the oldest we serve.
 const OLDEST: ApiVersion = ApiVersion { major: 1, minor: 41 };
 
+/// Docker 28, which lets nobody reach containers from outside by their own addresses unless their network says so.
+pub(super) const ROUTED_WITHOUT_PERMISSION_UNTIL: ApiVersion = ApiVersion { major: 1, minor: 48 };
+
 /// The newest that bollard's types describe.
 const NEWEST: ApiVersion = ApiVersion {
     major: bollard::API_DEFAULT_VERSION.major_version as u32,

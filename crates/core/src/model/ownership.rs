@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::hex::hex;
-use super::name::{ClusterName, ContainerName, HostName, RevisionId, SecurityGroupName, ServiceName, TaskId};
+use super::name::{
+    ClusterName, ContainerName, HostName, RevisionId, SecurityGroupName, ServiceName, SubnetName, TaskId,
+};
 use super::network::TaskNetwork;
 use super::spec::service::LaunchType;
 use super::task::{Task, TaskContainer};
@@ -34,6 +36,10 @@ const MOVED: &str = label!("moved-at-ms");
 const CLUSTER: &str = label!("cluster");
 /// On a network of ours, too: the subnet that it is a part of.
 pub const SUBNET: &str = label!("subnet");
+/// On the container through which a host's network is made: what it was made from.
+pub const NODE: &str = label!("node");
+/// That container's name on every host.
+pub const NODE_CONTAINER: &str = "rs-node";
 const ADDRESS: &str = label!("address");
 const SECURITY_GROUPS: &str = label!("security-groups");
 
@@ -85,7 +91,9 @@ impl FleetKey {
             return Owner::OtherFleet { fleet: fleet.clone() };
         }
         let Some(claim) = Claim::from_labels(labels) else {
-            return Owner::Forged;
+            // What touches the host's network for us is no task's.
+            let is_node = labels.contains_key(NODE) && self.has_signed(host, NODE_CONTAINER, labels);
+            return if is_node { Owner::Foreign } else { Owner::Forged };
         };
         let expected = hex(&mac(&self.bytes, &message(host, &claim.created_name, labels)));
         let presented = labels.get(MAC).map(String::as_str).unwrap_or_default();
@@ -93,6 +101,24 @@ impl FleetKey {
             Ok(()) => Owner::Ours(Box::new(claim)),
             Err(_) => Owner::Forged,
         }
+    }
+
+    /// The labels of a host's part of a subnet, which is a network of this name.
+    pub fn sign_network(&self, host: &HostName, name: &str, subnet: &SubnetName) -> BTreeMap<String, String> {
+        self.sign(host, name, &BTreeMap::from([(SUBNET.to_owned(), subnet.to_string())]))
+    }
+
+    /// Which subnet the network `name` on `host` is a part of; `None` unless its labels are ours and made for it.
+    pub fn network_of(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Option<SubnetName> {
+        self.has_signed(host, name, labels).then(|| labels.get(SUBNET).map(|name| name.as_str().into())).flatten()
+    }
+
+    /// Whether these labels are ours, and made for what bears this name on this host.
+    pub fn has_signed(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let expected = hex(&mac(&self.bytes, &message(host, name, labels)));
+        let presented = labels.get(MAC).map(String::as_str).unwrap_or_default();
+        labels.get(FLEET).map(String::as_str) == Some(self.id())
+            && verify_slices_are_equal(expected.as_bytes(), presented.as_bytes()).is_ok()
     }
 
     /// Signs the labels of a volume that [`VolumeClaim::to_labels`] marked as ours; others stay as they are.
@@ -105,13 +131,9 @@ impl FleetKey {
 
     /// What our labels say of the volume `name` on `host`; `None` unless they are ours and made for this very volume.
     pub fn volume_of(&self, host: &HostName, name: &str, labels: &BTreeMap<String, String>) -> Option<VolumeClaim> {
-        if labels.get(FLEET).map(String::as_str) != Some(self.id())
-            || labels.get(VOLUME).map(String::as_str) != Some(name)
-        {
+        if labels.get(VOLUME).map(String::as_str) != Some(name) || !self.has_signed(host, name, labels) {
             return None;
         }
-        let expected = hex(&mac(&self.bytes, &message(host, name, labels)));
-        verify_slices_are_equal(expected.as_bytes(), labels.get(MAC)?.as_bytes()).ok()?;
         match (labels.get(TASK), labels.get(CLUSTER)) {
             (Some(task), _) => Some(VolumeClaim::Task {
                 task: task.as_str().into(),

@@ -3,6 +3,8 @@
 //! The rules are those of Docker's own checks, but that a container that starts is asked more often: until its failures count
 //! every second, so that it is HEALTHY as soon as it is.
 
+use std::net::Ipv4Addr;
+
 use crate::model::{
     container::{ContainerState, HealthStatus},
     name::{ContainerName, HostName, RuntimeId, TaskId},
@@ -37,8 +39,8 @@ pub struct Life {
 pub struct Target<'a> {
     /// Which.
     pub life: Life,
-    /// Its ports are the host's own: it has no address.
-    pub on_host_network: bool,
+    /// Where its host reaches it, when that is known: with `host` the host itself, with `awsvpc` the task's address.
+    pub address: Option<Ipv4Addr>,
     /// How.
     pub check: &'a HealthCheck,
     /// The verdict so far.
@@ -69,8 +71,12 @@ fn targets_of<'a>(world: &'a World, task: &'a Task) -> impl Iterator<Item = Targ
                     id: row.runtime_id.clone()?,
                     started_at: row.started_at,
                 };
-                let on_host_network = spec.network_mode == NetworkMode::Host;
-                Some(Target { life, on_host_network, check, health: row.health })
+                let address = match spec.network_mode {
+                    NetworkMode::Host => Some(Ipv4Addr::LOCALHOST),
+                    NetworkMode::Awsvpc => task.network.as_ref().map(|network| network.address),
+                    NetworkMode::Bridge | NetworkMode::None => None,
+                };
+                Some(Target { life, address, check, health: row.health })
             },
         )
     })

@@ -69,6 +69,8 @@ impl Ground {
             | Change::Observation(_)
             | Change::Volume(_)
             | Change::VolumeRemoved(_)
+            | Change::Subnet(_)
+            | Change::SubnetRemoved(_)
             | Change::Event(_) => Ok(()),
         }
     }
@@ -102,6 +104,8 @@ impl Ground {
             | Change::Observation(_)
             | Change::Volume(_)
             | Change::VolumeRemoved(_)
+            | Change::Subnet(_)
+            | Change::SubnetRemoved(_)
             | Change::Fleet(_) => {}
         }
     }

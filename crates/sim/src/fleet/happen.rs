@@ -185,6 +185,7 @@ impl Ground {
                     overrides: short(),
                     placement_constraints: Vec::new(),
                     placement_strategy: Vec::new(),
+                    network_configuration: None,
                     started_by: None,
                     client_token: number.to_string(),
                 })));

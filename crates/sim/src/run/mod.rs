@@ -277,7 +277,7 @@ struct FakeConnector(FakeFleet);
 impl Connector for FakeConnector {
     async fn connect(&self, host: &HostName, _: &HostSpec, _: &Desired) -> Result<Connection, TransportError> {
         let link = Arc::new(Link::new(self.0.clone(), host.clone()));
-        Ok(Connection { transport: Arc::clone(&link) as _, engine: link })
+        Ok(Connection { transport: Arc::clone(&link) as _, engine: link, network: None })
     }
 }
 

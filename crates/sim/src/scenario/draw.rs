@@ -146,6 +146,7 @@ fn jobs(rng: &mut Rng, desired: &mut Desired, script: &mut Vec<Scripted>, faults
             launch_type: LaunchType::Ec2,
             placement_constraints: Vec::new(),
             placement_strategy: Vec::new(),
+            network_configuration: None,
             concurrency_policy: *rng.pick(&policies).unwrap_or(&ConcurrencyPolicy::Allow),
             starting_deadline_seconds: rng.chance(300).then_some(Seconds(5)),
             suspend: false,
@@ -383,6 +384,7 @@ pub(crate) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desired {
             cluster: "default".into(),
             reserved: Reserved::default(),
             gpus: 0,
+            private_address: None,
             docker_socket: "/var/run/docker.sock".into(),
         };
         let file = format!("{name}.yaml");

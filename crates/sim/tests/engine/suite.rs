@@ -420,6 +420,7 @@ fn claim(name: &str) -> Claim {
         task_memory: 32,
         essential: true,
         task_created_at_ms: 5,
+        network: None,
     }
 }
 

@@ -10,9 +10,10 @@ use crate::store::{Store, StoreError};
 use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, RevisionId},
+    network::SubnetRecord,
     observed::EngineIdentity,
     schedule::{Fire, FireOutcome, ScheduleRecord},
-    spec::{ClusterSpec, NotActedOn},
+    spec::{ClusterSpec, network::ServiceDiscovery},
     state::{
         Again, Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord, Outcome,
         Pin, RolloutState, Schedulability, ServiceRecord, State,
@@ -51,8 +52,8 @@ where
 
 fn desired() -> impl Strategy<Value = Desired> {
     let cluster = any::<i32>().prop_flat_map(|number| {
-        let network = Some(NotActedOn(json!({ "number": f64::from(number) / 4.0 })));
-        manifest(ClusterSpec { network, ..ClusterSpec::default() })
+        let namespace = Some(number.to_string());
+        manifest(ClusterSpec { service_discovery: ServiceDiscovery { namespace }, ..ClusterSpec::default() })
     });
     let host = text().prop_flat_map(|address| manifest(serde_json::from_value(json!({ "address": address })).unwrap()));
     let definition = text().prop_flat_map(|image| {
@@ -66,19 +67,27 @@ fn desired() -> impl Strategy<Value = Desired> {
         let spec = json!({ "taskDefinition": "a", "schedule": "rate(1 hour)", "count": count });
         manifest(serde_json::from_value(spec).unwrap())
     });
+    let subnet = (0_u8..9).prop_flat_map(|number| {
+        manifest(serde_json::from_value(json!({ "cidr": format!("10.{number}.0.0/16") })).unwrap())
+    });
+    let group = text().prop_flat_map(|text| manifest(serde_json::from_value(json!({ "description": text })).unwrap()));
     (
         vec((name(), cluster), 0..2),
         vec((name(), host), 0..3),
         vec((name(), definition), 0..3),
         vec((name(), service), 0..3),
         vec((name(), scheduled), 0..2),
+        vec((name(), subnet), 0..2),
+        vec((name(), group), 0..2),
     )
-        .prop_map(|(clusters, hosts, task_definitions, services, scheduled)| Desired {
+        .prop_map(|(clusters, hosts, task_definitions, services, scheduled, subnets, groups)| Desired {
             clusters: clusters.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             hosts: hosts.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             task_definitions: task_definitions.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             services: services.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
             scheduled_tasks: scheduled.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+            subnets: subnets.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+            security_groups: groups.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
         })
 }
 
@@ -234,6 +243,13 @@ fn change() -> impl Strategy<Value = Change> {
         }),
         2 => volume().prop_map(Change::Volume),
         1 => volume().prop_map(|volume| Change::VolumeRemoved(volume.id)),
+        2 => (name(), name(), 0_u32..9).prop_map(|(name, host, number)| Change::Subnet(SubnetRecord {
+            name: name.into(),
+            cidr: "10.64.0.0/16".parse().unwrap(),
+            host_prefix: 24,
+            slices: [(host.into(), number)].into(),
+        })),
+        1 => name().prop_map(|name| Change::SubnetRemoved(name.into())),
         1 => fleet().prop_map(Change::Fleet),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::Fleet, &message))),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::ScheduledTask("a".into()), &message))),
@@ -269,6 +285,8 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         | Change::Observation(_)
         | Change::Volume(_)
         | Change::VolumeRemoved(_)
+        | Change::Subnet(_)
+        | Change::SubnetRemoved(_)
         | Change::Fleet(_)
         | Change::Event(_) => true,
     }

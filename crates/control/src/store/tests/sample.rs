@@ -48,6 +48,7 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
         strays: Vec::new(),
         deployment: 7,
         protected_until: Some(Timestamp(8)),
+        network: None,
         standalone: None,
     }
 }

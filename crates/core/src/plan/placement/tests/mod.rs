@@ -1,11 +1,12 @@
 //! Fleets, tasks and requests written as short texts.
 
+mod addresses;
 mod language;
 mod properties;
 mod scale_in;
 mod table;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::*;
 use crate::model::spec::service::{PlacementConstraintType, PlacementStrategyType};
@@ -24,6 +25,8 @@ pub(super) struct OwnedHost {
     pub(super) memory: u32,
     pub(super) gpus: u32,
     pub(super) ports: Vec<HostPort>,
+    pub(super) slices: Vec<Slice>,
+    pub(super) has_network: bool,
 }
 
 impl OwnedHost {
@@ -38,11 +41,13 @@ impl OwnedHost {
             memory: self.memory,
             gpus: self.gpus,
             ports_in_use: self.ports.clone(),
+            slices: self.slices.clone(),
+            has_network: self.has_network,
         }
     }
 }
 
-/// `NAME [CPU/MEMORY] [gpus=N] [zone=Z] [LABEL=VALUE] [:PORT] [ARM64] [draining …]`, with 4096/8192 and X86_64 by default.
+/// `NAME [CPU/MEMORY] [gpus=N] [slice=SUBNET@CIDR] [unready] [zone=Z] [LABEL=VALUE] [:PORT] [ARM64] [draining …]`, with 4096/8192 and X86_64 by default.
 pub(super) fn host(text: &str) -> OwnedHost {
     let mut words = text.split_whitespace();
     let mut host = OwnedHost {
@@ -55,6 +60,8 @@ pub(super) fn host(text: &str) -> OwnedHost {
         memory: 8192,
         gpus: 0,
         ports: Vec::new(),
+        slices: Vec::new(),
+        has_network: true,
     };
     for word in words {
         if let Some(number) = word.strip_prefix(':') {
@@ -70,6 +77,11 @@ pub(super) fn host(text: &str) -> OwnedHost {
                     host.gpus = value.parse().unwrap();
                     None
                 }
+                "slice" => {
+                    let (subnet, cidr) = value.split_once('@').unwrap();
+                    host.slices.push(Slice { subnet: subnet.into(), cidr: cidr.parse().unwrap() });
+                    None
+                }
                 label => host.labels.insert(label.into(), value.into()),
             };
         } else if let Some((cpu, memory)) = word.split_once('/') {
@@ -77,6 +89,7 @@ pub(super) fn host(text: &str) -> OwnedHost {
         } else {
             match word {
                 "ARM64" => host.architecture = word.into(),
+                "unready" => host.has_network = false,
                 "cordoned" => host.accepts = Err(Refusal::Cordoned),
                 "draining" => host.accepts = Err(Refusal::Draining),
                 "suspect" => host.accepts = Err(Refusal::Suspect),
@@ -109,6 +122,7 @@ pub(super) struct OwnedTask {
     pub(super) memory: u32,
     pub(super) gpus: u32,
     pub(super) ports: Vec<HostPort>,
+    pub(super) address: Option<Ipv4Addr>,
     pub(super) counts: bool,
 }
 
@@ -121,12 +135,13 @@ impl OwnedTask {
             memory: self.memory,
             gpus: self.gpus,
             ports: self.ports.clone(),
+            address: self.address,
             counts: self.counts,
         }
     }
 }
 
-/// `SERVICE@HOST [CPU/MEMORY] [:PORT] [stopping]`, with 0/0 by default.
+/// `SERVICE@HOST [CPU/MEMORY] [@ADDRESS] [:PORT] [stopping]`, with 0/0 by default.
 pub(super) fn task(text: &str) -> OwnedTask {
     let mut words = text.split_whitespace();
     let (service, host) = words.next().unwrap().split_once('@').unwrap();
@@ -137,11 +152,14 @@ pub(super) fn task(text: &str) -> OwnedTask {
         memory: 0,
         gpus: 0,
         ports: Vec::new(),
+        address: None,
         counts: true,
     };
     for word in words {
         if let Some(number) = word.strip_prefix(':') {
             task.ports.push(port(number));
+        } else if let Some(address) = word.strip_prefix('@') {
+            task.address = Some(address.parse().unwrap());
         } else if let Some((cpu, memory)) = word.split_once('/') {
             (task.cpu, task.memory) = (cpu.parse().unwrap(), memory.parse().unwrap());
         } else {
@@ -161,6 +179,7 @@ pub(super) struct Ask {
     pub(super) memory: u32,
     pub(super) gpus: u32,
     pub(super) ports: Vec<PortRequest>,
+    pub(super) subnets: Option<Vec<SubnetName>>,
     pub(super) architecture: Option<String>,
     pub(super) constraints: Vec<PlacementConstraint>,
     pub(super) strategies: Vec<PlacementStrategy>,
@@ -178,6 +197,7 @@ impl Ask {
             memory: self.memory,
             gpus: self.gpus,
             ports: &self.ports,
+            subnets: self.subnets.as_deref(),
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
             homes: &[],
@@ -196,7 +216,7 @@ impl Ask {
     }
 }
 
-/// `SERVICE [CPU/MEMORY] [gpus=N] [:PORT | :any] [ARM64] [FARGATE] [nth=N] [cluster=C] [spread=FIELD | binpack=FIELD | random]
+/// `SERVICE [CPU/MEMORY] [gpus=N] [subnets=A,B] [:PORT | :any] [ARM64] [FARGATE] [nth=N] [cluster=C] [spread=FIELD | binpack=FIELD | random]
 /// [distinct]`, then, after a bar, a `memberOf` expression each.
 pub(super) fn ask(text: &str) -> Ask {
     let mut parts = text.split(" | ");
@@ -208,6 +228,7 @@ pub(super) fn ask(text: &str) -> Ask {
         memory: 0,
         gpus: 0,
         ports: Vec::new(),
+        subnets: None,
         architecture: None,
         constraints: parts.map(member_of).collect(),
         strategies: Vec::new(),
@@ -228,6 +249,7 @@ pub(super) fn ask(text: &str) -> Ask {
                 "cluster" => ask.cluster = value.into(),
                 "gpus" => ask.gpus = value.parse().unwrap(),
                 "nth" => ask.nth = value.parse().unwrap(),
+                "subnets" => ask.subnets = Some(value.split(',').map(Into::into).collect()),
                 "spread" => ask.strategies.push(strategy(PlacementStrategyType::Spread, value)),
                 "binpack" => ask.strategies.push(strategy(PlacementStrategyType::Binpack, value)),
                 key => panic!("{key}?"),

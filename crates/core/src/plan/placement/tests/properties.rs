@@ -80,6 +80,7 @@ fn as_tasks(asks: &[Ask], results: &[Result<Placement, Unplaceable>]) -> Vec<Own
                 .iter()
                 .map(|port| HostPort { protocol: port.protocol, port: port.host_port })
                 .collect(),
+            address: placement.address.as_ref().map(|(_, address)| *address),
             counts: true,
         })
         .collect()

@@ -315,6 +315,7 @@ fn dynamic_ports_are_free_different_and_not_those_just_given_back() {
         memory: 0,
         gpus: 0,
         ports: vec![held(first), held(second), HostPort { protocol: Protocol::Udp, port: udp }, held(81)],
+        address: None,
         counts: true,
     };
     placer.release(&gone);

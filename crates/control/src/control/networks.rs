@@ -1,0 +1,215 @@
+//! Each host's part of the task network, made what it should be and looked at now and then.
+//!
+//! What it should be follows from what is durable; what a host confirmed is told to the planner, which starts no task before
+//! (S11), and stops none whose name a host may still answer with.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ipnet::Ipv4Net;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{fleet::Fleet, seams::Clock};
+use crate::net::{HostNet, NetError};
+use roadstead_core::{
+    model::{
+        name::{HostName, SubnetName},
+        network::{HostNetwork, NetworkSeen},
+        state::State,
+        world::World,
+    },
+    plan::network::{has_network, pictures},
+    turn::Input,
+};
+
+/// Between two looks at whether a host is still as it was made.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// No change of a host takes longer, an image that is sent included.
+const APPLY_WITHIN: Duration = Duration::from_secs(600);
+/// No look takes longer.
+const LOOK_WITHIN: Duration = Duration::from_secs(20);
+/// Pause after something that failed: doubles from here …
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// … to here.
+const LAST_PAUSE: Duration = Duration::from_secs(15);
+
+/// All hosts' parts.
+#[derive(Default)]
+pub(super) struct Networks {
+    workers: BTreeMap<HostName, Worker>,
+    /// What the pictures were made from.
+    seen: Option<State>,
+}
+
+struct Worker {
+    wanted: watch::Sender<Option<Arc<HostNetwork>>>,
+    /// Ended with its host's connection.
+    stop: CancellationToken,
+}
+
+impl Networks {
+    /// Tells each host's worker what its part is to be; begins and ends workers with hosts' connections.
+    pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
+        if self.workers.is_empty() && !has_network(&world.state) {
+            return;
+        }
+        self.workers.retain(|_, worker| !worker.stop.is_cancelled());
+        let is_new = |host: &&HostName| !self.workers.contains_key(*host);
+        let news: Vec<&HostName> = world.state.desired.hosts.keys().filter(is_new).collect();
+        for host in news {
+            let Some((connection, ends)) = fleet.connection(host) else { continue };
+            let Some(net) = connection.network else { continue };
+            let stop = ends.child_token();
+            let (wanted, watch_wanted) = watch::channel(None);
+            let work = Work {
+                host: host.clone(),
+                net,
+                wanted: watch_wanted,
+                inputs: fleet.inputs.clone(),
+                clock: fleet.clock.clone(),
+                slices: BTreeMap::new(),
+            };
+            let stopped = stop.clone();
+            fleet.tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = stopped.cancelled() => {}
+                    () = work.run() => {}
+                }
+            });
+            self.workers.insert(host.clone(), Worker { wanted, stop });
+            self.seen = None;
+        }
+        if self.seen.as_ref().is_some_and(|seen| shows_the_same(seen, &world.state)) {
+            return;
+        }
+        let pictures = pictures(&world.state);
+        for (host, worker) in &self.workers {
+            let picture = pictures.get(host);
+            worker.wanted.send_if_modified(|wanted| {
+                let differs = wanted.as_ref() != picture;
+                if differs {
+                    *wanted = picture.cloned();
+                }
+                differs
+            });
+        }
+        self.seen = Some(world.state.clone());
+    }
+}
+
+/// Whether nothing changed that pictures are made from; by identity, since all of it is shared.
+fn shows_the_same(before: &State, after: &State) -> bool {
+    Arc::ptr_eq(&before.desired, &after.desired)
+        && before.tasks.is_the_same(&after.tasks)
+        && before.subnets.is_the_same(&after.subnets)
+        && before.revisions.is_the_same(&after.revisions)
+}
+
+impl Drop for Networks {
+    fn drop(&mut self) {
+        self.workers.values().for_each(|worker| worker.stop.cancel());
+    }
+}
+
+/// What keeps one host's part.
+struct Work {
+    host: HostName,
+    net: Arc<dyn HostNet>,
+    wanted: watch::Receiver<Option<Arc<HostNetwork>>>,
+    inputs: mpsc::Sender<Input>,
+    clock: Clock,
+    slices: BTreeMap<SubnetName, Ipv4Net>,
+}
+
+impl Work {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        // What is there first: the planner gives no slice to a host that may have one.
+        loop {
+            match within(LOOK_WITHIN, self.net.look()).await {
+                Ok(slices) => {
+                    self.slices = slices;
+                    break;
+                }
+                Err(error) => self.tell(None, Some(error.to_string())).await,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        self.tell(None, None).await;
+        let mut applied: Option<Arc<HostNetwork>> = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            let done = match (&wanted, &applied) {
+                (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
+                (Some(wanted), _) => self.apply(wanted, &mut applied).await,
+                (None, Some(_)) => within(LOOK_WITHIN, self.net.clear()).await.map(|()| applied = None),
+                (None, None) => Ok(()),
+            };
+            let wait = match done {
+                Ok(()) => {
+                    pause = FIRST_PAUSE;
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    tracing::debug!(host = %self.host, %error, "its part of the task network is not as it should be");
+                    applied = None;
+                    self.tell(None, Some(error.to_string())).await;
+                    let wait = pause;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                    wait
+                }
+            };
+            match timeout(wait, self.wanted.changed()).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            }
+            if let Some(was) = &applied {
+                match within(LOOK_WITHIN, self.net.drift(was)).await {
+                    Ok(None) => {}
+                    Ok(Some(drifted)) => {
+                        tracing::warn!(host = %self.host, %drifted, "somebody changed its part of the task network: it is made anew");
+                        applied = None;
+                        self.tell(None, Some(drifted)).await;
+                    }
+                    Err(error) => {
+                        applied = None;
+                        self.tell(None, Some(error.to_string())).await;
+                        sleep(FIRST_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn apply(
+        &mut self,
+        wanted: &Arc<HostNetwork>,
+        applied: &mut Option<Arc<HostNetwork>>,
+    ) -> Result<(), NetError> {
+        // Without a slice there is nothing to make, and nothing that a task could lean on.
+        if wanted.bridges.is_empty() && applied.is_none() {
+            return Ok(());
+        }
+        within(APPLY_WITHIN, self.net.apply(wanted)).await?;
+        self.slices = wanted.bridges.iter().map(|bridge| (bridge.subnet.clone(), bridge.slice)).collect();
+        *applied = Some(Arc::clone(wanted));
+        self.tell(Some(Arc::clone(wanted)), None).await;
+        Ok(())
+    }
+
+    async fn tell(&self, confirmed: Option<Arc<HostNetwork>>, problem: Option<String>) {
+        let seen = NetworkSeen { at: self.clock.now(), confirmed, slices: self.slices.clone(), problem };
+        let _ = self.inputs.send(Input::Network(self.host.clone(), seen)).await;
+    }
+}
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, NetError>>) -> Result<T, NetError> {
+    timeout(deadline, work).await.unwrap_or_else(|_| Err(NetError::Lost(format!("no answer within {deadline:?}"))))
+}

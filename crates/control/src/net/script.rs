@@ -1,0 +1,227 @@
+//! What the node is told, as shell scripts: all of it can be told again without harm.
+
+use std::fmt::Write;
+
+use roadstead_core::model::network::HostNetwork;
+
+use super::{names, nft};
+
+/// Where the node keeps what it was told.
+pub const FOLDER: &str = "/var/lib/roadstead";
+/// Our routes bear this number: `ip route show proto 73`.
+const ROUTE_PROTOCOL: u8 = 73;
+/// No line of any file can be this.
+const END: &str = "--end-of-this-file-of-roadstead--";
+
+/// What runs when the node starts: what it was last told comes into force again, then names are answered until it is stopped.
+pub const BOOT: &str = r#"
+trap 'exit 0' TERM INT
+cd /var/lib/roadstead || exit 1
+[ ! -f boot.sh ] || /bin/sh boot.sh
+while :; do
+  if [ -f names.conf ]; then
+    dnsmasq --keep-in-foreground --conf-file=/var/lib/roadstead/names.conf & wait $!
+  fi
+  sleep 0.2 & wait $!
+done
+"#;
+
+/// Packets go on to where they are sent, and those that stay on a bridge are judged, too.
+const KERNEL: &str = r#"
+echo 1 >/proc/sys/net/ipv4/ip_forward
+if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then
+  echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
+else
+  echo "the kernel has no br_netfilter: packets between tasks of one host could not be judged (modprobe br_netfilter)"
+  exit 1
+fi
+"#;
+
+/// The parts of a host's network that come into force one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Lets pass Docker's own rules what ours judge.
+    accept: String,
+    routes: String,
+    names: String,
+    hosts: String,
+    /// `None` when the host has no network.
+    rules: String,
+}
+
+impl Parts {
+    /// Of a whole picture.
+    pub fn of(wanted: &HostNetwork) -> Self {
+        Self {
+            accept: accept(wanted),
+            routes: routes(wanted),
+            names: names::configuration(wanted),
+            hosts: names::hosts(wanted),
+            rules: nft::ruleset(wanted),
+        }
+    }
+
+    /// Everything: after it the host is so, whatever it was before.
+    pub fn whole(&self, wanted: &HostNetwork) -> String {
+        let mut script = format!("cd {FOLDER}\n{KERNEL}");
+        script += &file("accept.sh", &self.accept);
+        script += &file("routes.sh", &self.routes);
+        script += &file("names.conf.new", &self.names);
+        script += &file("names.hosts", &self.hosts);
+        script += &file("boot.sh", &boot());
+        // Rules before routes: nothing is reached that is not judged.
+        script += &transaction(&self.rules);
+        script += &bridge_rules(wanted);
+        script += KEEP_RULES;
+        script += "/bin/sh accept.sh\n/bin/sh routes.sh\n";
+        script += NAMES;
+        script
+    }
+
+    /// What differs from `before`, which is in force; empty when nothing does. `wanted` and `was` are what these are of.
+    pub fn since(&self, before: &Self, wanted: &HostNetwork, was: &HostNetwork) -> String {
+        let mut script = String::new();
+        if self.rules != before.rules || nft::bridge_ruleset(wanted) != nft::bridge_ruleset(was) {
+            match nft::update(was, wanted) {
+                Some(update) => script += &transaction(&update),
+                None => {
+                    script += &transaction(&self.rules);
+                    script += &bridge_rules(wanted);
+                }
+            }
+            script += KEEP_RULES;
+        }
+        if self.accept != before.accept {
+            script += &file("accept.sh", &self.accept);
+            script += "/bin/sh accept.sh\n";
+        }
+        if self.routes != before.routes {
+            script += &file("routes.sh", &self.routes);
+            script += "/bin/sh routes.sh\n";
+        }
+        if self.names != before.names || self.hosts != before.hosts {
+            script += &file("names.conf.new", &self.names);
+            script += &file("names.hosts", &self.hosts);
+            script += NAMES;
+        }
+        if script.is_empty() { script } else { format!("cd {FOLDER}\n{script}") }
+    }
+
+    /// Prints what is not as it was when it was last told, and nothing when all of it is.
+    pub fn check(wanted: &HostNetwork) -> String {
+        let mut script = format!(
+            "cd {FOLDER}\n\
+             [ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo 'its rules were changed'\n\
+             [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo 'its routes were changed'\n\
+             [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo 'it forwards nothing'\n\
+             [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo 'its bridges are not judged'\n\
+             /bin/sh accept.sh check || echo \"its engine's rules were made anew\"\n\
+             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo 'its name server is down'\n"
+        );
+        for bridge in &wanted.bridges {
+            let _ = writeln!(script, "[ -e /sys/class/net/{0} ] || echo 'its network {0} is gone'", bridge.interface());
+        }
+        script
+    }
+}
+
+/// Takes everything of ours from the host but the node itself.
+pub fn clear() -> String {
+    format!(
+        "nft delete table inet roadstead 2>/dev/null || true\n\
+         nft delete table bridge roadstead 2>/dev/null || true\n\
+         ip -4 route flush proto {ROUTE_PROTOCOL} || true\n\
+         cd {FOLDER}\n\
+         [ ! -f accept.sh ] || /bin/sh accept.sh clear\n\
+         rm -f boot.sh names.conf names.conf.new names.hosts accept.sh routes.sh rules.nft bridge.nft\n"
+    )
+}
+
+/// Rules are read back from the kernel: what they are compared with later, and loaded from at the next boot.
+const KEEP_RULES: &str = "nft -s list table inet roadstead >rules.nft.new\nmv rules.nft.new rules.nft\n\
+    nft -s list table bridge roadstead >bridge.nft 2>/dev/null || rm -f bridge.nft\n";
+
+/// The name server reads addresses again; another configuration needs another one, which the node starts by itself.
+const NAMES: &str = "\
+if [ -f names.conf ] && [ \"$(cat names.conf)\" = \"$(cat names.conf.new)\" ]; then\n  \
+  rm names.conf.new\n  \
+  kill -HUP \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
+else\n  \
+  mv names.conf.new names.conf\n  \
+  kill \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
+fi\n";
+
+fn boot() -> String {
+    format!(
+        "cd {FOLDER}\n{KERNEL}\
+         if [ -f rules.nft ]; then {{ printf 'table inet roadstead\\ndelete table inet roadstead\\n'; cat rules.nft; }} | nft -f -; fi\n\
+         if [ -f bridge.nft ]; then {{ printf 'table bridge roadstead\\ndelete table bridge roadstead\\n'; cat bridge.nft; }} | nft -f - || true; fi\n\
+         /bin/sh accept.sh\n/bin/sh routes.sh\n"
+    )
+}
+
+/// A file of the node's folder, whole or not at all.
+fn file(name: &str, content: &str) -> String {
+    format!("cat >{name}.part <<'{END}'\n{content}{END}\nmv {name}.part {name}\n")
+}
+
+fn transaction(rules: &str) -> String {
+    format!("nft -f - <<'{END}'\n{rules}{END}\n")
+}
+
+/// A kernel that cannot tell hardware addresses on bridges loses only that.
+fn bridge_rules(wanted: &HostNetwork) -> String {
+    format!("nft -f - <<'{END}' || echo 'no rules on bridges'\n{}{END}\n", nft::bridge_ruleset(wanted))
+}
+
+/// Docker drops what it did not ask for; what comes from our networks or goes there our own rules have judged before.
+/// Said in the chain that Docker leaves to others, in the back-end that this host's Docker uses.
+fn accept(wanted: &HostNetwork) -> String {
+    let interfaces: Vec<String> = wanted.bridges.iter().map(|bridge| bridge.interface()).collect();
+    format!(
+        r#"interfaces='{}'
+status=0
+for tables in iptables iptables-legacy; do
+  $tables -w 5 -S DOCKER-USER >/dev/null 2>&1 || continue
+  for interface in $interfaces; do
+    for way in -i -o; do
+      rule="$way $interface -m comment --comment roadstead -j ACCEPT"
+      $tables -w 5 -C DOCKER-USER $rule 2>/dev/null && continue
+      case $1 in
+        check) status=1 ;;
+        clear) ;;
+        *) $tables -w 5 -I DOCKER-USER $rule ;;
+      esac
+    done
+  done
+  $tables -w 5 -S DOCKER-USER | while read -r _ chain rule; do
+    case $rule in *'--comment roadstead '*) ;; *) continue ;; esac
+    interface=${{rule#-? }}
+    interface=${{interface%% *}}
+    case " $interfaces " in *" $interface "*) [ "$1" = clear ] || continue ;; esac
+    $tables -w 5 -D "$chain" $rule
+  done
+done
+exit $status
+"#,
+        interfaces.join(" ")
+    )
+}
+
+/// Every other host's slices by that host, and nothing of before.
+fn routes(wanted: &HostNetwork) -> String {
+    let mut script = String::from("set -e\n");
+    for (slice, via) in &wanted.routes {
+        let _ = writeln!(script, "ip -4 route replace {slice} via {via} proto {ROUTE_PROTOCOL}");
+    }
+    let slices: Vec<String> = wanted.routes.keys().map(ToString::to_string).collect();
+    let _ = write!(
+        script,
+        "ip -4 route show proto {ROUTE_PROTOCOL} | while read -r slice _; do\n  \
+           case \" {} \" in *\" $slice \"*) ;; *) ip -4 route del \"$slice\" proto {ROUTE_PROTOCOL} ;; esac\n\
+         done\n\
+         ip -4 route show proto {ROUTE_PROTOCOL} >/run/routes\n",
+        slices.join(" ")
+    );
+    script
+}
