@@ -142,6 +142,7 @@ impl Work {
         }
         self.tell(None, None).await;
         let mut applied: Option<Arc<HostNetwork>> = None;
+        let mut told: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -154,10 +155,15 @@ impl Work {
             let wait = match done {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
+                    told = None;
                     LOOK_EVERY
                 }
                 Err(error) => {
-                    tracing::debug!(host = %self.host, %error, "its part of the task network is not as it should be");
+                    let problem = error.to_string();
+                    if told.as_ref() != Some(&problem) {
+                        tracing::warn!(host = %self.host, %problem, "its part of the task network is not as it should be");
+                    }
+                    told = Some(problem);
                     applied = None;
                     self.tell(None, Some(error.to_string())).await;
                     let wait = pause;

@@ -18,6 +18,9 @@ use roadstead_core::model::container::{
 use roadstead_core::model::network::mac_address;
 use roadstead_core::model::spec::task_definition::{NetworkMode, Protocol};
 
+/// Nothing of /proc and /sys is hidden from a container, or kept from its writing.
+pub const ALL_SYSTEM_PATHS: &str = "systempaths=unconfined";
+
 /// The body of `POST /containers/create`. What a container does not ask for is left out.
 ///
 /// # Errors
@@ -46,6 +49,9 @@ pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError
         (true, true) => RestartPolicyNameEnum::ON_FAILURE,
         (false, _) => RestartPolicyNameEnum::NO,
     };
+    let (all_paths, security_options): (Vec<String>, Vec<String>) =
+        config.security_options.iter().cloned().partition(|option| option == ALL_SYSTEM_PATHS);
+    let has_all_paths = !all_paths.is_empty();
     let host_config = HostConfig {
         network_mode: Some(network_mode),
         port_bindings: Some(port_bindings(config)),
@@ -73,7 +79,10 @@ pub fn body(config: &ContainerConfig) -> Result<ContainerCreateBody, EngineError
         dns: non_empty(&config.dns_servers),
         dns_search: non_empty(&config.dns_search_domains),
         links: non_empty(&config.links),
-        security_opt: non_empty(&config.security_options),
+        security_opt: non_empty(&security_options),
+        // Docker's own client says it so, too.
+        masked_paths: has_all_paths.then(Vec::new),
+        readonly_paths: has_all_paths.then(Vec::new),
         cap_add: non_empty(&config.capabilities_added),
         cap_drop: non_empty(&config.capabilities_dropped),
         devices: non_empty(&config.devices.iter().map(device).collect::<Vec<_>>()),

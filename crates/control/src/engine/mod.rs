@@ -31,7 +31,7 @@ use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
 pub use archive::Content;
-pub use create::body as create_body;
+pub use create::{ALL_SYSTEM_PATHS, body as create_body};
 pub use docker::check_name;
 pub use docker::{DockerEngine, Limits};
 pub use error::EngineError;

@@ -25,7 +25,7 @@ use super::{
     script::{BOOT, FOLDER, Parts, clear},
     session::Session,
 };
-use crate::engine::{DockerEngine, Engine, EngineError};
+use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError};
 
 /// The volume that keeps what the node was told is called as the node is.
 const NODE: &str = NODE_CONTAINER;
@@ -143,7 +143,9 @@ impl NodeNet {
             entry_point: vec!["/bin/sh".to_owned(), "-c".to_owned()],
             command: vec![BOOT.to_owned()],
             network_mode: NetworkMode::Host,
-            privileged: true,
+            // Not more than it needs: `privileged` would give it the host's devices, too.
+            capabilities_added: vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()],
+            security_options: vec![ALL_SYSTEM_PATHS.to_owned(), "apparmor=unconfined".to_owned()],
             restart: true,
             stop_timeout_s: 2,
             log: LogConfig::default(),

@@ -27,14 +27,19 @@ use crate::model::{
         task_definition::NetworkMode,
     },
     state::Change,
-    task::LastStatus,
+    task::{LastStatus, Launch, StopCode},
     world::Subject,
 };
 
 use super::{
     draft::{Draft, Host, TaskNo},
     placement::{Placement, Slice},
+    service, throttle,
 };
+
+/// A task goes to a host whose network is being made, so that the first one that is ready does not get them all; one whose
+/// host turns out to have a problem with it is given up after this.
+const GUARDED_WITHIN_MS: u64 = 30_000;
 
 /// The label of a host that says its zone.
 const ZONE: &str = "availability-zone";
@@ -214,8 +219,15 @@ pub(super) fn is_guarded(draft: &mut Draft<'_>, no: TaskNo) -> bool {
         Some(problem) => format!("the task network of host {} is not ready: {problem}", task.host),
         None => format!("host {} has not confirmed the rules around its address {}", task.host, network.address),
     };
+    let give_up_at = task.created_at.plus_ms(GUARDED_WITHIN_MS);
+    let gives_up = problem.is_some() && task.launch == Launch::NotIssued;
+    if gives_up && give_up_at <= draft.now() {
+        throttle::count_sick(draft, no);
+        service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
+        return false;
+    }
     let subject = Subject::Task(task.id.clone());
-    draft.waiting(subject, reason, "the host confirms them", None);
+    draft.waiting(subject, reason, "the host confirms them", gives_up.then_some(give_up_at));
     false
 }
 
