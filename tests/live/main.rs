@@ -18,6 +18,7 @@ mod jobs;
 mod links;
 mod logins;
 mod manifests;
+mod network;
 mod probes;
 mod pulls;
 mod quickstart;

@@ -228,6 +228,16 @@ pub struct Controller {
     home: Option<PathBuf>,
 }
 
+/// What task networks are made with: deploy/test has built it; whoever runs one test alone gets it here.
+fn node_image() -> PathBuf {
+    if let Some(built) = std::env::var_os("ROADSTEAD_NODE_IMAGE") {
+        return built.into();
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-image.tar");
+    run(Command::new(repository().join("deploy/node-image/build")).arg("--cached").arg(&file));
+    file
+}
+
 impl Controller {
     /// Starts one on the lab's hosts and these manifests (file name, text).
     pub fn start(lab: &Lab, manifests: &[(&str, &str)]) -> Self {
@@ -245,7 +255,8 @@ impl Controller {
             let path = entry.unwrap().path();
             fs::copy(&path, hosts.join(path.file_name().unwrap())).unwrap();
         }
-        let controller = Self { folder, child: None, environment: Vec::new(), home: None };
+        let environment = vec![("ROADSTEAD_NODE_IMAGE", node_image())];
+        let controller = Self { folder, child: None, environment, home: None };
         for (file, text) in manifests {
             controller.write(file, text);
         }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,6 +34,9 @@ use roadstead_core::turn::Input;
 
 /// Pause before a host whose connection could not even be set up is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(30);
+
+/// A host that is no longer declared has so long to be left as it was found.
+const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Engines by host, as others may hold them.
 pub type Engines = Arc<BTreeMap<HostName, Arc<dyn Engine>>>;
@@ -106,7 +109,7 @@ impl Fleet {
         let gone: Vec<HostName> =
             self.hosts.keys().filter(|host| !desired.hosts.contains_key(*host)).cloned().collect();
         for host in gone {
-            self.drop_member(&host);
+            self.leave(&host);
             changed = true;
         }
         for (host, manifest) in &desired.hosts {
@@ -160,6 +163,25 @@ impl Fleet {
             }
         };
         Member { recipe, connection, made_at: Instant::now(), slots: OnceLock::new(), hint, storage_hint, stop }
+    }
+
+    /// Leaves a host that is no longer declared as it was found, and then for good.
+    fn leave(&mut self, host: &HostName) {
+        let Some(member) = self.hosts.remove(host) else { return };
+        self.contacts.remove(host);
+        let Some(network) = member.connection.and_then(|connection| connection.network) else {
+            member.stop.cancel();
+            return;
+        };
+        let host = host.clone();
+        self.tasks.spawn(async move {
+            match timeout(LEAVE_WITHIN, network.clear()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%host, %error, "its part of the task network is left there"),
+                Err(_) => tracing::warn!(%host, "its part of the task network is left there: no answer"),
+            }
+            member.stop.cancel();
+        });
     }
 
     fn drop_member(&mut self, host: &HostName) {

@@ -149,8 +149,8 @@ impl Work {
             let done = match (&wanted, &applied) {
                 (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
                 (Some(wanted), _) => self.apply(wanted, &mut applied).await,
-                (None, Some(_)) => within(LOOK_WITHIN, self.net.clear()).await.map(|()| applied = None),
-                (None, None) => Ok(()),
+                // With the last use of it the network stays, ready: it is removed with the host.
+                (None, _) => Ok(()),
             };
             let wait = match done {
                 Ok(()) => {

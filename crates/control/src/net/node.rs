@@ -22,7 +22,7 @@ use tokio::{fs::File, io::AsyncReadExt, sync::Mutex};
 
 use super::{
     HostNet, NetError,
-    script::{BOOT, FOLDER, Parts, clear},
+    script::{BOOT, DRIFTED, FOLDER, Parts, clear},
     session::Session,
 };
 use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError};
@@ -55,6 +55,7 @@ struct State {
     session: Option<Session>,
     /// What is in force.
     applied: Option<(HostNetwork, Parts)>,
+    is_left: bool,
 }
 
 impl NodeNet {
@@ -232,6 +233,9 @@ impl HostNet for NodeNet {
 
     async fn apply(&self, wanted: &HostNetwork) -> Result<(), NetError> {
         let mut state = self.state.lock().await;
+        if state.is_left {
+            return Err(NetError::Lost("the host was left".to_owned()));
+        }
         let parts = Parts::of(wanted);
         // What is half done is told anew, whole.
         let before = state.applied.take();
@@ -262,8 +266,10 @@ impl HostNet for NodeNet {
         let said =
             self.tell(&mut state, &applied.node_image, "a look at the task network", &Parts::check(applied)).await;
         let drifted = match said {
-            Ok(said) if said.trim().is_empty() => return Ok(None),
-            Ok(said) => said.trim().lines().take(4).collect::<Vec<_>>().join("; "),
+            Ok(said) => match said.lines().filter_map(|line| line.strip_prefix(DRIFTED)).collect::<Vec<_>>() {
+                none if none.is_empty() => return Ok(None),
+                some => some.join("; "),
+            },
             // The shell went with the node.
             Err(NetError::Lost(why)) => why,
             Err(NetError::Engine(EngineError::NotFound { .. } | EngineError::Conflict { .. })) => {
@@ -281,7 +287,10 @@ impl HostNet for NodeNet {
 
     async fn clear(&self) -> Result<(), NetError> {
         let mut state = self.state.lock().await;
-        state.applied = None;
+        for name in self.networks().await?.into_keys() {
+            self.engine.remove_network(&name).await?;
+        }
+        (state.applied, state.is_left) = (None, true);
         let there = self.engine.inspect(NODE, &|_| Owner::Foreign).await?;
         let ours = there.filter(|there| self.key.has_signed(&self.host, NODE, &there.labels));
         if let Some(node) = ours {
@@ -292,9 +301,6 @@ impl HostNet for NodeNet {
             state.session = None;
             self.engine.remove(&node.view.id, true).await?;
             self.engine.remove_volume(NODE).await?;
-        }
-        for name in self.networks().await?.into_keys() {
-            self.engine.remove_network(&name).await?;
         }
         Ok(())
     }

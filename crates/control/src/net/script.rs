@@ -10,6 +10,8 @@ use super::{names, nft};
 pub const FOLDER: &str = "/var/lib/roadstead";
 /// Our routes bear this number: `ip route show proto 73`.
 const ROUTE_PROTOCOL: u8 = 73;
+/// What a line begins with that tells of a difference; programs say other things, too.
+pub const DRIFTED: &str = "! ";
 /// No line of any file can be this.
 const END: &str = "--end-of-this-file-of-roadstead--";
 
@@ -107,19 +109,20 @@ impl Parts {
         if script.is_empty() { script } else { format!("cd {FOLDER}\n{script}") }
     }
 
-    /// Prints what is not as it was when it was last told, and nothing when all of it is.
+    /// Prints what is not as it was when it was last told, each on a line that begins with [`DRIFTED`].
     pub fn check(wanted: &HostNetwork) -> String {
         let mut script = format!(
             "cd {FOLDER}\n\
-             [ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo 'its rules were changed'\n\
-             [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo 'its routes were changed'\n\
-             [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo 'it forwards nothing'\n\
-             [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo 'its bridges are not judged'\n\
-             /bin/sh accept.sh check || echo \"its engine's rules were made anew\"\n\
-             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo 'its name server is down'\n"
+             [ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
+             [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo '! its routes were changed'\n\
+             [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
+             [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
+             /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
+             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n"
         );
         for bridge in &wanted.bridges {
-            let _ = writeln!(script, "[ -e /sys/class/net/{0} ] || echo 'its network {0} is gone'", bridge.interface());
+            let _ =
+                writeln!(script, "[ -e /sys/class/net/{0} ] || echo '! its network {0} is gone'", bridge.interface());
         }
         script
     }
@@ -194,13 +197,15 @@ for tables in iptables iptables-legacy; do
       esac
     done
   done
-  $tables -w 5 -S DOCKER-USER | while read -r _ chain rule; do
+  $tables -w 5 -S DOCKER-USER 2>/dev/null | while read -r _ chain rule; do
     case $rule in *'--comment roadstead '*) ;; *) continue ;; esac
     interface=${{rule#-? }}
     interface=${{interface%% *}}
     case " $interfaces " in *" $interface "*) [ "$1" = clear ] || continue ;; esac
     $tables -w 5 -D "$chain" $rule
   done
+  # To ask the other one would make its tables.
+  break
 done
 exit $status
 "#,
