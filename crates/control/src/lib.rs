@@ -5,4 +5,5 @@ pub mod control;
 pub mod crash_point;
 pub mod engine;
 pub mod host;
+pub mod net;
 pub mod store;

@@ -1,0 +1,3 @@
+//! The task network on a host.
+
+pub mod nft;
