@@ -306,3 +306,6 @@ fn bridge(wanted: &HostNetwork) -> Table {
     table.chain("forged", &rules);
     table
 }
+
+#[cfg(test)]
+mod tests;
