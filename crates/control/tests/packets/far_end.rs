@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, Write},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -24,32 +24,38 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probe {
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
     protocol: String,
     port: u16,
 }
 
 impl Probe {
-    pub fn new(from: Ipv4Addr, to: Ipv4Addr, flow: Flow) -> Self {
+    pub fn new(from: impl Into<IpAddr>, to: impl Into<IpAddr>, flow: Flow) -> Self {
         let (protocol, port) = match flow {
             Flow::Tcp(port) => ("tcp", port),
             Flow::Udp(port) => ("udp", port),
             Flow::Echo => ("icmp", 0),
         };
-        Self { from, to, protocol: protocol.into(), port }
+        Self { from: from.into(), to: to.into(), protocol: protocol.into(), port }
     }
 
-    async fn connect(&self) -> Option<TcpStream> {
-        let socket = TcpSocket::new_v4().unwrap();
+    /// The connection, and who is seen at its other end.
+    async fn connect(&self) -> Option<(TcpStream, Seen)> {
+        let socket = if self.from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
         socket.bind((self.from, 0).into()).unwrap();
-        timeout(PATIENCE, socket.connect((self.to, self.port).into())).await.ok()?.ok()
+        let greeting = async {
+            let mut stream = socket.connect((self.to, self.port).into()).await.ok()?;
+            let mut seen = [0; SEEN];
+            stream.read_exact(&mut seen).await.ok()?;
+            Some((stream, seen_in(&seen)))
+        };
+        timeout(PATIENCE, greeting).await.ok()?
     }
 
-    async fn passes(&self) -> bool {
+    async fn passes(&self) -> Option<Seen> {
         if self.protocol == "tcp" {
-            let Some(mut stream) = self.connect().await else { return false };
-            return talk(&mut stream).await;
+            return self.connect().await.map(|(_, seen)| seen);
         }
         let socket = match self.protocol.as_str() {
             "udp" => UdpSocket::bind((self.from, 0)).await.unwrap(),
@@ -64,16 +70,32 @@ impl Probe {
         let packet = [8, 0, 0, 0, 0, 0, 0, 1];
         let answer = async {
             let mut buffer = [0; 64];
-            // An error is an answer of somebody on the way.
+            // An error is the word of somebody on the way.
             loop {
                 let _ = socket.send_to(&packet, (self.to, self.port)).await;
-                if let Ok(Ok((8, from))) = timeout(PATIENCE / 3, socket.recv_from(&mut buffer)).await {
-                    return from.ip() == self.to;
+                if let Ok(Ok((length, from))) = timeout(PATIENCE / 3, socket.recv_from(&mut buffer)).await
+                    && from.ip() == self.to
+                {
+                    return if self.protocol == "udp" { seen_in(&buffer[..length]) } else { Seen::Untold };
                 }
             }
         };
-        timeout(PATIENCE, answer).await.unwrap_or(false)
+        timeout(PATIENCE, answer).await.ok()
     }
+}
+
+/// Whom a listener saw; who answers a ping does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen {
+    As(IpAddr),
+    Untold,
+}
+
+/// It says so in as many bytes.
+const SEEN: usize = 40;
+
+fn seen_in(bytes: &[u8]) -> Seen {
+    Seen::As(std::str::from_utf8(bytes).unwrap().trim().parse().unwrap())
 }
 
 /// What a far end is asked: a line each, answered by a line.
@@ -85,6 +107,8 @@ pub enum Ask {
     Hold(Probe),
     /// Whether the one that it keeps still carries something.
     Talk,
+    /// To answer at this address, too.
+    Listen(IpAddr),
 }
 
 async fn talk(stream: &mut TcpStream) -> bool {
@@ -95,11 +119,12 @@ async fn talk(stream: &mut TcpStream) -> bool {
     timeout(PATIENCE, exchange).await.is_ok_and(|answer| answer.is_ok())
 }
 
-async fn listen(address: Ipv4Addr, port: u16) {
+async fn listen(address: IpAddr, port: u16) {
     let listener = TcpListener::bind((address, port)).await.unwrap();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        while let Ok((mut stream, peer)) = listener.accept().await {
             tokio::spawn(async move {
+                let _ = stream.write_all(format!("{:SEEN$}", peer.ip().to_string()).as_bytes()).await;
                 let (mut read, mut write) = stream.split();
                 let _ = tokio::io::copy(&mut read, &mut write).await;
             });
@@ -110,11 +135,17 @@ async fn listen(address: Ipv4Addr, port: u16) {
         let mut buffer = [0; 64];
         loop {
             // Errors are those of earlier answers.
-            if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-                let _ = socket.send_to(&buffer[..length], from).await;
+            if let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(from.ip().to_string().as_bytes(), from).await;
             }
         }
     });
+}
+
+async fn listen_at(address: IpAddr) {
+    for port in LISTENED {
+        listen(address, *port).await;
+    }
 }
 
 #[test]
@@ -122,7 +153,7 @@ async fn listen(address: Ipv4Addr, port: u16) {
 fn answers_in_a_namespace() {
     let Ok(addresses) = std::env::var(ADDRESSES) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let say = |passed: Vec<bool>| {
+    let say = |passed: Vec<Option<Seen>>| {
         println!("@{}", serde_json::to_string(&passed).unwrap());
         std::io::stdout().flush().unwrap();
     };
@@ -137,9 +168,7 @@ fn answers_in_a_namespace() {
     });
     runtime.block_on(async {
         for address in addresses.split(',') {
-            for port in LISTENED {
-                listen(address.parse().unwrap(), *port).await;
-            }
+            listen_at(address.parse().unwrap()).await;
         }
         say(Vec::new());
         let mut held = None;
@@ -155,12 +184,16 @@ fn answers_in_a_namespace() {
                 }
                 Ask::Hold(probe) => {
                     held = probe.connect().await;
-                    vec![held.is_some()]
+                    vec![held.as_ref().map(|(_, seen)| *seen)]
                 }
-                Ask::Talk => vec![match &mut held {
-                    Some(stream) => talk(stream).await,
-                    None => false,
-                }],
+                Ask::Talk => match &mut held {
+                    Some((stream, seen)) => vec![talk(stream).await.then_some(*seen)],
+                    None => vec![None],
+                },
+                Ask::Listen(address) => {
+                    listen_at(address).await;
+                    Vec::new()
+                }
             });
         }
     });

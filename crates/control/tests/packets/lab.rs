@@ -14,7 +14,7 @@ use roadstead_core::model::network::mac_address;
 use serde_json::Value;
 
 use crate::{
-    far_end::{ADDRESSES, Ask, Probe},
+    far_end::{ADDRESSES, Ask, Probe, Seen},
     fleet::{self, HOSTS, OUTSIDE, SUBNETS, TASKS},
 };
 
@@ -28,7 +28,7 @@ pub struct Place {
     pub name: &'static str,
     /// The first is what it sends from when it is not said.
     pub addresses: Vec<Ipv4Addr>,
-    far_end: Option<(Child, Receiver<Vec<bool>>)>,
+    far_end: Option<(Child, Receiver<Vec<Option<Seen>>>)>,
 }
 
 pub struct Lab {
@@ -118,7 +118,8 @@ impl Lab {
         command
     }
 
-    fn set(&self, place: &str, key: &str, value: &str) {
+    /// `sysctl KEY=VALUE` in a namespace.
+    pub fn set(&self, place: &str, key: &str, value: &str) {
         run(self.inside(place, "sysctl").args(["-qw", &format!("{key}={value}")]));
     }
 
@@ -127,7 +128,7 @@ impl Lab {
         run(Command::new("ip").args(["-n", &self.namespace(place)]).args(arguments.split(' ')));
     }
 
-    fn start(&self, place: &Place) -> (Child, Receiver<Vec<bool>>) {
+    fn start(&self, place: &Place) -> (Child, Receiver<Vec<Option<Seen>>>) {
         let addresses: Vec<String> = place.addresses.iter().map(Ipv4Addr::to_string).collect();
         let mut command = self.inside(place.name, std::env::current_exe().unwrap());
         command.args(["--exact", "far_end::answers_in_a_namespace", "--ignored", "--nocapture"]);
@@ -150,7 +151,7 @@ impl Lab {
         self.places.iter().find(|place| place.name == name).unwrap()
     }
 
-    fn answer(&self, place: &str) -> Vec<bool> {
+    fn answer(&self, place: &str) -> Vec<Option<Seen>> {
         let (_, answered) = self.place(place).far_end.as_ref().unwrap();
         answered.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("{place}: {error}"))
     }
@@ -161,14 +162,20 @@ impl Lab {
         writeln!(stdin, "{}", serde_json::to_string(ask).unwrap()).unwrap();
     }
 
-    pub fn ask(&mut self, place: &str, ask: &Ask) -> Vec<bool> {
+    /// Whether it could be done.
+    pub fn ask(&mut self, place: &str, ask: &Ask) -> bool {
         self.tell(place, ask);
-        self.answer(place)
+        self.answer(place).iter().all(Option::is_some)
     }
 
     /// Whether each passes; all at once, from all places.
     pub fn probe(&mut self, probes: Vec<(&'static str, Probe)>) -> Vec<bool> {
-        let mut passed = vec![false; probes.len()];
+        self.seen(probes).iter().map(Option::is_some).collect()
+    }
+
+    /// As whom each arrives; all at once, from all places.
+    pub fn seen(&mut self, probes: Vec<(&'static str, Probe)>) -> Vec<Option<Seen>> {
+        let mut passed = vec![None; probes.len()];
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let of =
             |name: &str| probes.iter().enumerate().filter(move |(_, (place, _))| *place == name).collect::<Vec<_>>();
@@ -176,8 +183,8 @@ impl Lab {
             self.tell(name, &Ask::Probe(of(name).into_iter().map(|(_, (_, probe))| probe.clone()).collect()));
         }
         for name in &names {
-            for ((index, _), did_pass) in of(name).into_iter().zip(self.answer(name)) {
-                passed[index] = did_pass;
+            for ((index, _), seen) in of(name).into_iter().zip(self.answer(name)) {
+                passed[index] = seen;
             }
         }
         passed

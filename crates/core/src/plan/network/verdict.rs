@@ -175,8 +175,9 @@ pub fn verdict(state: &State, packet: &Packet) -> Result<Verdict, NotJudged> {
         Some(at) => egress(state, at, from.address, &to, flow),
         None => nobody(&from, &to),
     };
-    // What leaves the cluster's addresses bears its host's.
-    let seen_from = match from.at.filter(|at| !is_inside(at.network, to.address)) {
+    // What leaves both the host and the cluster's addresses bears its host's.
+    let leaves = |at: &At<'_>| !is_inside(at.network, to.address) && address_of(state, at.host) != Some(to.address);
+    let seen_from = match from.at.filter(leaves) {
         Some(at) => address_of(state, at.host).unwrap_or(from.address),
         None => from.address,
     };
