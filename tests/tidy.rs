@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("turn", &["model", "plan"]),
     ("store", &["model"]),
     ("host", &["model"]),
+    ("net", &["model"]),
     ("engine", &["model", "host"]),
     ("control", &["model", "manifest", "plan", "turn", "store", "host", "engine"]),
     ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "control"]),

@@ -24,6 +24,10 @@ pub const SANDBOX: &str = "task.sandbox";
 /// The image of all that touches a host's network, where the cluster names no other.
 pub const NODE_IMAGE: &str = concat!("roadstead-node:", env!("CARGO_PKG_VERSION"));
 
+/// Where machines are told of themselves (169.254.169.254), and of no use to a task: as the hosts, out of its reach unless a rule
+/// says otherwise.
+pub const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+
 /// The name of the container that holds a task's network.
 pub fn sandbox() -> ContainerName {
     SANDBOX.into()

@@ -5,6 +5,7 @@
 //! * addresses are given out by placement, since a host without a free one cannot take a task.
 
 mod picture;
+pub mod verdict;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
