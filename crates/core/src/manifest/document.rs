@@ -190,7 +190,7 @@ fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Findi
     }
     let node = match take(&mut root, "spec") {
         Some(spec) if !spec.value.is_null() => spec.value,
-        Some(_) | None if kind == Kind::Cluster => Node::empty_map(whole),
+        Some(_) | None if matches!(kind, Kind::Cluster | Kind::SecurityGroup) => Node::empty_map(whole),
         Some(spec) => return Err(Finding::error("missing-field", spec.key_span, "`spec` says nothing").into()),
         None => return Err(Finding::error("missing-field", whole, "`spec` is missing here").into()),
     };
@@ -253,7 +253,8 @@ pub fn is_family(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn is_label(name: &str) -> bool {
+/// Whether a name is a label of the DNS, in lower case.
+pub fn is_label(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')

@@ -1,9 +1,14 @@
 //! Objects together: references, clashes between hosts, and what stays as it was.
 
+mod hosts;
+mod network;
+
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
 };
+
+use network::Wish;
 
 use super::{
     admit::Findings,
@@ -20,15 +25,13 @@ use crate::model::{
     spec::{
         ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
         cluster::DEFAULT_CLUSTER,
+        network::AwsvpcConfiguration,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
 };
 
 /// Rounds until nothing new falls: a host, then what goes through it or names it, is a few; the bound is only there to end.
 const ROUNDS: usize = 16;
-
-/// Hosts that one may be reached through, one behind the other.
-const MAX_JUMPS: usize = 8;
 
 /// Slips that are compared with all names, per round.
 const MAX_HINTS: usize = 50;
@@ -203,23 +206,45 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
             desired.task_definitions.entry(family).or_insert_with(|| before.clone());
         }
     }
-    let stays = |file: &str, name: bool| name || kept.covers(file);
+    let stays = |file: &str, failed: bool| failed || kept.covers(file);
+    let services = desired
+        .services
+        .iter()
+        .filter(|(name, service)| stays(&service.file, tables.services.failed.contains(*name)))
+        .map(|(_, service)| (&service.spec.cluster, service.spec.network_configuration.as_ref()));
+    let scheduled = desired
+        .scheduled_tasks
+        .iter()
+        .filter(|(name, scheduled)| stays(&scheduled.file, tables.scheduled_tasks.failed.contains(*name)))
+        .map(|(_, scheduled)| (&scheduled.spec.cluster, scheduled.spec.network_configuration.as_ref()));
+    let staying: Vec<(ClusterName, Option<AwsvpcConfiguration>)> = services
+        .chain(scheduled)
+        .map(|(cluster, network)| (cluster.clone(), network.map(|network| network.awsvpc_configuration.clone())))
+        .collect();
+    for network in staying.iter().filter_map(|(_, network)| network.as_ref()) {
+        for name in &network.subnets {
+            if let Some(before) = previous.subnets.get(name) {
+                desired.subnets.entry(name.clone()).or_insert_with(|| before.clone());
+            }
+        }
+        for name in &network.security_groups {
+            if let Some(before) = previous.security_groups.get(name) {
+                desired.security_groups.entry(name.clone()).or_insert_with(|| before.clone());
+            }
+        }
+    }
     let hosts = desired
         .hosts
         .iter()
         .filter(|(name, host)| stays(&host.file, tables.hosts.failed.contains(*name)))
         .map(|(_, host)| &host.spec.cluster);
-    let services = desired
-        .services
+    let subnets = desired
+        .subnets
         .iter()
-        .filter(|(name, service)| stays(&service.file, tables.services.failed.contains(*name)))
-        .map(|(_, service)| &service.spec.cluster);
-    let scheduled = desired
-        .scheduled_tasks
-        .iter()
-        .filter(|(name, scheduled)| stays(&scheduled.file, tables.scheduled_tasks.failed.contains(*name)))
-        .map(|(_, scheduled)| &scheduled.spec.cluster);
-    let clusters: Vec<ClusterName> = hosts.chain(services).chain(scheduled).cloned().collect();
+        .filter(|(name, _)| !tables.subnets.good.contains_key(*name))
+        .map(|(_, subnet)| &subnet.spec.cluster);
+    let clusters: Vec<ClusterName> =
+        hosts.chain(subnets).chain(staying.iter().map(|(cluster, _)| cluster)).cloned().collect();
     for cluster in clusters {
         if let Some(before) = previous.clusters.get(&cluster) {
             desired.clusters.entry(cluster).or_insert_with(|| before.clone());
@@ -243,6 +268,47 @@ fn family_of(reference: &str) -> Family {
 
 type Fallen = (Kind, String, String, Finding);
 
+/// Two objects that claim one thing.
+struct Rivals<'a, K, N, S> {
+    claim: K,
+    holder: &'a N,
+    /// None when it stays as it was, and stands in no text.
+    held_by: Option<&'a Declared<S>>,
+    name: &'a N,
+    declared: &'a Declared<S>,
+}
+
+/// Who claims what another has already: who had it before keeps it, else who is declared first.
+fn rivals<'a, K: Ord + Clone, N: Ord, S>(
+    table: &'a Table<N, S>,
+    claims: impl IntoIterator<Item = (K, &'a N)>,
+    had: impl Fn(&K, &N) -> bool,
+) -> Vec<Rivals<'a, K, N, S>> {
+    let mut by_claim: BTreeMap<K, BTreeSet<&'a N>> = BTreeMap::new();
+    for (claim, name) in claims {
+        by_claim.entry(claim).or_default().insert(name);
+    }
+    let mut found = Vec::new();
+    for (claim, names) in by_claim.into_iter().filter(|(_, names)| names.len() > 1) {
+        let mut names: Vec<(&'a N, Option<&'a Declared<S>>)> =
+            names.into_iter().map(|name| (name, table.good.get(name))).collect();
+        names.sort_by_key(|(name, declared)| rank(*declared, had(&claim, name)));
+        let mut names = names.into_iter();
+        let Some((holder, held_by)) = names.next() else { continue };
+        let others = names.filter_map(|(name, declared)| {
+            Some(Rivals { claim: claim.clone(), holder, held_by, name, declared: declared? })
+        });
+        found.extend(others);
+    }
+    found
+}
+
+/// What stays as it was comes first, then what was there before, then as declared.
+fn rank<S>(declared: Option<&Declared<S>>, had: bool) -> (bool, Option<(&str, u32)>) {
+    let place = declared.map(|declared| (declared.manifest.file.as_str(), declared.manifest.line));
+    (declared.is_some() && !had, place)
+}
+
 struct Judge<'a> {
     tables: &'a Tables,
     kept: &'a Kept<'a>,
@@ -259,9 +325,17 @@ impl Judge<'_> {
             let found = self.cluster(&host.manifest.spec.cluster, &host.node).or_else(|| self.jump(name, host));
             fallen.extend(found.map(|finding| (Kind::Host, name.to_string(), host.manifest.file.clone(), finding)));
         }
+        for (name, subnet) in &self.tables.subnets.good {
+            let found = self.cluster(&subnet.manifest.spec.cluster, &subnet.node).or_else(|| self.outside(subnet));
+            fallen.extend(found.map(|finding| (Kind::Subnet, name.to_string(), subnet.manifest.file.clone(), finding)));
+        }
         for (name, service) in &self.tables.services.good {
-            let found =
-                self.cluster(&service.manifest.spec.cluster, &service.node).or_else(|| self.task_definition(service));
+            let (spec, node) = (&service.manifest.spec, &service.node);
+            let found = self
+                .cluster(&spec.cluster, node)
+                .or_else(|| self.task_definition(service))
+                .or_else(|| self.network(&Wish::of_service(service)))
+                .or_else(|| self.registries(service));
             fallen
                 .extend(found.map(|finding| (Kind::Service, name.to_string(), service.manifest.file.clone(), finding)));
         }
@@ -270,11 +344,26 @@ impl Judge<'_> {
             let found = self
                 .cluster(&spec.cluster, node)
                 .or_else(|| self.definition(node, &spec.task_definition, spec.launch_type))
-                .or_else(|| self.overrides(scheduled));
+                .or_else(|| self.overrides(scheduled))
+                .or_else(|| self.network(&Wish::of_scheduled(scheduled)));
             let file = || scheduled.manifest.file.clone();
             fallen.extend(found.map(|finding| (Kind::ScheduledTask, name.to_string(), file(), finding)));
         }
-        if fallen.is_empty() { self.address_clashes() } else { fallen }
+        if fallen.is_empty() {
+            fallen.extend(self.address_clashes());
+            fallen.extend(self.private_address_clashes());
+            fallen.extend(self.subnet_overlaps());
+            fallen.extend(self.name_clashes());
+        }
+        fallen
+    }
+
+    /// Points at a word of another object, where its text is at hand.
+    fn beside<S>(&self, finding: Finding, other: Option<&Declared<S>>, path: &[Step<'_>], label: &str) -> Finding {
+        match other.and_then(|other| Some((self.files.get(&other.manifest.file)?, other))) {
+            Some((file, other)) => finding.elsewhere(place(file, other.node.locate(path), label)),
+            None => finding,
+        }
     }
 
     /// What to say of a name that is not there.
@@ -297,9 +386,7 @@ impl Judge<'_> {
             .label("this waits until they are mended");
         }
         let finding = Finding::error("unknown-reference", span, format!("there is no {what} {}", quote(name)));
-        self.hints.set(self.hints.get() + 1);
-        let hint = (self.hints.get() <= MAX_HINTS).then(|| did_you_mean(name, others)).flatten();
-        match hint {
+        match self.hint(name, others) {
             Some(help) => finding.label(help),
             None if !self.kept.broken.is_empty() => {
                 let broken = super::report::quote_all(self.kept.broken.iter().map(String::as_str));
@@ -307,6 +394,12 @@ impl Judge<'_> {
             }
             None => finding,
         }
+    }
+
+    /// What was probably meant, for the first few.
+    fn hint<'n>(&self, name: &str, others: impl Iterator<Item = &'n str>) -> Option<String> {
+        self.hints.set(self.hints.get() + 1);
+        (self.hints.get() <= MAX_HINTS).then(|| did_you_mean(name, others)).flatten()
     }
 
     fn cluster(&self, name: &ClusterName, node: &Node) -> Option<Finding> {
@@ -322,35 +415,6 @@ impl Judge<'_> {
             self.tables.clusters.failed.contains(name),
             names,
         ))
-    }
-
-    /// Follows `proxyJump` from host to host. A word that names no Host is an address.
-    fn jump(&self, name: &HostName, host: &Declared<HostSpec>) -> Option<Finding> {
-        let path = at!["ssh", "proxyJump"];
-        let error = |message: String| Some(Finding::error("proxy-jump", host.node.locate(path), message));
-        let mut way = vec![name.as_str()];
-        let mut spec = &host.manifest.spec;
-        while let Some(next) = spec.ssh.proxy_jump.as_deref().and_then(check::names_a_host) {
-            let told = |way: &[&str]| way.iter().chain([&next]).map(|name| quote(name)).collect::<Vec<_>>().join(" → ");
-            if way.contains(&next) {
-                return match way.len() {
-                    1 => error("a host cannot be reached through itself".to_owned()),
-                    _ => error("the way to this host goes in a circle".to_owned())
-                        .map(|finding| finding.help(told(&way))),
-                };
-            }
-            if way.len() > MAX_JUMPS {
-                return error(format!("the way to this host goes through more than {MAX_JUMPS} others"))
-                    .map(|finding| finding.help(told(&way)));
-            }
-            let Some(other) = self.desired.hosts.get(next) else {
-                let failed = self.tables.hosts.failed.contains(next);
-                return failed.then(|| self.unknown(&host.node, path, "host", next, true, std::iter::empty()));
-            };
-            way.push(next);
-            spec = &other.spec;
-        }
-        None
     }
 
     fn task_definition(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
@@ -399,70 +463,17 @@ impl Judge<'_> {
             LaunchType::Ec2 => None,
             LaunchType::Fargate => {
                 let (field, message, help) = check::unfit_for_fargate(&definition.spec)?;
-                let mut finding = Finding::error("fargate", node.locate(at!["launchType"]), message).help(help);
+                let finding = Finding::error("fargate", node.locate(at!["launchType"]), message).help(help);
                 let declared = self.tables.task_definitions.good.get(&family);
-                if let Some((file, declared)) = self.files.get(&definition.file).zip(declared) {
-                    finding = finding.elsewhere(place(file, declared.node.locate(&[Step::Key(field)]), "here"));
-                }
-                Some(finding)
+                Some(self.beside(finding, declared, &[Step::Key(field)], "here"))
             }
         }
-    }
-
-    /// Two hosts at one address are one machine registered twice: the one that was there first stays.
-    fn address_clashes(&self) -> Vec<Fallen> {
-        type Address<'a> = (String, u16, Option<&'a str>);
-        let mut by_address: BTreeMap<Address<'_>, Vec<(&HostName, &Declared<HostSpec>)>> = BTreeMap::new();
-        for (name, host) in &self.tables.hosts.good {
-            let spec = &host.manifest.spec;
-            let key = (spec.address.to_ascii_lowercase(), spec.ssh.port.unwrap_or(22), spec.ssh.proxy_jump.as_deref());
-            by_address.entry(key).or_default().push((name, host));
-        }
-        let mut fallen = Vec::new();
-        for mut hosts in by_address.into_values().filter(|hosts| hosts.len() > 1) {
-            let was_here = |name: &HostName, host: &Declared<HostSpec>| {
-                self.kept
-                    .previous
-                    .hosts
-                    .get(name)
-                    .is_some_and(|before| before.spec.address == host.manifest.spec.address)
-            };
-            hosts.sort_by_key(|(name, host)| (!was_here(name, host), &host.manifest.file, host.manifest.line));
-            let mut hosts = hosts.into_iter();
-            let Some((first_name, first)) = hosts.next() else { continue };
-            for (name, host) in hosts {
-                let message = format!(
-                    "the hosts {} and {} have the same address",
-                    quote(first_name.as_str()),
-                    quote(name.as_str())
-                );
-                let mut finding = Finding::error("duplicate-address", host.node.locate(at!["address"]), message);
-                if let Some(file) = self.files.get(&first.manifest.file) {
-                    finding = finding.elsewhere(place(file, first.node.locate(at!["address"]), "the other"));
-                }
-                fallen.push((Kind::Host, name.to_string(), host.manifest.file.clone(), finding));
-            }
-        }
-        fallen
     }
 
     fn warnings(&self) -> Vec<(String, Finding)> {
         let mut warnings = Vec::new();
-        for host in self.tables.hosts.good.values() {
-            let Some(jump) = host.manifest.spec.ssh.proxy_jump.as_deref().and_then(check::names_a_host) else {
-                continue;
-            };
-            if !self.desired.hosts.contains_key(jump) {
-                let span = host.node.locate(at!["ssh", "proxyJump"]);
-                let finding = Finding::warning(
-                    "proxy-jump",
-                    span,
-                    format!("there is no Host {}: it is taken as an address", quote(jump)),
-                );
-                let names = self.desired.hosts.keys().map(HostName::as_str);
-                warnings.push((host.manifest.file.clone(), finding.maybe_help(did_you_mean(jump, names))));
-            }
-        }
+        self.about_hosts(&mut warnings);
+        self.about_networks(&mut warnings);
         for service in self.tables.services.good.values() {
             let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
             warnings.extend(found.map(|finding| (service.manifest.file.clone(), finding)));

@@ -8,7 +8,7 @@ use crate::{
     model::spec::{ClusterSpec, cluster::ImageCleanup},
 };
 
-use super::{logging, volumes};
+use super::{awsvpc, logging, volumes};
 
 /// Checks when images are removed.
 fn image_cleanup(cleanup: ImageCleanup, scope: &mut Scope<'_>) {
@@ -53,6 +53,7 @@ pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
         scope.error(path, "host-loss", message).help("`lostAfter` must be longer than `suspectAfter`");
     }
     image_cleanup(spec.image_cleanup, scope);
+    awsvpc::cluster(spec, scope);
     if let Some(log) = &spec.logging {
         logging::cluster(log, at!["logging"], scope);
     }

@@ -1,5 +1,6 @@
 //! One object by itself: the rules that need nothing but its own spec.
 
+mod awsvpc;
 mod cluster;
 mod container;
 mod depends;
@@ -30,6 +31,8 @@ pub use service::service;
 pub use subnet::subnet;
 pub use task::{host_ports, task_definition};
 
+use ipnet::Ipv4Net;
+
 use super::{
     node::{Span, Step, at},
     report::{Scope, quote},
@@ -57,6 +60,14 @@ fn in_range(scope: &mut Scope<'_>, path: &[Step<'_>], value: u32, range: std::op
             range.start(),
             range.end()
         ));
+    }
+}
+
+/// An address range that must be a whole network.
+fn one_network(cidr: Ipv4Net, path: &[Step<'_>], scope: &mut Scope<'_>) {
+    if cidr.addr() != cidr.network() {
+        let message = format!("{cidr} is an address in a network, not the network");
+        scope.error(path, "cidr", message).help(format!("the network is `{}`", cidr.trunc()));
     }
 }
 

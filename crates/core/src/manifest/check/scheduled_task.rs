@@ -1,7 +1,7 @@
 //! ScheduledTask by itself.
 
 use super::{
-    CheckExpression, constraints, in_range, inside,
+    CheckExpression, awsvpc, constraints, in_range, inside,
     service::{chooses_no_host, strategies},
 };
 use crate::{
@@ -24,6 +24,7 @@ pub fn scheduled_task(spec: &ScheduledTaskSpec, scope: &mut Scope<'_>, check_exp
     in_range(scope, at!["failedJobsHistoryLimit"], spec.failed_jobs_history_limit, 0..=MAX_HISTORY, "");
     constraints(scope, &spec.placement_constraints, true, check_expression);
     strategies(&spec.placement_strategy, scope);
+    awsvpc::configuration(spec.network_configuration.as_ref(), scope);
     match spec.launch_type {
         LaunchType::Ec2 => {}
         LaunchType::Fargate => chooses_no_host(&spec.placement_strategy, &spec.placement_constraints, scope),

@@ -1,6 +1,6 @@
 //! Service by itself.
 
-use super::{CheckExpression, constraints, in_range, join};
+use super::{CheckExpression, awsvpc, constraints, in_range, join};
 use crate::{
     manifest::{
         node::{Step, at},
@@ -25,6 +25,8 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     constraints(scope, &spec.placement_constraints, true, check_expression);
     strategies(&spec.placement_strategy, scope);
     circuit_breaker(spec, scope);
+    awsvpc::configuration(spec.network_configuration.as_ref(), scope);
+    awsvpc::registries(&spec.service_registries, scope);
     if spec.singleton {
         singleton(spec, scope);
     }

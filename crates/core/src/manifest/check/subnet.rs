@@ -1,5 +1,6 @@
 //! Subnet by itself.
 
+use super::one_network;
 use crate::{
     manifest::{node::at, report::Scope},
     model::spec::SubnetSpec,
@@ -13,10 +14,7 @@ const MOST_SLICES: u32 = 65_536;
 /// Checks a subnet.
 pub fn subnet(spec: &SubnetSpec, scope: &mut Scope<'_>) {
     let cidr = spec.cidr;
-    if cidr.addr() != cidr.network() {
-        let message = format!("{cidr} is an address in a network, not the network");
-        scope.error(at!["cidr"], "cidr", message).help(format!("the network is `{}`", cidr.trunc()));
-    }
+    one_network(cidr, at!["cidr"], scope);
     let path = if scope.node.find(at!["hostPrefix"]).is_some() { at!["hostPrefix"] } else { at!["cidr"] };
     if spec.host_prefix > LONGEST_HOST_PREFIX {
         let message = format!("a host's slice of /{} has no room for tasks", spec.host_prefix);

@@ -59,9 +59,6 @@ pub fn task_definition(
         fargate::check(spec, scope);
     }
     if spec.network_mode == NetworkMode::Awsvpc {
-        scope
-            .warning(at!["networkMode"], "awsvpc", "`awsvpc` runs as bridge in this version")
-            .label("host ports are picked, tasks have no address of their own");
         for port in spec.container_definitions.iter_mut().flat_map(|container| &mut container.port_mappings) {
             port.host_port = None;
         }

@@ -72,6 +72,13 @@ pub struct Reserved {
     pub memory: Mebibytes,
 }
 
+impl HostSpec {
+    /// Where other hosts reach it: where routes to its tasks go.
+    pub fn route_address(&self) -> Option<Ipv4Addr> {
+        self.private_address.or_else(|| self.address.parse().ok())
+    }
+}
+
 fn is_none(gpus: &u32) -> bool {
     *gpus == 0
 }

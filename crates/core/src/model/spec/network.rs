@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cluster::DEFAULT_CLUSTER;
 use crate::model::{
     name::{ClusterName, SecurityGroupName, SubnetName},
     network::NODE_IMAGE,
@@ -15,8 +16,8 @@ use crate::model::{
 
 /// The group that a task is in when nothing else is said: its members reach each other, and may reach everybody (EC2).
 pub const DEFAULT_SECURITY_GROUP: &str = "default";
-/// The subnet of a cluster that declares none.
-pub const DEFAULT_SUBNET: &str = "default";
+/// What the subnet of a cluster that declares none is called.
+const DEFAULT_SUBNET: &str = "default";
 /// So many security groups for one task (ECS).
 pub const MAX_SECURITY_GROUPS: usize = 5;
 /// So many subnets for one service (ECS).
@@ -34,6 +35,14 @@ pub struct ClusterNetwork {
     /// The image of all that touches a host's network, when it is served under another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_image: Option<String>,
+}
+
+/// The subnet of a cluster that declares none: one over all its addresses.
+pub fn default_subnet(cluster: &ClusterName) -> SubnetName {
+    match cluster.as_str() {
+        DEFAULT_CLUSTER => DEFAULT_SUBNET.into(),
+        other => format!("{other}-{DEFAULT_SUBNET}").into(),
+    }
 }
 
 impl Default for ClusterNetwork {

@@ -24,7 +24,7 @@ use crate::model::{
     spec::{
         SubnetSpec, TaskDefinitionSpec,
         cluster::DEFAULT_CLUSTER,
-        network::{self, AssignPublicIp, DEFAULT_SUBNET, NetworkConfiguration},
+        network::{self, AssignPublicIp, NetworkConfiguration},
         task_definition::NetworkMode,
     },
     state::Change,
@@ -60,14 +60,13 @@ pub(super) fn subnets_in(desired: &Desired, cluster: &ClusterName) -> BTreeMap<S
     if !declared.is_empty() {
         return declared;
     }
-    let name = match cluster.as_str() {
-        DEFAULT_CLUSTER => DEFAULT_SUBNET.into(),
-        other => SubnetName::from(format!("{other}-{DEFAULT_SUBNET}")),
-    };
     let cidr = desired.cluster(cluster).network.cidr;
     // A small network is cut into four at least.
     let host_prefix = DEFAULT_HOST_PREFIX.max(cidr.prefix_len().saturating_add(2)).min(29);
-    BTreeMap::from([(name, SubnetSpec { cluster: cluster.clone(), availability_zone: None, cidr, host_prefix })])
+    BTreeMap::from([(
+        network::default_subnet(cluster),
+        SubnetSpec { cluster: cluster.clone(), availability_zone: None, cidr, host_prefix },
+    )])
 }
 
 /// Where a task's address is from; none when it has no network of its own.

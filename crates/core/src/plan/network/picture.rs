@@ -88,8 +88,7 @@ fn holds(task: &Task) -> bool {
 
 /// Where other hosts reach this one.
 pub(super) fn address_of(state: &State, host: &HostName) -> Option<Ipv4Addr> {
-    let spec = &state.desired.hosts.get(host)?.spec;
-    spec.private_address.or_else(|| spec.address.parse().ok())
+    state.desired.hosts.get(host)?.spec.route_address()
 }
 
 /// The groups of a task: its service's now; of one without a service those that it was started in.
