@@ -45,7 +45,7 @@ fn the_full_example_gives_warnings_only() {
     assert_eq!(desired.services["auth"].spec.cluster.as_str(), "klp");
     assert_eq!(
         (desired.task_definitions["auth"].file.as_str(), desired.task_definitions["auth"].line),
-        ("full.yaml", 29)
+        ("full.yaml", 34)
     );
     // Its tasks would own an address each: a host port is nothing that they could clash over.
     assert_eq!(desired.task_definitions["auth"].spec.container_definitions[0].port_mappings[0].host_port, None);

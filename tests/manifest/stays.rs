@@ -173,6 +173,63 @@ fn of_two_hosts_at_one_address_the_older_stays() {
 }
 
 #[test]
+fn what_stays_keeps_its_network() {
+    let subnet = "apiVersion: roadstead/v1\nkind: Subnet\nmetadata: { name: app }\nspec: { cluster: klp, cidr: 10.64.16.0/20 }\n";
+    let others = "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: { name: klp }\n---\napiVersion: roadstead/v1\nkind: SecurityGroup\nmetadata: { name: web }\n";
+    let service = |count: u32| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: web }}\nspec:\n  cluster: klp\n  desiredCount: {count}\n  taskDefinition: {{ networkMode: awsvpc, containerDefinitions: [{{ name: web, image: web:1, memory: 64 }}] }}\n  networkConfiguration: {{ awsvpcConfiguration: {{ subnets: [app], securityGroups: [web] }} }}\n"
+        )
+    };
+    let before = admitted(
+        &[("others.yaml", others), ("service.yaml", &service(1)), ("subnet.yaml", subnet)],
+        &Desired::default(),
+    );
+    assert!(!before.has_errors(), "{}", render(&before.diagnostics, false));
+    let before = before.desired;
+
+    // Deleted although a service that cannot be read, or a good one, still names them.
+    for text in ["kind: [", &service(2)] {
+        assert_eq!(admitted(&[("service.yaml", text)], &before).desired, before);
+    }
+    // Outside of its cluster's network from now on: the subnet is told, and stays where its tasks are.
+    let moved = others.replace("klp }", "klp }\nspec: { network: { cidr: 10.80.0.0/16 } }");
+    let after = admitted(&[("others.yaml", &moved), ("service.yaml", &service(2)), ("subnet.yaml", subnet)], &before);
+    assert_eq!(after.desired.subnets, before.subnets);
+    assert_eq!(after.desired.services["web"].spec.desired_count, 2);
+    assert_eq!(after.diagnostics[0].place.file, "subnet.yaml");
+}
+
+#[test]
+fn who_had_a_thing_before_keeps_it() {
+    let subnet = |name: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Subnet\nmetadata: {{ name: {name} }}\nspec: {{ cidr: 10.64.16.0/20 }}\n"
+        )
+    };
+    let named = |name: &str| service(name, 1).replace("spec:\n", "spec:\n  serviceRegistries: [{ name: login }]\n");
+    let host = |name: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Host\nmetadata: {{ name: {name} }}\nspec: {{ address: {name}.example.com, privateAddress: 198.18.0.11, ssh: {{ knownHosts: k }} }}\n"
+        )
+    };
+    for (old, new) in [(subnet("old"), subnet("new")), (named("old"), named("new")), (host("old"), host("new"))] {
+        let before = admitted(&[("z.yaml", &old)], &Desired::default()).desired;
+        assert!(!before.is_empty());
+        // Whether the old one can still be read or not.
+        for (text, broken) in [(old.as_str(), 0), ("kind: [", 1)] {
+            let after = admitted(&[("a.yaml", &new), ("z.yaml", text)], &before);
+            assert_eq!(after.desired, before, "{new}");
+            assert_eq!(after.broken_files.len(), broken);
+            assert_eq!(after.diagnostics[0].place.file, "a.yaml", "{}", render(&after.diagnostics, false));
+        }
+        // A rename is none of it.
+        let after = admitted(&[("a.yaml", &new)], &before);
+        assert!(!after.has_errors(), "{}", render(&after.diagnostics, false));
+    }
+}
+
+#[test]
 fn the_same_tree_again_changes_nothing() {
     let texts = [("a.yaml", service("a", 1)), ("b.yaml", service("b", 20_000)), ("c.yaml", "kind: [".to_owned())];
     let tree = SourceTree::from_texts("/", texts);

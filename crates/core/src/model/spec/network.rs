@@ -6,7 +6,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Unexpected},
+};
 
 use super::cluster::DEFAULT_CLUSTER;
 use crate::model::{
@@ -28,6 +31,7 @@ pub const MAX_SUBNETS: usize = 16;
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClusterNetwork {
     /// All addresses that tasks may have: nothing else in reach of the hosts uses them.
+    #[serde(deserialize_with = "cidr")]
     #[schemars(with = "String")]
     pub cidr: Ipv4Net,
     /// How packets come from host to host.
@@ -57,6 +61,18 @@ impl ClusterNetwork {
     pub fn node_image(&self) -> &str {
         self.node_image.as_deref().unwrap_or(NODE_IMAGE)
     }
+}
+
+/// A range of IPv4 addresses, and in words what is none.
+pub(super) fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Net, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wanted = "a range of IPv4 addresses such as 10.64.0.0/16";
+    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &wanted))
+}
+
+/// The same where it need not be said.
+pub(super) fn some_cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
+    cidr(deserializer).map(Some)
 }
 
 /// How packets of tasks come from host to host.

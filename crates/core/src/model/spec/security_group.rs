@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::network;
 use crate::model::name::SecurityGroupName;
 
 /// So many rules each way (EC2's limit).
@@ -67,13 +68,49 @@ pub struct EgressRule {
 }
 
 /// The other end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "PeerFields")]
 pub enum Peer {
     /// Addresses.
-    Cidr(#[schemars(with = "String")] Ipv4Net),
+    Cidr(Ipv4Net),
     /// The members of a security group.
     SecurityGroup(SecurityGroupName),
+}
+
+/// A [`Peer`] as it is written: one of the two.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PeerFields {
+    /// A range of addresses.
+    #[serde(default, deserialize_with = "network::some_cidr")]
+    #[schemars(with = "Option<String>")]
+    cidr: Option<Ipv4Net>,
+    /// The name of a security group: its members.
+    #[serde(default)]
+    security_group: Option<SecurityGroupName>,
+}
+
+impl TryFrom<PeerFields> for Peer {
+    type Error = &'static str;
+
+    fn try_from(fields: PeerFields) -> Result<Self, Self::Error> {
+        match (fields.cidr, fields.security_group) {
+            (Some(cidr), None) => Ok(Self::Cidr(cidr)),
+            (None, Some(name)) => Ok(Self::SecurityGroup(name)),
+            (Some(_), Some(_)) => Err("either `cidr` or `securityGroup`: two peers are two items of the list"),
+            (None, None) => Err("neither `cidr` nor `securityGroup` is said"),
+        }
+    }
+}
+
+impl JsonSchema for Peer {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Peer".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        PeerFields::json_schema(generator)
+    }
 }
 
 /// Protocols as security groups have them.
@@ -131,7 +168,7 @@ impl SecurityGroupSpec {
 
     /// The group `default` where it is not declared: its members reach each other, and may reach everybody.
     pub fn of_default_group() -> Self {
-        let members = Peer::SecurityGroup(super::network::DEFAULT_SECURITY_GROUP.into());
+        let members = Peer::SecurityGroup(network::DEFAULT_SECURITY_GROUP.into());
         Self {
             ingress: vec![IngressRule {
                 protocol: IpProtocol::All,

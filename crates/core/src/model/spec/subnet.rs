@@ -17,6 +17,7 @@ pub struct SubnetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_zone: Option<String>,
     /// All its addresses; within the cluster's `network.cidr`.
+    #[serde(deserialize_with = "super::network::cidr")]
     #[schemars(with = "String")]
     pub cidr: Ipv4Net,
     /// How large a host's slice is: 26 means 64 addresses, of which tasks can have 61.
