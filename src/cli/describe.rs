@@ -76,7 +76,12 @@ async fn events(context: &Context, kind: Kind, name: &str) -> Result<(), Failure
                 ))
                 .await?
         }
-        Kind::Taskdefinitions | Kind::Deployments | Kind::Clusters | Kind::Events => return Ok(()),
+        Kind::Taskdefinitions
+        | Kind::Deployments
+        | Kind::Subnets
+        | Kind::Securitygroups
+        | Kind::Clusters
+        | Kind::Events => return Ok(()),
     };
     if events.is_empty() {
         return Ok(());

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::api::view::{
     Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView,
-    scheduled_task::ScheduledTaskView, service::ServiceView, task::TaskView, task_definition::TaskDefinitionView,
+    scheduled_task::ScheduledTaskView, security_group::SecurityGroupView, service::ServiceView, subnet::SubnetView,
+    task::TaskView, task_definition::TaskDefinitionView,
 };
 use roadstead_core::model::time::Timestamp;
 
@@ -38,6 +39,10 @@ pub(super) enum Kind {
     Taskdefinitions,
     #[value(aliases = ["deployment", "deploy"])]
     Deployments,
+    #[value(alias = "subnet")]
+    Subnets,
+    #[value(aliases = ["securitygroup", "sg"])]
+    Securitygroups,
     #[value(alias = "cluster")]
     Clusters,
     #[value(aliases = ["event", "ev"])]
@@ -54,6 +59,8 @@ impl Kind {
             Self::Scheduledtasks => "scheduledtasks",
             Self::Taskdefinitions => "taskdefinitions",
             Self::Deployments => "deployments",
+            Self::Subnets => "subnets",
+            Self::Securitygroups => "securitygroups",
             Self::Clusters => "clusters",
             Self::Events => "events",
         }
@@ -159,6 +166,8 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         Kind::Scheduledtasks => show::<ScheduledTaskView>(context, &options).await,
         Kind::Taskdefinitions => show::<TaskDefinitionView>(context, &options).await,
         Kind::Deployments => show::<DeploymentView>(context, &options).await,
+        Kind::Subnets => show::<SubnetView>(context, &options).await,
+        Kind::Securitygroups => show::<SecurityGroupView>(context, &options).await,
         Kind::Clusters => show::<ClusterView>(context, &options).await,
         Kind::Events => show::<EventView>(context, &options).await,
     }

@@ -11,9 +11,11 @@ use crate::api::view::{
     cluster::ClusterView,
     deployment::DeploymentView,
     event::EventView,
-    host::HostView,
+    host::{HostNetworkView, HostView, NetworkStatus},
     scheduled_task::ScheduledTaskView,
+    security_group::{PermissionView, SecurityGroupView},
     service::{ServiceStatus, ServiceView},
+    subnet::SubnetView,
     task::TaskView,
     task_definition::TaskDefinitionView,
     word,
@@ -83,6 +85,14 @@ fn host_tone(status: HostStatus) -> Tone {
     }
 }
 
+/// `READY`, or what stands in the way.
+fn network(view: &HostNetworkView) -> Cell {
+    match view.status {
+        NetworkStatus::Ready => Cell::toned(word(&view.status), Tone::Good),
+        NetworkStatus::NotReady => Cell::toned(view.reason.clone().unwrap_or_else(|| word(&view.status)), Tone::Change),
+    }
+}
+
 fn rollout_tone(state: RolloutState) -> Tone {
     match state {
         RolloutState::Completed => Tone::Good,
@@ -103,6 +113,7 @@ impl Row for HostView {
         wide("ADDRESS"),
         wide("ARCHITECTURE"),
         wide("DISK"),
+        wide("NETWORK"),
         wide("CLUSTER"),
         wide("LABELS"),
         sparse("REASON"),
@@ -127,6 +138,7 @@ impl Row for HostView {
             optional(&self.address).into(),
             optional(&self.architecture).into(),
             disk.map(|percent| format!("{percent}%")).unwrap_or_default().into(),
+            self.network.as_ref().map(network).unwrap_or_default(),
             self.cluster.as_str().into(),
             labels.join(",").into(),
             optional(&self.reason).into(),
@@ -191,6 +203,8 @@ impl Row for TaskView {
         column("HEALTH"),
         column("RESTARTS"),
         column("PORTS"),
+        sparse("ADDRESS"),
+        wide("SECURITY GROUPS"),
         wide("SERVICE"),
         wide("CLUSTER"),
         wide("IMAGES"),
@@ -214,6 +228,8 @@ impl Row for TaskView {
             Cell::toned(word(&self.health_status), health_tone(self.health_status)),
             restarts.to_string().into(),
             ports.join(",").into(),
+            optional(&self.private_ip).into(),
+            self.security_groups.join(",").into(),
             self.group.strip_prefix("service:").unwrap_or(&self.group).into(),
             self.cluster.as_str().into(),
             images.join(",").into(),
@@ -354,6 +370,77 @@ impl Row for DeploymentView {
     fn name(&self) -> String {
         format!("deployment/{}", self.id)
     }
+}
+
+impl Row for SubnetView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("CLUSTER"),
+        column("ZONE"),
+        column("CIDR"),
+        column("SLICES"),
+        column("ADDRESSES"),
+        wide("SLICE SIZE"),
+        wide("HOSTS"),
+        sparse("REASON"),
+    ];
+
+    fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let used = |in_use: u32, free: u32| format!("{in_use}/{}", in_use.saturating_add(free));
+        let hosts: Vec<String> = self
+            .hosts
+            .iter()
+            .map(|it| format!("{} {}", it.host, used(it.addresses_in_use, it.available_ip_address_count)))
+            .collect();
+        vec![
+            self.name.as_str().into(),
+            self.cluster.as_str().into(),
+            optional(&self.availability_zone).into(),
+            self.cidr.as_str().into(),
+            format!("{}/{}", self.slices_in_use, self.slices_total).into(),
+            used(self.addresses_in_use, self.available_ip_address_count).into(),
+            format!("/{}", self.host_prefix).into(),
+            hosts.join(", ").into(),
+            optional(&self.reason).into(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("subnet/{}", self.name)
+    }
+}
+
+impl Row for SecurityGroupView {
+    const COLUMNS: &'static [Column] =
+        &[column("NAME"), column("INGRESS"), column("EGRESS"), column("MEMBERS"), wide("DESCRIPTION")];
+
+    fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let rules = |rules: &[PermissionView]| match rules {
+            [] => "nothing".to_owned(),
+            some => some.iter().map(rule).collect::<Vec<_>>().join("; "),
+        };
+        vec![
+            self.name.as_str().into(),
+            rules(&self.ingress).into(),
+            rules(&self.egress).into(),
+            self.members.len().to_string().into(),
+            optional(&self.description).into(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("securitygroup/{}", self.name)
+    }
+}
+
+/// `tcp/8080-8090 web,10.0.0.0/8`.
+fn rule(rule: &PermissionView) -> String {
+    let ports = match (rule.from_port, rule.to_port) {
+        (Some(from), Some(to)) if from != to => format!("/{from}-{to}"),
+        (Some(port), _) => format!("/{port}"),
+        (None, _) => String::new(),
+    };
+    format!("{}{ports} {}", word(&rule.protocol), rule.peers.join(","))
 }
 
 impl Row for ClusterView {

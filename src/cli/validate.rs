@@ -77,14 +77,19 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
 }
 
 fn contents(desired: &Desired) -> String {
-    let scheduled = desired.scheduled_tasks.len();
     let mut parts = vec![
         count(desired.hosts.len(), "host"),
         count(desired.services.len(), "service"),
         count(desired.task_definitions.len(), "task definition"),
         count(desired.clusters.len(), "cluster"),
     ];
-    parts.extend((scheduled > 0).then(|| count(scheduled, "scheduled task")));
+    for (number, what) in [
+        (desired.scheduled_tasks.len(), "scheduled task"),
+        (desired.subnets.len(), "subnet"),
+        (desired.security_groups.len(), "security group"),
+    ] {
+        parts.extend((number > 0).then(|| count(number, what)));
+    }
     parts.join(", ")
 }
 

@@ -143,12 +143,12 @@ fn running_task<'a>(state: &'a Durable, service: &ServiceName) -> Result<&'a Tas
 }
 
 fn place(task: &Task, container: Option<&str>) -> Result<Place, ApiError> {
-    let chosen = match container {
-        Some(name) => task.containers.get_key_value(name),
-        None => task.containers.iter().find(|(_, container)| container.essential),
-    };
+    let chosen = task.defined_containers().find(|(name, row)| match container {
+        Some(wanted) => name.as_str() == wanted,
+        None => row.essential,
+    });
     let Some((name, container)) = chosen else {
-        let names: Vec<&str> = task.containers.keys().map(|name| name.as_str()).collect();
+        let names: Vec<&str> = task.defined_containers().map(|(name, _)| name.as_str()).collect();
         return Err(ApiError::new(
             ErrorCode::NotFound,
             format!("task {} has no container {:?}", task.id, container.unwrap_or_default()),

@@ -132,7 +132,8 @@ impl LogQuery {
 /// The containers there are to read now.
 fn sources(state: &Durable, wanted: &Wanted, container: Option<&str>) -> Vec<Source> {
     let of_task = |task: &Task| -> Vec<Source> {
-        let chosen = task.containers.iter().filter(|(name, _)| container.is_none_or(|wanted| wanted == name.as_str()));
+        let chosen =
+            task.defined_containers().filter(|(name, _)| container.is_none_or(|wanted| wanted == name.as_str()));
         let there = chosen.filter_map(|(name, container)| {
             let id = container.runtime_id.clone()?;
             Some(Source {
@@ -197,10 +198,11 @@ fn check_container(state: &Durable, wanted: &Wanted, container: Option<&str>) ->
         Wanted::Service(service) => task.service == *service,
     });
     let Some(first) = tasks.next() else { return Ok(()) };
-    if first.containers.contains_key(container) || tasks.any(|task| task.containers.contains_key(container)) {
+    let has = |task: &Task| task.defined_containers().any(|(name, _)| name.as_str() == container);
+    if has(first) || tasks.any(|task| has(task)) {
         return Ok(());
     }
-    let names: Vec<&str> = first.containers.keys().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = first.defined_containers().map(|(name, _)| name.as_str()).collect();
     Err(ApiError::new(ErrorCode::NotFound, format!("there is no container {container:?}"))
         .hint(format!("there is {}", names.join(", "))))
 }

@@ -12,8 +12,9 @@ use crate::api::{
     error::{ApiError, ErrorBody},
     view::{
         Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView,
-        scheduled_task, scheduled_task::ScheduledTaskView, service, service::ServiceView, task, task::TaskView,
-        task_definition, task_definition::TaskDefinitionView, volume, volume::VolumeView,
+        scheduled_task, scheduled_task::ScheduledTaskView, security_group, security_group::SecurityGroupView, service,
+        service::ServiceView, subnet, subnet::SubnetView, task, task::TaskView, task_definition,
+        task_definition::TaskDefinitionView, volume, volume::VolumeView,
     },
 };
 use roadstead_core::model::state::EventSubject;
@@ -160,6 +161,32 @@ pub(super) async fn deployment(State(api): State<Api>, Named(name): Named<String
     let all = deployment::list(&api.handle.snapshot(), None);
     let found = all.into_iter().find(|view| view.id == name || view.service == name);
     found.map(Json).ok_or_else(|| ApiError::not_found("deployment", &name))
+}
+
+/// All subnets.
+#[utoipa::path(get, path = "/v1/subnets", params(InCluster), responses((status = 200, body = Items<SubnetView>)))]
+pub(super) async fn subnets(State(api): State<Api>, Params(query): Params<InCluster>) -> Json<Items<SubnetView>> {
+    items(subnet::list(&api.handle.snapshot(), query.cluster.as_deref()))
+}
+
+/// One subnet.
+#[utoipa::path(get, path = "/v1/subnets/{name}", params(("name" = String, Path)), responses((status = 200, body = SubnetView), (status = 404, body = ErrorBody)))]
+pub(super) async fn subnet(State(api): State<Api>, Named(name): Named<String>) -> Answer<SubnetView> {
+    let all = subnet::list(&api.handle.snapshot(), None);
+    all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("subnet", &name))
+}
+
+/// All security groups.
+#[utoipa::path(get, path = "/v1/securitygroups", responses((status = 200, body = Items<SecurityGroupView>)))]
+pub(super) async fn security_groups(State(api): State<Api>) -> Json<Items<SecurityGroupView>> {
+    items(security_group::list(&api.handle.snapshot()))
+}
+
+/// One security group.
+#[utoipa::path(get, path = "/v1/securitygroups/{name}", params(("name" = String, Path)), responses((status = 200, body = SecurityGroupView), (status = 404, body = ErrorBody)))]
+pub(super) async fn security_group(State(api): State<Api>, Named(name): Named<String>) -> Answer<SecurityGroupView> {
+    let all = security_group::list(&api.handle.snapshot());
+    all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("securitygroup", &name))
 }
 
 /// Volumes that have one place.

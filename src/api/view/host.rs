@@ -51,10 +51,37 @@ pub struct HostView {
     pub remaining_resources: Resources,
     /// How full its disk is, and how many images are on it, once looked at.
     pub disk: Option<DiskView>,
+    /// Its part of the task network, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<HostNetworkView>,
     /// Tasks that are RUNNING.
     pub running_tasks_count: u32,
     /// Tasks on their way there.
     pub pending_tasks_count: u32,
+}
+
+/// A host's part of the task network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostNetworkView {
+    /// READY, NOT_READY.
+    #[schema(value_type = String)]
+    pub status: NetworkStatus,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its slice of each subnet.
+    pub slices: BTreeMap<String, String>,
+}
+
+/// Whether a host's part of the task network is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NetworkStatus {
+    /// Tasks may start there.
+    Ready,
+    /// Those that have an address of their own wait.
+    NotReady,
 }
 
 /// The disk under Docker's data root.
@@ -137,6 +164,7 @@ pub fn view(snapshot: &Snapshot, name: &HostName) -> Option<HostView> {
         registered_resources: registered,
         remaining_resources: remaining,
         disk: snapshot.world.storage.get(name).map(disk),
+        network: network(snapshot, name),
         running_tasks_count: running,
         pending_tasks_count: pending,
     })
@@ -146,6 +174,24 @@ pub fn view(snapshot: &Snapshot, name: &HostName) -> Option<HostView> {
 fn waits(snapshot: &Snapshot, name: &HostName) -> Option<String> {
     let is_of = |waiting: &&Waiting| matches!(&waiting.subject, Subject::Host(host) if host == name);
     snapshot.report.waiting.iter().find(is_of).map(|waiting| waiting.reason.clone())
+}
+
+fn network(snapshot: &Snapshot, name: &HostName) -> Option<HostNetworkView> {
+    let state = &snapshot.world.state;
+    if !state.desired.hosts.contains_key(name) || !plan::network::has_network(state) {
+        return None;
+    }
+    let slice = |record| plan::network::slice_of(record, name).map(|slice| slice.to_string());
+    let slices = state.subnets.values().filter_map(|record| Some((record.name.to_string(), slice(record)?))).collect();
+    let (status, reason) = match snapshot.world.networks.get(name) {
+        None => (NetworkStatus::NotReady, Some("it was not looked at yet".to_owned())),
+        Some(seen) => match (&seen.problem, &seen.confirmed) {
+            (Some(problem), _) => (NetworkStatus::NotReady, Some(problem.clone())),
+            (None, None) => (NetworkStatus::NotReady, Some("its rules are not in force yet".to_owned())),
+            (None, Some(_)) => (NetworkStatus::Ready, None),
+        },
+    };
+    Some(HostNetworkView { status, reason, slices })
 }
 
 fn disk(seen: &StorageSeen) -> DiskView {

@@ -1,16 +1,23 @@
 //! Tasks as `DescribeTasks` prints them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::zone_of;
 use roadstead_control::control::handle::Snapshot;
-use roadstead_core::model::{
-    container::{ContainerState, HealthStatus, PortBinding},
-    spec::{service::LaunchType, task_definition::Protocol},
-    state::State,
-    task::{DesiredStatus, LastStatus, StopCode, Task, TaskContainer},
-    time::Timestamp,
+use roadstead_core::{
+    model::{
+        container::{ContainerState, HealthStatus, PortBinding},
+        name::ContainerName,
+        network::SANDBOX,
+        spec::{service::LaunchType, task_definition::Protocol},
+        state::State,
+        task::{DesiredStatus, LastStatus, StopCode, Task, TaskContainer},
+        time::Timestamp,
+    },
+    plan::network,
 };
 
 /// One task.
@@ -46,6 +53,12 @@ pub struct TaskView {
     pub started_by: Option<String>,
     /// Its own address, on a task network.
     pub private_ip: Option<String>,
+    /// Where that is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// Who may reach it, and whom it may reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub security_groups: Vec<String>,
     /// When it was decided.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -157,6 +170,7 @@ pub fn list(snapshot: &Snapshot, filter: &TaskFilter<'_>) -> Vec<TaskView> {
 
 /// One task.
 pub fn view(state: &State, task: &Task) -> TaskView {
+    let groups = if task.network.is_some() { network::groups_of(state, task) } else { Vec::new() };
     TaskView {
         task_id: task.id.to_string(),
         group: task.service.group(),
@@ -169,7 +183,9 @@ pub fn view(state: &State, task: &Task) -> TaskView {
         desired_status: task.desired_status,
         health_status: task.health_status,
         started_by: task.standalone.as_ref().and_then(|standalone| standalone.started_by.clone()),
-        private_ip: None,
+        private_ip: task.network.as_ref().map(|network| network.address.to_string()),
+        subnet: task.network.as_ref().map(|network| network.subnet.to_string()),
+        security_groups: groups.iter().map(ToString::to_string).collect(),
         created_at: task.created_at,
         started_at: task.started_at,
         stopped_at: task.stopped_at,
@@ -177,16 +193,15 @@ pub fn view(state: &State, task: &Task) -> TaskView {
         stopped_reason: task.stopped_reason.clone(),
         protected_until: task.protected_until,
         containers: task
-            .containers
-            .iter()
-            .map(|(name, container)| container_view(task, name.as_str(), container))
+            .defined_containers()
+            .map(|(name, container)| container_view(state, task, name, container))
             .collect(),
     }
 }
 
-fn container_view(task: &Task, name: &str, container: &TaskContainer) -> ContainerView {
+fn container_view(state: &State, task: &Task, name: &ContainerName, container: &TaskContainer) -> ContainerView {
     ContainerView {
-        name: name.to_owned(),
+        name: name.to_string(),
         runtime_id: container.runtime_id.as_ref().map(ToString::to_string),
         image: container.image.clone(),
         image_digest: container.image_digest.clone(),
@@ -195,8 +210,21 @@ fn container_view(task: &Task, name: &str, container: &TaskContainer) -> Contain
         health_status: container.health,
         exit_code: container.exit_code,
         restart_count: container.restart_count,
-        network_bindings: container.ports.iter().map(binding).collect(),
+        network_bindings: bindings(state, task, name, container),
     }
+}
+
+/// Where a container's ports are published: by itself, or by what holds its task's network.
+fn bindings(state: &State, task: &Task, name: &ContainerName, container: &TaskContainer) -> Vec<NetworkBinding> {
+    let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    let definitions = spec.into_iter().flat_map(|spec| &spec.container_definitions);
+    let mappings = definitions.filter(|definition| name.as_str() == definition.name).flat_map(|it| &it.port_mappings);
+    let own: BTreeSet<(u16, Protocol)> = mappings
+        .flat_map(|mapping| mapping.container_ports().into_iter().flatten().map(|port| (port, mapping.protocol)))
+        .collect();
+    let of_task = task.containers.get(SANDBOX).into_iter().flat_map(|sandbox| &sandbox.ports);
+    let of_task = of_task.filter(|port| own.contains(&(port.container_port, port.protocol)));
+    container.ports.iter().chain(of_task).map(binding).collect()
 }
 
 fn container_status(task: &Task, container: &TaskContainer) -> ContainerStatus {

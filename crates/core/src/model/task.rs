@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     container::{ContainerState, HealthStatus, PortBinding},
     name::{ClusterName, ContainerName, HostName, RevisionId, RuntimeId, ServiceName, TaskId},
-    network::TaskNetwork,
+    network::{SANDBOX, TaskNetwork},
     small_map::SmallMap,
     spec::service::LaunchType,
     standalone::Standalone,
@@ -271,6 +271,11 @@ impl Task {
             network: None,
             standalone: None,
         }
+    }
+
+    /// Its containers as its task definition has them: the one that holds its network is nobody's business.
+    pub fn defined_containers(&self) -> impl Iterator<Item = (&ContainerName, &TaskContainer)> {
+        self.containers.iter().filter(|(name, _)| name.as_str() != SANDBOX)
     }
 
     /// Whether it belongs to no service: it is placed once, and never replaced.

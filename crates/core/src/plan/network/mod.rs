@@ -15,7 +15,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-pub use picture::{has_network, pictures};
+pub use picture::{groups_of, has_network, holds_address, pictures, rules_of};
 
 use crate::model::{
     desired::Desired,
@@ -27,7 +27,7 @@ use crate::model::{
         network::{self, AssignPublicIp, NetworkConfiguration},
         task_definition::NetworkMode,
     },
-    state::Change,
+    state::{Change, State},
     task::{LastStatus, Launch, StopCode},
     world::Subject,
 };
@@ -69,6 +69,16 @@ pub(super) fn subnets_in(desired: &Desired, cluster: &ClusterName) -> BTreeMap<S
     )])
 }
 
+/// The subnets that there are to be: of every cluster that has hosts.
+pub fn subnets(state: &State) -> BTreeMap<SubnetName, SubnetSpec> {
+    if !picture::has_network(state) {
+        return BTreeMap::new();
+    }
+    let desired = &state.desired;
+    let clusters: BTreeSet<&ClusterName> = desired.hosts.values().map(|host| &host.spec.cluster).collect();
+    clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster)).collect()
+}
+
 /// Where a task's address is from; none when it has no network of its own.
 pub(super) fn subnets_of(
     desired: &Desired,
@@ -105,7 +115,7 @@ pub(super) fn slices_of(draft: &Draft<'_>, host: &HostName) -> Vec<Slice> {
 }
 
 /// A host's slice of a subnet.
-pub(super) fn slice_of(record: &SubnetRecord, host: &HostName) -> Option<Ipv4Net> {
+pub fn slice_of(record: &SubnetRecord, host: &HostName) -> Option<Ipv4Net> {
     cut_as(record).slice(*record.slices.get(host)?)
 }
 

@@ -56,7 +56,7 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
         })
         .collect();
     let holders: Vec<&Task> =
-        state.tasks.values().map(Arc::as_ref).filter(|task| task.cluster == *cluster && holds(task)).collect();
+        state.tasks.values().map(Arc::as_ref).filter(|task| task.cluster == *cluster && holds_address(task)).collect();
     let fleet = Arc::new(fleet(state, cluster, &holders));
     let mut hosts = BTreeMap::new();
     for (host, own) in &bridges {
@@ -82,7 +82,7 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
 }
 
 /// Whether a task has its address still, or may have it.
-fn holds(task: &Task) -> bool {
+pub fn holds_address(task: &Task) -> bool {
     task.network.is_some() && task.last_status != LastStatus::Stopped
 }
 
@@ -92,7 +92,7 @@ pub(super) fn address_of(state: &State, host: &HostName) -> Option<Ipv4Addr> {
 }
 
 /// The groups of a task: its service's now; of one without a service those that it was started in.
-fn groups_of(state: &State, task: &Task) -> Vec<SecurityGroupName> {
+pub fn groups_of(state: &State, task: &Task) -> Vec<SecurityGroupName> {
     match state.desired.services.get(&task.service) {
         Some(service) => network::security_groups(service.spec.network_configuration.as_ref()),
         None => task.network.iter().flat_map(|network| network.security_groups.clone()).collect(),
@@ -139,7 +139,8 @@ fn fleet(state: &State, cluster: &ClusterName, holders: &[&Task]) -> FleetNetwor
     }
 }
 
-fn rules_of(state: &State, name: &SecurityGroupName) -> GroupRules {
+/// What a group lets pass.
+pub fn rules_of(state: &State, name: &SecurityGroupName) -> GroupRules {
     let spec = match state.desired.security_groups.get(name) {
         Some(manifest) => manifest.spec.clone(),
         None if name.as_str() == DEFAULT_SECURITY_GROUP => SecurityGroupSpec::of_default_group(),
