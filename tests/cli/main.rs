@@ -10,3 +10,5 @@ use roadstead_control::{control, engine};
 use roadstead_core::model;
 #[path = "../../src/api/tests/fleet.rs"]
 mod fleet;
+#[path = "../../src/api/tests/task_network.rs"]
+mod task_network;

@@ -127,6 +127,33 @@ async fn tables_are_good_to_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_network_is_good_to_read() {
+    let controller = Controller::start().await;
+    controller.change(super::task_network::lay);
+    let outs = [
+        "get subnets -o wide",
+        "get sg -o wide",
+        "ps --service auth",
+        "ps --service auth -o wide",
+        "get hosts -o wide",
+        "describe subnet app-a",
+        "describe securitygroup/auth",
+    ];
+    let mut told = String::new();
+    for arguments in outs {
+        told.push_str(&format!("$ roadstead {arguments}\n{}\n", controller.out(arguments).await));
+    }
+    assert_snapshot!("task_network", told);
+    let (_, error, status) = controller.run("logs task/dddd -c task.sandbox").await;
+    assert_eq!(
+        (error.as_str(), status),
+        ("error: there is no container \"task.sandbox\"\n  hint: there is auth, otel\n", 1)
+    );
+    let (_, error, _) = controller.run("exec task/dddd -c task.sandbox -- true").await;
+    assert!(error.contains("it has auth, otel"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn documents_keep_the_contracts_order() {
     let controller = Controller::start().await;
     let out = controller.out("get services web -o json").await;

@@ -4,6 +4,7 @@ mod engine;
 pub mod fleet;
 mod http;
 mod streams;
+pub mod task_network;
 mod views;
 
 use roadstead_core::model::time::Timestamp;

@@ -1,9 +1,13 @@
 //! Every view's JSON, as the contract prints it.
 
+use std::sync::Arc;
+
 use insta::assert_json_snapshot;
 
-use super::{NOW, fleet};
-use crate::api::view::{cluster, deployment, event, host, plan, service, status, task, task_definition, why};
+use super::{NOW, fleet, task_network};
+use crate::api::view::{
+    cluster, deployment, event, host, plan, security_group, service, status, subnet, task, task_definition, why,
+};
 use roadstead_core::model::{
     report::{Doing, Report},
     spec::Kind,
@@ -38,6 +42,37 @@ fn tasks() {
     assert_eq!(ids(task::TaskFilter { host: Some("box-b"), ..base() }), ["aaaa000000000002"]);
     assert_eq!(ids(task::TaskFilter { service: Some("agent"), ..base() }), ["cccc000000000004"]);
     assert!(ids(task::TaskFilter { cluster: Some("other"), stopped: true, ..base() }).is_empty());
+}
+
+#[test]
+fn a_task_network_is_shown() {
+    let mut snapshot = fleet::snapshot(NOW);
+    assert!(subnet::list(&snapshot, None).is_empty() && security_group::list(&snapshot).is_empty());
+    task_network::lay(&mut snapshot);
+    assert_json_snapshot!("subnets", subnet::list(&snapshot, None));
+    assert!(subnet::list(&snapshot, Some("other")).is_empty());
+    assert_json_snapshot!("security_groups", security_group::list(&snapshot));
+    let hosts = host::list(&snapshot, None).into_iter().map(|host| (host.name, host.network));
+    assert_json_snapshot!("host_networks", hosts.collect::<Vec<_>>());
+    // What holds its network is not among its containers; what is published there is its containers'.
+    let task = task::find(&snapshot.world.state, "dddd").unwrap();
+    assert_json_snapshot!("network_task", task::view(&snapshot.world.state, task));
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_shown_while_tasks_have_it() {
+    let mut snapshot = fleet::snapshot(NOW);
+    task_network::lay(&mut snapshot);
+    let desired = Arc::make_mut(&mut snapshot.world.state.desired);
+    desired.subnets.remove("app-a");
+    desired.security_groups.clear();
+    let subnets = subnet::list(&snapshot, None);
+    let gone = subnets.iter().find(|subnet| subnet.name == "app-a").unwrap();
+    assert_eq!((gone.cidr.as_str(), gone.addresses_in_use, gone.cluster.as_str()), ("10.64.16.0/20", 1, "default"));
+    assert_eq!(gone.reason.as_deref(), Some("no longer declared in the manifests; tasks have addresses of it"));
+    let groups = security_group::list(&snapshot);
+    let auth = groups.iter().find(|group| group.name == "auth").unwrap();
+    assert_eq!((auth.declared, auth.ingress.len(), auth.egress.len(), auth.members.len()), (false, 0, 0, 1));
 }
 
 #[test]

@@ -68,6 +68,17 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
             .error(&at(field), "network", format!("{} cannot be had with `networkMode: awsvpc`", quote(field)))
             .label("the containers of such a task have one network, and one name, together");
     }
+    let unheard = [
+        ("dnsServers", !container.dns_servers.is_empty()),
+        ("dnsSearchDomains", !container.dns_search_domains.is_empty()),
+    ];
+    let has_own = task.network_mode == NetworkMode::Awsvpc && !container.disable_networking;
+    for (field, _) in unheard.into_iter().filter(|(_, given)| has_own && *given) {
+        let message = format!("{} has no effect with `networkMode: awsvpc`", quote(field));
+        scope
+            .warning(&at(field), "network", message)
+            .label("names are asked of the task's host, which asks its own name servers for what it does not know");
+    }
     let none = container.disable_networking || task.network_mode == NetworkMode::None;
     if !container.links.is_empty() && (task.network_mode != NetworkMode::Bridge || container.disable_networking) {
         scope

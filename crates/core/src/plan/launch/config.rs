@@ -49,6 +49,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let linux = definition.linux_parameters.clone().unwrap_or_default();
     let capabilities = linux.capabilities.unwrap_or_default();
     let is_sandbox = definition.name == SANDBOX;
+    let joins = spec.network_mode == NetworkMode::Awsvpc && !is_sandbox && !definition.disable_networking;
     let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
     ContainerConfig {
         name: row.created_name.clone(),
@@ -119,10 +120,13 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             .collect(),
         dns_servers: match context.around.name_server.filter(|_| is_sandbox) {
             Some(server) => vec![server.to_string()],
+            // Docker refuses it of what joins another's network.
+            None if joins => Vec::new(),
             None => definition.dns_servers.clone(),
         },
         dns_search_domains: match is_sandbox {
             true => vec![context.around.cluster.service_discovery.namespace(&task.cluster)],
+            false if joins => Vec::new(),
             false => definition.dns_search_domains.clone(),
         },
         links: definition.linked().map(|(name, alias)| format!("{}:{alias}", created(name))).collect(),
