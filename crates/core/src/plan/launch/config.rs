@@ -49,7 +49,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let linux = definition.linux_parameters.clone().unwrap_or_default();
     let capabilities = linux.capabilities.unwrap_or_default();
     let is_sandbox = definition.name == SANDBOX;
-    let joins = spec.network_mode == NetworkMode::Awsvpc && !is_sandbox && !definition.disable_networking;
+    let attachment = attachment(context, definition, created);
+    let joins = matches!(attachment, Some(NetworkAttachment::Of(_)));
     let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
     ContainerConfig {
         name: row.created_name.clone(),
@@ -63,7 +64,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         labels,
         ports: row.ports.clone(),
         network_mode: if definition.disable_networking { NetworkMode::None } else { spec.network_mode },
-        attachment: attachment(context, definition, created),
+        attachment,
         // ECS's agent: the least there is, where Docker would take 1024 for nothing said.
         cpu_shares: definition.cpu.0.max(2),
         nano_cpus: spec.cpu.map(|cpu| u64::from(cpu.0) * 1_000_000_000 / 1024),
