@@ -85,12 +85,16 @@ impl Fleet {
     fn tasks(&self, service: &str) -> Vec<Place> {
         let tasks = self.controller.items("tasks");
         let ours = tasks.iter().filter(|task| {
-            task["group"] == format!("service:{service}") && task["lastStatus"] == "RUNNING" && task["desiredStatus"] == "RUNNING"
+            task["group"] == format!("service:{service}")
+                && task["lastStatus"] == "RUNNING"
+                && task["desiredStatus"] == "RUNNING"
         });
         ours.map(|task| {
             let text = |field: &str| task[field].as_str().unwrap_or_else(|| panic!("{field} of {task}")).to_owned();
             let (id, host) = (text("taskId"), text("host"));
-            let names = self.lab.docker(&host, &["ps", "--filter", &format!("name={id}-task.sandbox"), "--format", "{{.Names}}"]);
+            let names = self
+                .lab
+                .docker(&host, &["ps", "--filter", &format!("name={id}-task.sandbox"), "--format", "{{.Names}}"]);
             let pid = self.lab.docker(&host, &["inspect", "--format", "{{.State.Pid}}", names.trim()]);
             Place { id, host, address: text("privateIp").parse().unwrap(), pid: pid.trim().to_owned() }
         })
@@ -99,7 +103,8 @@ impl Fleet {
 
     /// Whether a connection is made from inside a task.
     fn reaches(&self, from: &Place, to: Ipv4Addr, port: u16) -> bool {
-        let command = format!("nsenter -t {} -n curl -s -o /dev/null -m 2 http://{to}:{port}/ && echo yes || true", from.pid);
+        let command =
+            format!("nsenter -t {} -n curl -s -o /dev/null -m 2 http://{to}:{port}/ && echo yes || true", from.pid);
         self.ssh(&from.host, &command).trim() == "yes"
     }
 
@@ -131,7 +136,8 @@ fn tasks_reach_whom_their_groups_let_by_address_and_by_name() {
     let api = service("api", 2, "api", "") + &group("api", &tcp(8080, "securityGroup: web"));
     let db = service("db", 1, "db", "") + &group("db", &tcp(8080, "securityGroup: api"));
     let lone = service("lone", 2, "default", "");
-    let fleet = Fleet::with("network", "3", &[("web.yaml", &web), ("api.yaml", &api), ("db.yaml", &db), ("lone.yaml", &lone)]);
+    let fleet =
+        Fleet::with("network", "3", &[("web.yaml", &web), ("api.yaml", &api), ("db.yaml", &db), ("lone.yaml", &lone)]);
     fleet.controller.wait_steady();
     let all: BTreeMap<&str, Vec<Place>> =
         ["web", "api", "db", "lone"].into_iter().map(|name| (name, fleet.tasks(name))).collect();
@@ -162,7 +168,10 @@ fn tasks_reach_whom_their_groups_let_by_address_and_by_name() {
         assert!(fleet.host_reaches(host, web[0].address, 8080), "{host}");
         assert!(!fleet.host_reaches(host, db[0].address, 8080), "{host}");
         let sshd = fleet.lab.address(host);
-        let command = format!("nsenter -t {} -n python3 -c 'import socket; socket.create_connection((\"{sshd}\", 22), 2)' 2>/dev/null && echo yes || true", web[0].pid);
+        let command = format!(
+            "nsenter -t {} -n python3 -c 'import socket; socket.create_connection((\"{sshd}\", 22), 2)' 2>/dev/null && echo yes || true",
+            web[0].pid
+        );
         assert_eq!(fleet.ssh(&web[0].host, &command).trim(), "", "sshd of {host} from a task");
     }
     // Names, from every host, and of no other cluster.
@@ -173,7 +182,8 @@ fn tasks_reach_whom_their_groups_let_by_address_and_by_name() {
     assert_eq!(fleet.ask(&web[0], "_8080._tcp.db.default.internal", 33), "8080");
     assert_eq!(fleet.ask(&web[0], "nothing.default.internal", 1), "unknown");
     // A rule changes: within seconds, and without a task being touched.
-    let open = service("db", 1, "db", "") + &group("db", &[tcp(8080, "securityGroup: api"), tcp(8080, "securityGroup: web")].join(", "));
+    let open = service("db", 1, "db", "")
+        + &group("db", &[tcp(8080, "securityGroup: api"), tcp(8080, "securityGroup: web")].join(", "));
     assert!(!fleet.reaches(&web[0], db[0].address, 8080));
     fleet.controller.write("db.yaml", &open);
     until("the rule is in force", MINUTE, || fleet.reaches(&web[0], db[0].address, 8080));
@@ -221,9 +231,15 @@ fn mends_itself(fleet: &Fleet, web: &[Place], api: &[Place]) {
 #[ignore = "needs a lab"]
 fn many_tasks_of_one_port_share_a_host_until_the_addresses_are_used_up() {
     let subnet = |prefix: u8| {
-        format!("apiVersion: roadstead/v1\nkind: Subnet\nmetadata: {{ name: small }}\nspec: {{ cidr: 10.64.8.0/24, hostPrefix: {prefix} }}\n")
+        format!(
+            "apiVersion: roadstead/v1\nkind: Subnet\nmetadata: {{ name: small }}\nspec: {{ cidr: 10.64.8.0/24, hostPrefix: {prefix} }}\n"
+        )
     };
-    let fleet = Fleet::with("addresses", "3", &[("subnet.yaml", &subnet(29)), ("web.yaml", &service("web", 20, "default", ""))]);
+    let fleet = Fleet::with(
+        "addresses",
+        "3",
+        &[("subnet.yaml", &subnet(29)), ("web.yaml", &service("web", 20, "default", ""))],
+    );
     // Five addresses on each of three hosts.
     until("all addresses are in use", MINUTE * 3, || fleet.tasks("web").len() == 15);
     let tasks = fleet.tasks("web");
@@ -243,7 +259,8 @@ fn many_tasks_of_one_port_share_a_host_until_the_addresses_are_used_up() {
 #[ignore = "needs a lab"]
 fn names_stand_for_running_tasks_through_a_rolling_update() {
     let update = |version: &str| {
-        service("web", 3, "default", "").replace("PORT: 8080", &format!("PORT: 8080, VERSION: '{version}'")) + &service_of_one()
+        service("web", 3, "default", "").replace("PORT: 8080", &format!("PORT: 8080, VERSION: '{version}'"))
+            + &service_of_one()
     };
     let fleet = Fleet::with("names", "3", &[("web.yaml", &update("1"))]);
     fleet.controller.wait_steady();
@@ -288,7 +305,9 @@ fn a_host_that_is_removed_is_left_as_it_was_found() {
     assert_ne!(traces(&fleet.lab), before);
     fleet.controller.write("web.yaml", &service("web", 0, "default", ""));
     fleet.controller.wait_steady();
-    until("no container is left", MINUTE, || fleet.lab.docker("host-a", &["ps", "-aq", "--filter", "name=rs-web"]).trim().is_empty());
+    until("no container is left", MINUTE, || {
+        fleet.lab.docker("host-a", &["ps", "-aq", "--filter", "name=rs-web"]).trim().is_empty()
+    });
     fleet.controller.cli(&["host", "remove", "host-a"]);
     let mut now = String::new();
     let left = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

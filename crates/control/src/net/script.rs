@@ -47,7 +47,7 @@ pub struct Parts {
     routes: String,
     names: String,
     hosts: String,
-    /// `None` when the host has no network.
+    /// The whole ruleset.
     rules: String,
 }
 
@@ -73,7 +73,7 @@ impl Parts {
         script += &file("boot.sh", &boot());
         // Rules before routes: nothing is reached that is not judged.
         script += &transaction(&self.rules);
-        script += &bridge_rules(wanted);
+        script += &on_bridges(&nft::bridge_ruleset(wanted));
         script += KEEP_RULES;
         script += "/bin/sh accept.sh\n/bin/sh routes.sh\n";
         script += NAMES;
@@ -83,14 +83,18 @@ impl Parts {
     /// What differs from `before`, which is in force; empty when nothing does. `wanted` and `was` are what these are of.
     pub fn since(&self, before: &Self, wanted: &HostNetwork, was: &HostNetwork) -> String {
         let mut script = String::new();
-        if self.rules != before.rules || nft::bridge_ruleset(wanted) != nft::bridge_ruleset(was) {
-            match nft::update(was, wanted) {
-                Some(update) => script += &transaction(&update),
-                None => {
-                    script += &transaction(&self.rules);
-                    script += &bridge_rules(wanted);
-                }
-            }
+        let mut rules = match nft::update(was, wanted) {
+            Some(update) if update.is_empty() => update,
+            Some(update) => transaction(&update),
+            None => transaction(&self.rules),
+        };
+        rules += &match nft::bridge_update(was, wanted) {
+            Some(update) if update.is_empty() => update,
+            Some(update) => on_bridges(&update),
+            None => on_bridges(&nft::bridge_ruleset(wanted)),
+        };
+        if !rules.is_empty() {
+            script += &rules;
             script += KEEP_RULES;
         }
         if self.accept != before.accept {
@@ -173,8 +177,8 @@ fn transaction(rules: &str) -> String {
 }
 
 /// A kernel that cannot tell hardware addresses on bridges loses only that.
-fn bridge_rules(wanted: &HostNetwork) -> String {
-    format!("nft -f - <<'{END}' || echo 'no rules on bridges'\n{}{END}\n", nft::bridge_ruleset(wanted))
+fn on_bridges(rules: &str) -> String {
+    format!("nft -f - <<'{END}' || echo 'no rules on bridges'\n{rules}{END}\n")
 }
 
 /// Docker drops what it did not ask for; what comes from our networks or goes there our own rules have judged before.
