@@ -52,6 +52,13 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The same, while other things go on; its output is kept.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new(repository().join("deploy/lab"));
+        command.arg(arguments[0]).arg("--name").arg(&self.name).args(&arguments[1..]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     pub fn docker(&self, host: &str, arguments: &[&str]) -> String {
         let mut all = vec!["docker", host];
         all.extend(arguments);

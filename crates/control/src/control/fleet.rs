@@ -175,7 +175,7 @@ impl Fleet {
         };
         let host = host.clone();
         self.tasks.spawn(async move {
-            match timeout(LEAVE_WITHIN, network.clear()).await {
+            match timeout(LEAVE_WITHIN, network.clear(true)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%host, %error, "its part of the task network is left there"),
                 Err(_) => tracing::warn!(%host, "its part of the task network is left there: no answer"),

@@ -149,8 +149,8 @@ impl Work {
             let done = match (&wanted, &applied) {
                 (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
                 (Some(wanted), _) => self.apply(wanted, &mut applied).await,
-                // With the last use of it the network stays, ready: it is removed with the host.
-                (None, _) => Ok(()),
+                (None, Some(_)) => within(LOOK_WITHIN, self.net.clear(false)).await.map(|()| applied = None),
+                (None, None) => Ok(()),
             };
             let wait = match done {
                 Ok(()) => {

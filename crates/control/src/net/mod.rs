@@ -66,7 +66,7 @@ pub trait HostNet: Send + Sync {
     /// What is no longer as it was applied, in words; nothing when all of it is.
     async fn drift(&self, applied: &HostNetwork) -> Result<Option<String>, NetError>;
 
-    /// Leaves the host as it was found: nothing of ours in its networks, routes and tables. Nothing is made there any more.
-    /// While a container has one of the networks everything stays: what runs is not left without rules.
-    async fn clear(&self) -> Result<(), NetError>;
+    /// Leaves the host as it was found: nothing of ours in its networks, routes and tables; `for_good`, nothing is made there
+    /// any more. While a container has one of the networks everything stays: what runs is not left without rules.
+    async fn clear(&self, for_good: bool) -> Result<(), NetError>;
 }

@@ -285,12 +285,13 @@ impl HostNet for NodeNet {
         Ok(Some(drifted))
     }
 
-    async fn clear(&self) -> Result<(), NetError> {
+    async fn clear(&self, for_good: bool) -> Result<(), NetError> {
         let mut state = self.state.lock().await;
         for name in self.networks().await?.into_keys() {
             self.engine.remove_network(&name).await?;
         }
-        (state.applied, state.is_left) = (None, true);
+        state.applied = None;
+        state.is_left |= for_good;
         let there = self.engine.inspect(NODE, &|_| Owner::Foreign).await?;
         let ours = there.filter(|there| self.key.has_signed(&self.host, NODE, &there.labels));
         if let Some(node) = ours {

@@ -2,12 +2,13 @@
 //!
 //! `plan`, `simulate` and `apply` answer from here, so that what-if is the very function that decides.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{
     action::{Action, ActionKey, ActionResult, Answer, Verb, VerbName},
     container::{ContainerState, HealthStatus},
     image::{ImageRequest, ResolvedImage},
+    network::NetworkSeen,
     report::Waiting,
     spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
     storage::DiskUse,
@@ -16,7 +17,10 @@ use crate::model::{
     world::{Plan, Subject, World},
 };
 
-use super::absorb;
+use super::{
+    absorb,
+    network::{has_network, pictures},
+};
 
 /// More rounds than any deployment of the allowed sizes needs.
 const MAX_ROUNDS: usize = 2_000;
@@ -34,10 +38,14 @@ pub(super) fn settle(world: &mut World) -> Plan {
         change(world, &key.task.clone(), |task, spec| pretend_launched(task, None, spec));
     }
     let mut whole = Plan::default();
+    pretend_networks(world);
     for _ in 0..MAX_ROUNDS {
         let round = crate::plan::plan(world);
         for change in &round.changes {
             world.state.apply(change);
+        }
+        if !round.changes.is_empty() {
+            pretend_networks(world);
         }
         for action in &round.actions {
             pretend(world, action);
@@ -90,6 +98,21 @@ fn pretend(world: &mut World, action: &Action) {
                 let freed = |disk: &mut DiskUse| disk.used_bytes = disk.used_bytes.saturating_sub(image.size_bytes);
                 seen.disk.iter_mut().for_each(freed);
             }
+        }
+    }
+}
+
+/// Hosts make their parts of the task network at once, but for those that have a problem with it.
+fn pretend_networks(world: &mut World) {
+    if !has_network(&world.state) {
+        return;
+    }
+    let now = world.now;
+    for (host, picture) in pictures(&world.state) {
+        let new = || NetworkSeen { at: now, confirmed: None, slices: BTreeMap::new(), problem: None };
+        let seen = world.networks.entry(host).or_insert_with(new);
+        if seen.problem.is_none() {
+            seen.confirmed = Some(picture);
         }
     }
 }

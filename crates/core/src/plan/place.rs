@@ -322,7 +322,7 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         let foreign = containers.filter(|container| container.owner.ours().is_none());
         let ports_in_use = foreign.flat_map(|container| container.ports.iter().map(host_port)).collect();
         let slices = network::slices_of(draft, host.name);
-        let has_network = world.networks.get(host.name).is_some_and(|seen| seen.problem.is_none());
+        let has_network = network::may_take(draft, host);
         HostInput { ports_in_use, slices, has_network, ..host_input(host) }
     });
     let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped);

@@ -125,6 +125,26 @@ fn no_task_is_launched_before_its_host_confirmed_the_rules_around_it() {
 }
 
 #[test]
+fn the_first_host_that_is_looked_at_does_not_get_all_tasks() {
+    let mut story = Story::begin(web(3), awsvpc());
+    let looked = |story: &mut Story, host: &str| {
+        let seen = NetworkSeen { at: story.now, confirmed: None, slices: [].into(), problem: None };
+        story.core.take(story.now, Input::Network(host.into(), seen));
+    };
+    looked(&mut story, "b");
+    for _ in 0..5 {
+        story.decide(1_000, &[]);
+        assert_eq!(story.holding().len(), 0, "two others are about to be looked at");
+    }
+    looked(&mut story, "a");
+    for _ in 0..10 {
+        story.decide(1_000, &[]);
+    }
+    let hosts: BTreeSet<HostName> = story.holding().iter().map(|task| task.host.clone()).collect();
+    assert_eq!(hosts, ["a".into(), "b".into()].into(), "the third one was waited for long enough");
+}
+
+#[test]
 fn a_task_whose_host_cannot_make_its_network_goes_elsewhere() {
     let mut story = Story::begin(web(3), awsvpc());
     for turn in 0..60 {
@@ -245,4 +265,13 @@ fn with_an_empty_database_tasks_keep_their_addresses_and_hosts_their_slices() {
         story.holding().iter().map(|task| (task.host.clone(), task.network.as_ref().unwrap().address)).collect();
     assert_eq!(after, before);
     assert_eq!(story.core.world().state.subnets, slices);
+}
+
+#[test]
+fn a_forecast_goes_on_as_if_hosts_made_their_networks() {
+    let mut story = Story::begin(web(3), awsvpc());
+    story.decide(1_000, &[]);
+    let plan = roadstead_core::plan::forecast::forecast(story.core.world());
+    assert_eq!(launches(&plan), 3, "{:?}", plan.report.waiting);
+    assert!(plan.report.waiting.is_empty(), "{:?}", plan.report.waiting);
 }

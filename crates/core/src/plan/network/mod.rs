@@ -29,6 +29,7 @@ use crate::model::{
     },
     state::{Change, State},
     task::{LastStatus, Launch, StopCode},
+    time::Timestamp,
     world::Subject,
 };
 
@@ -41,6 +42,9 @@ use super::{
 /// A task goes to a host whose network is being made, so that the first one that is ready does not get them all; one whose
 /// host turns out to have a problem with it is given up after this.
 const GUARDED_WITHIN_MS: u64 = 30_000;
+
+/// A host that answers is looked at within this.
+const LOOKED_AT_WITHIN_MS: u64 = 10_000;
 
 /// The label of a host that says its zone.
 const ZONE: &str = "availability-zone";
@@ -133,6 +137,23 @@ pub(super) fn gateway_of(draft: &Draft<'_>, host: &HostName, subnet: &SubnetName
     slice_of(draft.subnet(subnet)?, host).map(gateway)
 }
 
+/// Whether tasks with an address may be placed on a host: nothing is wrong with its network, and no other host is about to
+/// have one, since the first would get them all.
+pub(super) fn may_take(draft: &Draft<'_>, host: &Host<'_>) -> bool {
+    let seen = draft.world.networks.get(host.name);
+    let cluster = &host.manifest.spec.cluster;
+    let is_awaited =
+        |other: &Host<'_>| other.manifest.spec.cluster == *cluster && looked_at_by(draft, other) > Some(draft.now());
+    seen.is_some_and(|seen| seen.problem.is_none()) && !draft.hosts.iter().any(is_awaited)
+}
+
+/// Until when a host is waited for that answers, and whose networks nobody has looked at.
+fn looked_at_by(draft: &Draft<'_>, host: &Host<'_>) -> Option<Timestamp> {
+    let contact = draft.world.contacts.get(host.name)?;
+    let is_open = host.heard && !draft.world.networks.contains_key(host.name);
+    is_open.then(|| contact.watched_since.plus_ms(LOOKED_AT_WITHIN_MS))
+}
+
 /// Gives each host of a zone its slice of the zone's subnets: the one that it has already, when the database did not know
 /// of it. What tasks still have addresses of stays as it was cut.
 pub(super) fn cut(draft: &mut Draft<'_>) {
@@ -140,6 +161,8 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
     if state.subnets.is_empty() && !picture::has_network(state) {
         return;
     }
+    let awaited: Vec<Timestamp> = draft.hosts.iter().filter_map(|host| looked_at_by(draft, host)).collect();
+    awaited.into_iter().for_each(|at| draft.wake_at(at));
     let live = state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped);
     let in_use: BTreeSet<(&SubnetName, &HostName)> =
         live.filter_map(|task| Some((&task.network.as_ref()?.subnet, &task.host))).collect();
