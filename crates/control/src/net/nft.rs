@@ -48,7 +48,8 @@ pub fn update(before: &HostNetwork, after: &HostNetwork) -> Option<String> {
 }
 
 /// The rules against forged frames between tasks of one bridge, by itself: not every kernel has nftables for bridges, and it
-/// loses only these.
+/// loses only these. They know no ports: who can send any bytes (NET_RAW) and takes both the address and the hardware address of
+/// a neighbour is not told apart from it.
 pub fn bridge_ruleset(wanted: &HostNetwork) -> String {
     bridge(wanted).whole()
 }

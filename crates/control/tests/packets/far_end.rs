@@ -40,17 +40,25 @@ impl Probe {
         Self { from: from.into(), to: to.into(), protocol: protocol.into(), port }
     }
 
-    /// The connection, and who is seen at its other end.
-    async fn connect(&self) -> Option<(TcpStream, Seen)> {
+    fn socket(&self) -> TcpSocket {
         let socket = if self.from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
         socket.bind((self.from, 0).into()).unwrap();
+        socket
+    }
+
+    /// The connection, and who is seen at its other end.
+    async fn connect(&self) -> Option<(TcpStream, Seen)> {
         let greeting = async {
-            let mut stream = socket.connect((self.to, self.port).into()).await.ok()?;
+            let mut stream = self.socket().connect((self.to, self.port).into()).await.ok()?;
             let mut seen = [0; SEEN];
             stream.read_exact(&mut seen).await.ok()?;
             Some((stream, seen_in(&seen)))
         };
         timeout(PATIENCE, greeting).await.ok()?
+    }
+
+    async fn is_reset(&self) -> bool {
+        timeout(PATIENCE, self.socket().connect((self.to, self.port).into())).await.is_ok_and(|answer| answer.is_err())
     }
 
     async fn passes(&self) -> Option<Seen> {
@@ -107,6 +115,8 @@ pub enum Ask {
     Hold(Probe),
     /// Whether the one that it keeps still carries something.
     Talk,
+    /// Whether it is refused in words: by silence it is not.
+    Reset(Probe),
     /// To answer at this address, too.
     Listen(IpAddr),
 }
@@ -190,6 +200,7 @@ fn answers_in_a_namespace() {
                     Some((stream, seen)) => vec![talk(stream).await.then_some(*seen)],
                     None => vec![None],
                 },
+                Ask::Reset(probe) => vec![probe.is_reset().await.then_some(Seen::Untold)],
                 Ask::Listen(address) => {
                     listen_at(address).await;
                     Vec::new()

@@ -294,3 +294,31 @@ fn its_own_host_alone_checks_a_tasks_health_without_a_rule() {
     assert!(!checks("10.64.0.1", Flow::Udp(8080)) && !checks("10.64.0.1", Flow::Tcp(8081)));
     assert!(!checks("10.64.1.1", Flow::Tcp(8080)) && !checks("192.168.1.2", Flow::Tcp(8080)));
 }
+
+#[test]
+fn the_same_address_in_another_cluster_is_somebody_else() {
+    let mut state = state();
+    let mut desired = Desired::clone(&state.desired);
+    desired.hosts.insert("c".into(), manifest(json!({ "address": "192.168.1.3", "cluster": "other" })));
+    state.desired = Arc::new(desired);
+    let subnet = SubnetRecord {
+        name: "other-default".into(),
+        cidr: "10.64.0.0/16".parse().unwrap(),
+        host_prefix: 24,
+        slices: BTreeMap::from([("c".into(), 1)]),
+    };
+    state.subnets.insert(subnet.name.clone(), subnet);
+    let mut there = task("there", "c", "10.64.1.2", &["default"]);
+    there.cluster = "other".into();
+    state.tasks.insert(there.id.clone(), Arc::new(there));
+
+    let by_address = judge(&state, "web1", "tcp 5432", "10.64.1.2").unwrap();
+    assert!(by_address.passes(), "db2 is meant: {by_address:?}");
+    let of_other = judge(&state, "10.64.1.2", "icmp", "192.168.1.3").unwrap();
+    assert!(!of_other.passes(), "whichever is meant, no rule of all addresses covers a host: {of_other:?}");
+    // To the outside of its cluster a task is its host.
+    let out = judge(&state, "web1", "tcp 80", "203.0.113.9").unwrap();
+    assert_eq!((out.from, out.passes()), ("192.168.1.1".parse().unwrap(), true));
+    let to_own_host = judge(&state, "admin", "tcp 22", "192.168.1.1").unwrap();
+    assert_eq!(to_own_host.from, "10.64.0.4".parse::<Ipv4Addr>().unwrap());
+}
