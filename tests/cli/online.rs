@@ -143,7 +143,26 @@ async fn a_task_network_is_good_to_read() {
     for arguments in outs {
         told.push_str(&format!("$ roadstead {arguments}\n{}\n", controller.out(arguments).await));
     }
+    let of_group = "why task/dddd --from 10.1.2.3 --port 8080";
+    let refused = "why dddd --from 10.64.16.9 --port 22 --protocol tcp";
+    for (arguments, passes) in [(of_group, 0), (refused, 1), ("why dddd --from task/dddd --protocol icmp", 0)] {
+        let (out, error, status) = controller.run(arguments).await;
+        assert_eq!((error.as_str(), status), ("", passes), "{arguments}");
+        told.push_str(&format!("$ roadstead {arguments}\n{out}\n"));
+    }
     assert_snapshot!("task_network", told);
+    for (arguments, status, words) in [
+        ("why dddd --from 10.0.0.0/8 --port 80", 2, "is not one address"),
+        ("why dddd --from 10.0.0.1", 2, "to which port?"),
+        ("why dddd --from 10.0.0.1 --port 8 --protocol icmp", 2, "icmp has no ports"),
+        ("why web --from 10.0.0.1 --port 80", 2, "web is no task"),
+        ("why aaaa000000000001 --from 10.0.0.1 --port 80", 1, "has no address of its own"),
+        ("why dddd --from ffff --port 80", 1, "there is no task \"ffff\""),
+        ("why dddd --port 80", 2, "--from"),
+    ] {
+        let (_, error, ended) = controller.run(arguments).await;
+        assert!(error.contains(words) && ended == status, "{arguments}: {ended} {error}");
+    }
     let (_, error, status) = controller.run("logs task/dddd -c task.sandbox").await;
     assert_eq!(
         (error.as_str(), status),

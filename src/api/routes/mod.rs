@@ -6,6 +6,7 @@ mod extract;
 mod logs;
 mod objects;
 mod plan;
+mod reachability;
 mod run;
 mod story;
 mod volume;
@@ -76,6 +77,7 @@ pub(super) fn table() -> Vec<Route> {
         read("/v1/scheduledtasks/{name}", get(objects::scheduled_task)),
         read("/v1/tasks", get(objects::tasks)),
         read("/v1/tasks/{name}", get(objects::task)),
+        read("/v1/tasks/{name}/reachability", get(reachability::reachability)),
         read("/v1/taskdefinitions", get(objects::task_definitions)),
         read("/v1/taskdefinitions/{name}", get(objects::task_definition)),
         read("/v1/deployments", get(objects::deployments)),
@@ -121,6 +123,7 @@ mod docs {
             objects::scheduled_task,
             objects::tasks,
             objects::task,
+            reachability::reachability,
             objects::task_definitions,
             objects::task_definition,
             objects::deployments,

@@ -176,7 +176,8 @@ fn waits(snapshot: &Snapshot, name: &HostName) -> Option<String> {
     snapshot.report.waiting.iter().find(is_of).map(|waiting| waiting.reason.clone())
 }
 
-fn network(snapshot: &Snapshot, name: &HostName) -> Option<HostNetworkView> {
+/// A declared host's part of the task network; none where there is none.
+pub(super) fn network(snapshot: &Snapshot, name: &HostName) -> Option<HostNetworkView> {
     let state = &snapshot.world.state;
     if !state.desired.hosts.contains_key(name) || !plan::network::has_network(state) {
         return None;

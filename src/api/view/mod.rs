@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod event;
 pub mod host;
 pub mod plan;
+pub mod reachability;
 pub mod scheduled_task;
 pub mod security_group;
 pub mod service;

@@ -22,7 +22,7 @@ use super::story::{Story, web};
 fn awsvpc() -> Value {
     json!({ "networkMode": "awsvpc", "containerDefinitions": [
         { "name": "main", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80 }] },
-        { "name": "side", "image": "demo:1", "memory": 64, "essential": false },
+        { "name": "side", "image": "demo:1", "memory": 64, "essential": false, "dnsServers": ["198.51.100.7"] },
     ] })
 }
 
@@ -80,15 +80,17 @@ fn a_task_has_an_address_in_its_host_s_slice_and_its_containers_share_it() {
         let network = task.network.clone().unwrap();
         let [a, b, c, _] = network.address.octets();
         slices.insert([a, b, c]);
-        let attachments = |name: &str| {
+        let config = |name: &str| {
             let row = task.containers.get(name).unwrap();
-            configs.iter().find(|config| config.name == row.created_name).unwrap().attachment.clone().unwrap()
+            configs.iter().find(|config| config.name == row.created_name).unwrap()
         };
+        let attachments = |name: &str| config(name).attachment.clone().unwrap();
         let sandbox = task.containers.get(SANDBOX).unwrap();
         let own = NetworkAttachment::Own { network: "rs-default".into(), address: network.address };
         assert_eq!(attachments(SANDBOX), own);
         for name in ["main", "side"] {
             assert_eq!(attachments(name), NetworkAttachment::Of(sandbox.created_name.clone()));
+            assert!(config(name).dns_servers.is_empty(), "Docker refuses them beside another's network");
         }
     }
     assert_eq!(slices.len(), 3, "one slice for each host");
