@@ -112,14 +112,16 @@ impl Fleet {
                 && task["lastStatus"] == "RUNNING"
                 && task["desiredStatus"] == "RUNNING"
         });
-        ours.map(|task| {
+        ours.filter_map(|task| {
             let text = |field: &str| task[field].as_str().unwrap_or_else(|| panic!("{field} of {task}")).to_owned();
             let (id, host) = (text("taskId"), text("host"));
             let names = self
                 .lab
                 .docker(&host, &["ps", "--filter", &format!("name={id}-task.sandbox"), "--format", "{{.Names}}"]);
-            let pid = self.lab.docker(&host, &["inspect", "--format", "{{.State.Pid}}", names.trim()]);
-            Place { id, host, address: text("privateIp").parse().unwrap(), pid: pid.trim().to_owned() }
+            // It may have ended meanwhile.
+            let name = names.lines().next()?;
+            let pid = self.lab.docker(&host, &["inspect", "--format", "{{.State.Pid}}", name]);
+            Some(Place { id, host, address: text("privateIp").parse().unwrap(), pid: pid.trim().to_owned() })
         })
         .collect()
     }

@@ -1,6 +1,7 @@
 //! Names as dnsmasq takes them. Rules: dnsmasq(8).
 //!
-//! Addresses are read again without a restart; SRV records and where it listens are not.
+//! Two of them: the one that is asked reads addresses again without a restart, so no question is ever lost; SRV records it
+//! cannot read again, and has them from a second one on the loopback, which is started anew with each change.
 
 use std::fmt::Write;
 
@@ -10,14 +11,18 @@ use super::script::FOLDER;
 
 /// For how long an answer may be kept, in seconds: a task that stops is asked for no longer than this.
 const TTL_S: u32 = 5;
+/// Where the one for SRV records listens.
+const SRV_ADDRESS: &str = "127.0.53.73";
+const SRV_PORT: u16 = 5373;
 
-/// dnsmasq's configuration: where it listens, what it answers for, and the services' ports.
+/// The configuration of the one that is asked: where it listens, and what it answers for.
 pub fn configuration(wanted: &HostNetwork) -> String {
     let names = &wanted.fleet.names;
     let mut text = String::from(
         "user=root\npid-file=/run/dnsmasq.pid\nno-hosts\nbind-dynamic\ndomain-needed\nbogus-priv\ncache-size=1000\n",
     );
-    let _ = writeln!(text, "local-ttl={TTL_S}\nmax-cache-ttl=60\naddn-hosts={FOLDER}/names.hosts");
+    let _ = writeln!(text, "local-ttl={TTL_S}\nmax-cache-ttl={TTL_S}");
+    let _ = writeln!(text, "addn-hosts={FOLDER}/names.hosts\nservers-file={FOLDER}/names.servers");
     for bridge in &wanted.bridges {
         let _ = writeln!(text, "listen-address={}", bridge.gateway());
     }
@@ -25,7 +30,25 @@ pub fn configuration(wanted: &HostNetwork) -> String {
         // What is not known there does not exist: nobody else is asked.
         let _ = writeln!(text, "local=/{}/", names.namespace);
     }
-    for (service, targets) in names.services.iter().filter(|(service, _)| is_name(service)) {
+    text
+}
+
+/// What the first one asks the second for.
+pub fn servers(wanted: &HostNetwork) -> String {
+    let mut text = String::new();
+    for name in wanted.fleet.names.addresses.keys().filter(|name| is_name(name)) {
+        let _ = writeln!(text, "server=/_tcp.{name}/_udp.{name}/{SRV_ADDRESS}#{SRV_PORT}");
+    }
+    text
+}
+
+/// The configuration of the second one: the services' ports.
+pub fn services(wanted: &HostNetwork) -> String {
+    let mut text = format!(
+        "user=root\npid-file=/run/dnsmasq-srv.pid\nno-hosts\nno-resolv\nbind-interfaces\nlisten-address={SRV_ADDRESS}\n\
+         port={SRV_PORT}\nlocal-ttl={TTL_S}\n"
+    );
+    for (service, targets) in wanted.fleet.names.services.iter().filter(|(service, _)| is_name(service)) {
         for (target, port) in targets.iter().filter(|(target, _)| is_name(target)) {
             let _ = writeln!(text, "srv-host={service},{target},{port}");
         }
@@ -48,4 +71,67 @@ pub fn hosts(wanted: &HostNetwork) -> String {
 fn is_name(name: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= 253 && name.bytes().all(is_good)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+    use roadstead_core::model::{
+        network::{Bridge, FleetNetwork, Names},
+        spec::network::Encapsulation,
+    };
+
+    use super::*;
+
+    fn network(names: Names) -> HostNetwork {
+        HostNetwork {
+            node_image: "node".into(),
+            bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.1.0/24".parse().unwrap() }],
+            routes: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            fleet: Arc::new(FleetNetwork {
+                cluster: "default".into(),
+                cidr: "10.64.0.0/16".parse().unwrap(),
+                encapsulation: Encapsulation::None,
+                hosts: Default::default(),
+                groups: BTreeMap::new(),
+                members: BTreeMap::new(),
+                names,
+            }),
+        }
+    }
+
+    #[test]
+    fn names_are_written_where_they_can_change_without_a_restart() {
+        let address = Ipv4Addr::new(10, 64, 1, 2);
+        let names = Names {
+            namespace: "klp.local".into(),
+            addresses: [("web.klp.local".to_owned(), [address].into()), ("none.klp.local".to_owned(), [].into())]
+                .into(),
+            services: [("_80._tcp.web.klp.local".to_owned(), [("1.web.klp.local".to_owned(), 80)].into())].into(),
+        };
+        let network = network(names);
+        assert_eq!(hosts(&network), "10.64.1.2 web.klp.local\n");
+        assert!(servers(&network).contains("server=/_tcp.web.klp.local/_udp.web.klp.local/127.0.53.73#5373\n"));
+        assert!(services(&network).contains("srv-host=_80._tcp.web.klp.local,1.web.klp.local,80\n"));
+        let configuration = configuration(&network);
+        assert!(configuration.contains("listen-address=10.64.1.1\n") && configuration.contains("local=/klp.local/\n"));
+        assert!(!configuration.contains("web"), "it stays as it is when services and tasks come and go");
+    }
+
+    #[test]
+    fn what_is_no_name_is_written_nowhere() {
+        for bad in ["a\naddress=/#/10.0.0.1", "a b", "a/b", "a,b", "", "ü"] {
+            let names = Names {
+                namespace: bad.into(),
+                addresses: [(bad.to_owned(), [Ipv4Addr::new(10, 64, 1, 2)].into())].into(),
+                services: [(bad.to_owned(), [(bad.to_owned(), 80)].into())].into(),
+            };
+            let (network, without) = (network(names), network(Names::default()));
+            for write in [configuration, hosts, servers, services] {
+                assert_eq!(write(&network), write(&without), "{bad:?}");
+            }
+        }
+    }
 }

@@ -20,12 +20,14 @@ pub const BOOT: &str = r#"
 trap 'exit 0' TERM INT
 cd /var/lib/roadstead || exit 1
 [ ! -f boot.sh ] || /bin/sh boot.sh
-while :; do
-  if [ -f names.conf ]; then
-    dnsmasq --keep-in-foreground --conf-file=/var/lib/roadstead/names.conf & wait $!
-  fi
-  sleep 0.2 & wait $!
-done
+keep() {
+  while :; do
+    if [ -f "$1" ]; then dnsmasq --keep-in-foreground --conf-file="$PWD/$1"; sleep 0.1; else sleep 1; fi
+  done
+}
+keep names.srv.conf &
+keep names.conf &
+wait
 "#;
 
 /// Packets go on to where they are sent, and those that stay on a bridge are judged, too.
@@ -45,22 +47,45 @@ pub struct Parts {
     /// Lets pass Docker's own rules what ours judge.
     accept: String,
     routes: String,
-    names: String,
-    hosts: String,
+    names: Names,
     /// The whole ruleset.
     rules: String,
+}
+
+/// What the name servers read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
+    configuration: String,
+    hosts: String,
+    servers: String,
+    services: String,
+}
+
+impl Names {
+    fn of(wanted: &HostNetwork) -> Self {
+        Self {
+            configuration: names::configuration(wanted),
+            hosts: names::hosts(wanted),
+            servers: names::servers(wanted),
+            services: names::services(wanted),
+        }
+    }
+
+    fn files(&self) -> String {
+        [
+            file("names.conf.new", &self.configuration),
+            file("names.srv.conf.new", &self.services),
+            file("names.hosts", &self.hosts),
+            file("names.servers", &self.servers),
+        ]
+        .concat()
+    }
 }
 
 impl Parts {
     /// Of a whole picture.
     pub fn of(wanted: &HostNetwork) -> Self {
-        Self {
-            accept: accept(wanted),
-            routes: routes(wanted),
-            names: names::configuration(wanted),
-            hosts: names::hosts(wanted),
-            rules: nft::ruleset(wanted),
-        }
+        Self { accept: accept(wanted), routes: routes(wanted), names: Names::of(wanted), rules: nft::ruleset(wanted) }
     }
 
     /// Everything: after it the host is so, whatever it was before.
@@ -68,8 +93,7 @@ impl Parts {
         let mut script = format!("cd {FOLDER}\n{KERNEL}");
         script += &file("accept.sh", &self.accept);
         script += &file("routes.sh", &self.routes);
-        script += &file("names.conf.new", &self.names);
-        script += &file("names.hosts", &self.hosts);
+        script += &self.names.files();
         script += &file("boot.sh", &boot());
         // Rules before routes: nothing is reached that is not judged.
         script += &transaction(&self.rules);
@@ -105,9 +129,8 @@ impl Parts {
             script += &file("routes.sh", &self.routes);
             script += "/bin/sh routes.sh\n";
         }
-        if self.names != before.names || self.hosts != before.hosts {
-            script += &file("names.conf.new", &self.names);
-            script += &file("names.hosts", &self.hosts);
+        if self.names != before.names {
+            script += &self.names.files();
             script += NAMES;
         }
         if script.is_empty() { script } else { format!("cd {FOLDER}\n{script}") }
@@ -122,7 +145,8 @@ impl Parts {
              [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
              [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
              /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
-             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n"
+             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n\
+             kill -0 \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || echo '! its name server for ports is down'\n"
         );
         for bridge in &wanted.bridges {
             let _ =
@@ -140,7 +164,7 @@ pub fn clear() -> String {
          ip -4 route flush proto {ROUTE_PROTOCOL} || true\n\
          cd {FOLDER}\n\
          [ ! -f accept.sh ] || /bin/sh accept.sh clear\n\
-         rm -f boot.sh names.conf names.conf.new names.hosts accept.sh routes.sh rules.nft bridge.nft\n"
+         rm -f boot.sh names.conf names.srv.conf names.hosts names.servers accept.sh routes.sh rules.nft bridge.nft\n"
     )
 }
 
@@ -148,15 +172,15 @@ pub fn clear() -> String {
 const KEEP_RULES: &str = "nft -s list table inet roadstead >rules.nft.new\nmv rules.nft.new rules.nft\n\
     nft -s list table bridge roadstead >bridge.nft 2>/dev/null || rm -f bridge.nft\n";
 
-/// The name server reads addresses again; another configuration needs another one, which the node starts by itself.
+/// The name server reads addresses again; where another configuration is needed the node starts another one by itself.
 const NAMES: &str = "\
-if [ -f names.conf ] && [ \"$(cat names.conf)\" = \"$(cat names.conf.new)\" ]; then\n  \
-  rm names.conf.new\n  \
-  kill -HUP \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
-else\n  \
-  mv names.conf.new names.conf\n  \
-  kill \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
-fi\n";
+take() {\n  \
+  if [ -f \"$1\" ] && [ \"$(cat \"$1\")\" = \"$(cat \"$1.new\")\" ]; then rm \"$1.new\"; return 1; fi\n  \
+  mv \"$1.new\" \"$1\"\n\
+}\n\
+if take names.srv.conf; then kill \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || true; fi\n\
+if take names.conf; then kill \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
+else kill -HUP \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true; fi\n";
 
 fn boot() -> String {
     format!(
