@@ -80,6 +80,7 @@ impl Fleet {
                 ports: &ports,
                 architecture: None,
                 constraints: &[],
+                silent: &[],
                 homes: &[],
                 strategies: &self.strategies,
                 launch_type: LaunchType::Ec2,

@@ -454,9 +454,21 @@ impl Judge<'_> {
         }
         for service in self.tables.services.good.values() {
             let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
+            let found = found.chain(self.suspected_before(service));
             warnings.extend(found.map(|finding| (service.manifest.file.clone(), finding)));
         }
         warnings
+    }
+
+    /// A host that its cluster suspects takes no tasks, whatever one of its services says.
+    fn suspected_before(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
+        let spec = &service.manifest.spec;
+        let of_cluster = self.desired.cluster(&spec.cluster).host_loss.suspect_after;
+        spec.host_loss.suspect_after.filter(|own| *own > of_cluster).map(|_| {
+            let span = service.node.locate(at!["hostLoss", "suspectAfter"]);
+            let message = format!("its cluster suspects a host after {} s, and then it takes no tasks", of_cluster.0);
+            Finding::warning("host-loss", span, message).label("has no effect")
+        })
     }
 
     /// An EFS file system that the service's cluster does not say the place of.

@@ -232,7 +232,7 @@ pub struct NewTask {
 }
 
 /// How many restart times a task keeps.
-pub const MAX_RESTARTS_KEPT: usize = 8;
+pub const MAX_RESTARTS_KEPT: usize = 20;
 
 impl Task {
     /// A task that is wanted and of which nothing was ordered yet.

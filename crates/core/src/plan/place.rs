@@ -17,7 +17,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Host, HostNo, TaskNo},
-    launch,
+    hosts, launch,
     placement::{
         self, Home, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
@@ -75,6 +75,7 @@ impl Wants {
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
             homes: &self.homes,
+            silent: &[],
             strategies: &[],
             launch_type,
             recent_failures: &[],
@@ -150,9 +151,13 @@ pub(super) fn start(
     on: Option<&HostName>,
     reason: &str,
 ) -> Result<(), Unplaceable> {
-    let placement: Placement = draft.with_placer(|draft, placer| match on {
-        Some(host) => placer.place_on(host, &service.request(draft)),
-        None => placer.place(&service.request(draft)),
+    let silent = hosts::too_silent(draft, service.spec);
+    let placement: Placement = draft.with_placer(|draft, placer| {
+        let request = Request { silent: &silent, ..service.request(draft) };
+        match on {
+            Some(host) => placer.place_on(host, &request),
+            None => placer.place(&request),
+        }
     })?;
     let id = draft.new_task_id();
     let (cpu, memory) = launch::reservation(&service.definition);

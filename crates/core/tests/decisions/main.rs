@@ -7,6 +7,7 @@ mod held;
 mod image_cleanup;
 mod images;
 mod life;
+mod limits;
 mod probes;
 mod rebalancing;
 mod rollouts;

@@ -13,8 +13,9 @@ use roadstead_core::model::{
         host::{Reserved, SshSpec},
         scheduled_task::ConcurrencyPolicy,
         service::{
-            AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss,
-            PlacementStrategy, PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
+            AvailabilityZoneRebalancing, CrashLoop, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType,
+            OnHostLoss, PlacementStrategy, PlacementStrategyType, SchedulingStrategy, ServiceHostLoss,
+            TaskDefinitionRef,
         },
         task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping},
     },
@@ -494,6 +495,14 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
             false => AvailabilityZoneRebalancing::Disabled,
         },
         on_host_loss: if rng.chance(150) { OnHostLoss::Wait } else { OnHostLoss::Replace },
+        host_loss: ServiceHostLoss {
+            suspect_after: rng.chance(100).then_some(Seconds(2)),
+            lost_after: if rng.chance(200) { rng.pick(&[3, 4, 8, 20, 30]).copied().map(Seconds) } else { None },
+        },
+        crash_loop: CrashLoop {
+            restarts: if rng.chance(200) { rng.within(1, 6) as u32 } else { 3 },
+            ..CrashLoop::default()
+        },
         ..bare(name)
     }
 }

@@ -180,6 +180,7 @@ impl Ask {
             ports: &self.ports,
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
+            silent: &[],
             homes: &[],
             strategies: &self.strategies,
             launch_type: self.launch_type,
