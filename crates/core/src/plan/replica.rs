@@ -9,7 +9,7 @@ use crate::model::{
     container::{ContainerState, HealthStatus},
     name::RevisionId,
     spec::service::{CrashLoop, DeploymentConfiguration},
-    task::{LastStatus, Launch, StopCode, Task},
+    task::{LastStatus, Launch, StopCode, Task, TaskContainer},
     time::Timestamp,
     world::{HostStatus, Subject},
 };
@@ -92,8 +92,9 @@ pub(super) fn unhealthy_words(task: &Task) -> String {
 
 /// What a crash loop looked like, in words.
 pub(super) fn crash_loop_words(task: &Task, limits: CrashLoop) -> String {
-    let restarted = task.containers.iter().filter(|(_, container)| container.restart_count > 0);
-    let culprit = restarted.max_by_key(|(_, container)| (container.essential, container.restart_count));
+    let restarts = |row: &TaskContainer| row.restart_count.max(row.revived.map_or(0, |revived| revived.times));
+    let restarted = task.containers.iter().filter(|(_, row)| restarts(row) > 0);
+    let culprit = restarted.max_by_key(|(_, row)| (row.essential, restarts(row)));
     let (name, code) = culprit.map_or(("?", None), |(name, container)| (name.as_str(), container.exit_code));
     let code = code.map_or_else(String::new, |code| format!(", last with exit code {code}"));
     let times = match limits.restarts {

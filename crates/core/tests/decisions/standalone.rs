@@ -91,6 +91,26 @@ fn its_containers_are_not_restarted_and_have_its_overrides() {
 }
 
 #[test]
+fn one_that_is_to_be_restarted_is_until_it_ends_with_a_code_that_is_ignored() {
+    let policy = json!({ "enabled": true, "ignoredExitCodes": [0, 3] });
+    let main = json!({ "name": "main", "image": "demo:1", "memory": 64, "restartPolicy": policy });
+    let mut story = Story::begin(web(0), json!({ "containerDefinitions": [main] }));
+    story.settle(&[]);
+    story.run("once", json!({})).unwrap();
+    story.settle(&[]);
+    for _ in 0..5 {
+        story.end_standalone(1);
+        story.settle(&[]);
+        assert_eq!((story.running(), story.stop_codes()), (1, vec![]), "no service would replace it");
+    }
+    story.end_standalone(3);
+    story.settle(&[]);
+    let task = &story.standalone()[0];
+    assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::EssentialContainerExited)));
+    assert_eq!(task.containers.values().next().unwrap().exit_code, Some(3));
+}
+
+#[test]
 fn one_of_a_shared_sandbox_that_ends_ends_its_task() {
     let container = |name: &str| json!({ "name": name, "image": "demo:1", "memory": 64 });
     let containers = [container("main"), container("second")];
