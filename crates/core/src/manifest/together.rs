@@ -16,6 +16,7 @@ use super::{
 use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
+    fargate,
     name::{ClusterName, Family, HostName, ScheduleName, ServiceName},
     spec::{
         ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, ServiceSpec,
@@ -355,6 +356,12 @@ impl Judge<'_> {
     fn overrides(&self, scheduled: &Declared<ScheduledTaskSpec>) -> Option<Finding> {
         let spec = &scheduled.manifest.spec;
         let definition = self.desired.task_definitions.get(spec.task_definition.as_str())?;
+        if spec.launch_type == LaunchType::Fargate
+            && let Some((field, message, help)) = fargate::unfit(&spec.overrides.over(&definition.spec))
+        {
+            let span = scheduled.node.locate(at!["overrides", field]);
+            return Some(Finding::error("fargate", span, message).help(help));
+        }
         let (place, words) = spec.overrides.misfit(&definition.spec)?;
         let mut path = vec![Step::Key("overrides")];
         path.extend(place.iter().map(|word| word.parse().map_or(Step::Key(word), Step::Index)));
@@ -387,7 +394,7 @@ impl Judge<'_> {
         match launch_type {
             LaunchType::Ec2 => None,
             LaunchType::Fargate => {
-                let (field, message, help) = check::unfit_for_fargate(&definition.spec)?;
+                let (field, message, help) = fargate::unfit(&definition.spec)?;
                 let mut finding = Finding::error("fargate", node.locate(at!["launchType"]), message).help(help);
                 let declared = self.tables.task_definitions.good.get(&family);
                 if let Some((file, declared)) = self.files.get(&definition.file).zip(declared) {

@@ -17,7 +17,9 @@ use roadstead_core::model::{
             OnHostLoss, PlacementStrategy, PlacementStrategyType, SchedulingStrategy, ServiceHostLoss,
             TaskDefinitionRef,
         },
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping},
+        task_definition::{
+            ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping, RestartPolicy,
+        },
     },
     state::Schedulability,
 };
@@ -437,6 +439,10 @@ fn definition(rng: &mut Rng, family: &str) -> TaskDefinitionSpec {
     let checked = rng.chance(600);
     let ports = if rng.chance(500) { vec![port(rng.chance(200).then_some(FIXED_PORT))] } else { Vec::new() };
     let mut containers = vec![container("main", checked, ports)];
+    // The controller restarts it: its engine cannot tell exit codes apart.
+    let ignored = rng.chance(150).then(|| vec![143]);
+    containers[0].restart_policy =
+        ignored.map(|ignored_exit_codes| RestartPolicy { enabled: true, ignored_exit_codes, ..Default::default() });
     if rng.chance(300) {
         let mut side = container("side", false, Vec::new());
         side.essential = rng.chance(700);
