@@ -112,6 +112,7 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         client_token: options.client_token.unwrap_or_default(),
     };
     let mut answer: RunView = context.client.post("/v1/run", &request).await??;
+    answer.warnings.iter().for_each(|words| context.printer.warning(&clean(words)));
     let is_waiting = options.wait || options.logs;
     let missing = answer.failures.first().map(|failure| {
         let what = count(answer.failures.len(), "task");

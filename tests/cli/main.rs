@@ -3,6 +3,7 @@
 mod offline;
 mod online;
 mod rollouts;
+mod runs;
 mod streams;
 
 // The hand-made fleet is written for use inside the library.

@@ -26,10 +26,10 @@ use super::{
 };
 
 /// Against a test that hangs; nothing is timed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Controller {
-    endpoint: String,
+    pub endpoint: String,
     stop: CancellationToken,
     fleet: Fleet,
 }

@@ -65,6 +65,12 @@ pub fn of_a_container() -> Vec<Row> {
             json!({ "enabled": true, "ignoredExitCodes": [0] }),
             [("/HostConfig/RestartPolicy/Name", json!("on-failure"))],
         ),
+        // Docker cannot tell these apart.
+        row(
+            "restartPolicy.ignoredExitCodes",
+            json!({ "enabled": true, "ignoredExitCodes": [0, 3] }),
+            [("/HostConfig/RestartPolicy/Name", json!("no"))],
+        ),
         row(
             "logConfiguration",
             json!({ "logDriver": "fluentd", "options": { "fluentd-address": "127.0.0.1:24224", "fluentd-async": true } }),

@@ -84,6 +84,7 @@ impl Fleet {
                 subnets: None,
                 architecture: None,
                 constraints: &[],
+                silent: &[],
                 homes: &[],
                 strategies: &self.strategies,
                 launch_type: LaunchType::Ec2,

@@ -54,6 +54,9 @@ pub struct RunView {
     pub tasks: Vec<TaskView>,
     /// One for each task that was asked for and is not there.
     pub failures: Vec<RunFailure>,
+    /// Overrides that are known and not acted on, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A task that was not started.
@@ -70,6 +73,9 @@ pub(super) async fn run(State(api): State<Api>, Body(Run(mut request)): Body<Run
         request.client_token = new_token()?;
     }
     let (token, count) = (request.client_token.clone(), request.count as usize);
+    let not_acted_on = request.overrides.not_acted_on().into_iter();
+    let warnings =
+        not_acted_on.map(|path| format!("`overrides.{path}` is known, and not acted on by this version")).collect();
     let message = api.handle.command(Command::RunTask(Box::new(request))).await?;
     // What was ordered is in the picture by now.
     let snapshot = api.handle.snapshot();
@@ -77,7 +83,7 @@ pub(super) async fn run(State(api): State<Api>, Body(Run(mut request)): Body<Run
     let tasks: Vec<TaskView> = absorb::started_by_token(state, &token).map(|task| task::view(state, task)).collect();
     let missing = count.saturating_sub(tasks.len());
     let failures = vec![RunFailure { reason: message.clone() }; missing];
-    Ok(Json(RunView { message, tasks, failures }))
+    Ok(Json(RunView { message, tasks, failures, warnings }))
 }
 
 /// 128 random bits, hex.

@@ -113,7 +113,7 @@ impl Fleet {
             changed = true;
         }
         for (host, manifest) in &desired.hosts {
-            let loss = desired.cluster(&manifest.spec.cluster).host_loss;
+            let loss = desired.strictest_host_loss(host);
             let jump = manifest.spec.ssh.proxy_jump.as_ref().and_then(|jump| desired.hosts.get(jump.as_str()));
             let recipe = (manifest.spec.clone(), loss, jump.map(|jump| jump.spec.clone()));
             if self.hosts.get(host).is_some_and(|member| member.recipe == recipe && !member.is_due()) {

@@ -21,6 +21,7 @@ use super::{
 use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
+    fargate,
     name::{ClusterName, Family, HostName, ScheduleName, SecurityGroupName, ServiceName, SubnetName},
     spec::{
         ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
@@ -430,6 +431,12 @@ impl Judge<'_> {
     fn overrides(&self, scheduled: &Declared<ScheduledTaskSpec>) -> Option<Finding> {
         let spec = &scheduled.manifest.spec;
         let definition = self.desired.task_definitions.get(spec.task_definition.as_str())?;
+        if spec.launch_type == LaunchType::Fargate
+            && let Some((field, message, help)) = fargate::unfit(&spec.overrides.over(&definition.spec))
+        {
+            let span = scheduled.node.locate(at!["overrides", field]);
+            return Some(Finding::error("fargate", span, message).help(help));
+        }
         let (place, words) = spec.overrides.misfit(&definition.spec)?;
         let mut path = vec![Step::Key("overrides")];
         path.extend(place.iter().map(|word| word.parse().map_or(Step::Key(word), Step::Index)));
@@ -462,7 +469,7 @@ impl Judge<'_> {
         match launch_type {
             LaunchType::Ec2 => None,
             LaunchType::Fargate => {
-                let (field, message, help) = check::unfit_for_fargate(&definition.spec)?;
+                let (field, message, help) = fargate::unfit(&definition.spec)?;
                 let finding = Finding::error("fargate", node.locate(at!["launchType"]), message).help(help);
                 let declared = self.tables.task_definitions.good.get(&family);
                 Some(self.beside(finding, declared, &[Step::Key(field)], "here"))
@@ -476,9 +483,21 @@ impl Judge<'_> {
         self.about_networks(&mut warnings);
         for service in self.tables.services.good.values() {
             let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
+            let found = found.chain(self.suspected_before(service));
             warnings.extend(found.map(|finding| (service.manifest.file.clone(), finding)));
         }
         warnings
+    }
+
+    /// A host that its cluster suspects takes no tasks, whatever one of its services says.
+    fn suspected_before(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
+        let spec = &service.manifest.spec;
+        let of_cluster = self.desired.cluster(&spec.cluster).host_loss.suspect_after;
+        spec.host_loss.suspect_after.filter(|own| *own > of_cluster).map(|_| {
+            let span = service.node.locate(at!["hostLoss", "suspectAfter"]);
+            let message = format!("its cluster suspects a host after {} s, and then it takes no tasks", of_cluster.0);
+            Finding::warning("host-loss", span, message).label("has no effect")
+        })
     }
 
     /// An EFS file system that the service's cluster does not say the place of.

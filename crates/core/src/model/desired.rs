@@ -76,6 +76,17 @@ impl Desired {
         self.cluster_of(host).map(|cluster| cluster.host_loss).unwrap_or_default()
     }
 
+    /// The strictest of what a host's cluster and the services in it say: how closely it has to be watched.
+    pub fn strictest_host_loss(&self, host: &HostName) -> HostLoss {
+        let strictest = self.host_loss(host);
+        let Some(cluster) = self.hosts.get(host).map(|manifest| &manifest.spec.cluster) else { return strictest };
+        let services = self.services.values().filter(|service| service.spec.cluster == *cluster);
+        services.map(|service| service.spec.host_loss).fold(strictest, |strictest, own| {
+            let own = strictest.of_service(own);
+            HostLoss { lost_after: own.lost_after.min(strictest.lost_after), ..own }
+        })
+    }
+
     /// When a host's images are removed: as its cluster says.
     pub fn image_cleanup(&self, host: &HostName) -> ImageCleanup {
         self.cluster_of(host).map(|cluster| cluster.image_cleanup).unwrap_or_default()

@@ -6,6 +6,7 @@ pub mod decision;
 pub mod definition;
 pub mod desired;
 pub mod diagnostic;
+pub mod fargate;
 pub mod hex;
 pub mod image;
 pub mod name;

@@ -88,6 +88,9 @@ pub struct TaskOverride {
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral_storage: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inference_accelerator_overrides: Option<NotActedOn>,
 }
 
 /// ECS's `ContainerOverride`.
@@ -111,6 +114,12 @@ pub struct ContainerOverride {
     /// Soft limit in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_reservation: Option<Mebibytes>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_files: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_requirements: Option<NotActedOn>,
 }
 
 /// Values of variables and words of commands may be secret: logs name neither.
@@ -159,6 +168,26 @@ impl TaskOverride {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Fields that say something and are not acted on, as paths in the overrides.
+    pub fn not_acted_on(&self) -> Vec<String> {
+        let of_task = [
+            ("taskRoleArn", &self.task_role_arn),
+            ("executionRoleArn", &self.execution_role_arn),
+            ("ephemeralStorage", &self.ephemeral_storage),
+            ("inferenceAcceleratorOverrides", &self.inference_accelerator_overrides),
+        ];
+        let of_task = of_task.into_iter().map(|(field, value)| (field.to_owned(), value));
+        let of_containers = self.container_overrides.iter().enumerate().flat_map(|(index, container)| {
+            [
+                ("environmentFiles", &container.environment_files),
+                ("resourceRequirements", &container.resource_requirements),
+            ]
+            .map(|(field, value)| (format!("containerOverrides.{index}.{field}"), value))
+        });
+        let said = of_task.chain(of_containers).filter(|(_, value)| value.as_ref().is_some_and(NotActedOn::says));
+        said.map(|(path, _)| path).collect()
     }
 
     /// The definition with these laid over it.
@@ -334,6 +363,19 @@ mod tests {
         let long = "x".repeat(MAX_OVERRIDES_CHARS);
         let json = format!(r#"{{"containerOverrides": [{{"name": "main", "command": ["{long}"]}}]}}"#);
         assert!(overrides(&json).misfit(&definition()).unwrap().1.contains("8192"));
+    }
+
+    #[test]
+    fn what_is_not_acted_on_is_named_unless_it_says_nothing() {
+        let given = overrides(
+            r#"{"taskRoleArn": "arn:aws:iam::1:role/a", "executionRoleArn": "", "ephemeralStorage": {"sizeInGiB": 30},
+                "inferenceAcceleratorOverrides": [], "containerOverrides": [
+                    {"name": "main", "environmentFiles": [], "resourceRequirements": []},
+                    {"name": "side", "environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::b/c.env"}]}]}"#,
+        );
+        let named = ["taskRoleArn", "ephemeralStorage", "containerOverrides.1.environmentFiles"];
+        assert_eq!(given.not_acted_on(), named);
+        assert_eq!(TaskOverride::default().not_acted_on(), [""; 0]);
     }
 
     #[test]

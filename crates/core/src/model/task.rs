@@ -186,7 +186,7 @@ pub struct Task {
     pub stop_code: Option<StopCode>,
     /// Why it stops, in words a person can act on.
     pub stopped_reason: Option<String>,
-    /// When engine restarts were seen, newest last, at most [`MAX_RESTARTS_KEPT`].
+    /// When its containers were restarted, newest last, at most [`MAX_RESTARTS_KEPT`].
     pub restarts: Vec<Timestamp>,
     /// Second containers of it, as last seen: a name is the lock against making one twice, and a person may rename what has
     /// it. They are removed.
@@ -236,9 +236,16 @@ pub struct NewTask {
 }
 
 /// How many restart times a task keeps.
-pub const MAX_RESTARTS_KEPT: usize = 8;
+pub const MAX_RESTARTS_KEPT: usize = 20;
 
 impl Task {
+    /// A container of it, which it cannot be without, was restarted.
+    pub fn note_restart(&mut self, at: Timestamp) {
+        self.restarts.push(at);
+        let surplus = self.restarts.len().saturating_sub(MAX_RESTARTS_KEPT);
+        self.restarts.drain(..surplus);
+    }
+
     /// A task that is wanted and of which nothing was ordered yet.
     pub fn new(given: NewTask) -> Self {
         Self {

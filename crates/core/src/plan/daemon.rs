@@ -12,8 +12,8 @@ use crate::model::{
 
 use super::{
     draft::{Draft, HostNo, TaskNo},
-    place,
-    replica::{bounds, crash_loop_words, crash_loops, is_protected, is_unhealthy, protected_until, unhealthy_words},
+    health, place,
+    replica::{bounds, crash_loop_words, is_protected, is_unhealthy, protected_until, unhealthy_words},
     service::{self, Subjected},
     throttle,
 };
@@ -127,9 +127,9 @@ fn reason_to_end(
         return (!holds_replicas(draft, host_no))
             .then(|| (StopCode::TerminationNotice, format!("host {name} is being drained")));
     }
-    if crash_loops(draft, draft.task(no)) {
+    if health::crash_loops(draft.task(no), service.spec.crash_loop, draft.now()) {
         throttle::count_start_failure(draft, no);
-        return Some((StopCode::EssentialContainerExited, crash_loop_words(draft.task(no))));
+        return Some((StopCode::EssentialContainerExited, crash_loop_words(draft.task(no), service.spec.crash_loop)));
     }
     // A host that takes no new tasks just now, or was not looked at yet, does match all the same.
     if !eligible.0[host_no] && status == HostStatus::Active && heard {

@@ -10,7 +10,7 @@ use crate::model::{
     image::{ImageRequest, ResolvedImage},
     network::NetworkSeen,
     report::Waiting,
-    spec::{TaskDefinitionSpec, task_definition::DependencyCondition},
+    spec::TaskDefinitionSpec,
     storage::DiskUse,
     task::{LastStatus, Launch, Task},
     time::Timestamp,
@@ -143,12 +143,7 @@ fn pretend_launched(task: &mut Task, started: Option<&[&str]>, spec: Option<&Tas
     for (name, row) in task.containers.iter_mut() {
         row.runtime_id = Some(format!("{}-{name}", task.id).into());
         if started.is_none_or(|started| started.contains(&name.as_str())) {
-            let must_end = spec.is_some_and(|spec| {
-                spec.container_definitions.iter().flat_map(|definition| &definition.depends_on).any(|dependency| {
-                    dependency.container_name == name.as_str()
-                        && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
-                })
-            });
+            let must_end = spec.is_some_and(|spec| spec.must_end(name.as_str()));
             row.state = Some(if must_end { ContainerState::Exited } else { ContainerState::Running });
             row.exit_code = must_end.then_some(0);
             row.health = HealthStatus::Healthy;

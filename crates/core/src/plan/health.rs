@@ -4,14 +4,10 @@
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
+    spec::service::CrashLoop,
     task::{LastStatus, Task},
     time::Timestamp,
 };
-
-/// A crash loop: this many engine restarts …
-pub(super) const CRASH_LOOP_RESTARTS: usize = 3;
-/// … within this time.
-pub(super) const CRASH_LOOP_WINDOW_MS: u64 = 5 * 60_000;
 
 /// Task health over the essential containers: any UNHEALTHY → UNHEALTHY; else any UNKNOWN → UNKNOWN; else HEALTHY.
 pub fn task_health(task: &Task) -> HealthStatus {
@@ -56,7 +52,8 @@ pub fn healthy(task: &Task, minimum_healthy_ms: u64, now: Timestamp) -> Result<(
     if healthy_at <= now { Ok(()) } else { Err(Some(healthy_at)) }
 }
 
-/// How many engine restarts fall into the crash-loop window.
-pub(super) fn recent_restarts(task: &Task, now: Timestamp) -> usize {
-    task.restarts.iter().filter(|at| now.since_ms(**at) < CRASH_LOOP_WINDOW_MS).count()
+/// Whether the containers of a task were restarted so often that it is a crash loop by now.
+pub(super) fn crash_loops(task: &Task, limits: CrashLoop, now: Timestamp) -> bool {
+    let recent = task.restarts.iter().filter(|at| now.since_ms(**at) < limits.period.as_ms()).count();
+    recent >= limits.restarts as usize
 }

@@ -7,7 +7,8 @@ use crate::model::{
     observed::HostContact,
     spec::{
         ServiceSpec,
-        service::{OnHostLoss, SchedulingStrategy},
+        cluster::HostLoss,
+        service::{SchedulingStrategy, ServiceHostLoss},
     },
     state::{Brake, EventLevel, EventSubject, HostRecord, Schedulability},
     task::{DesiredStatus, StopCode},
@@ -16,7 +17,7 @@ use crate::model::{
 };
 
 use super::{
-    draft::{Draft, Host},
+    draft::{Draft, Host, HostNo, TaskNo},
     service, volumes,
 };
 
@@ -75,18 +76,21 @@ pub(super) enum Silence {
 }
 
 pub(super) fn silence(world: &World, host: &HostName) -> Silence {
+    silence_by(world, host, world.state.desired.host_loss(host))
+}
+
+fn silence_by(world: &World, host: &HostName, limits: HostLoss) -> Silence {
     let Some(contact) = world.contacts.get(host) else {
         return Silence::Suspect { lost_at: world.now, link_silent: true };
     };
     if contact.untrusted.is_some() {
         return Silence::Untrusted;
     }
-    let limits = world.state.desired.host_loss(host);
     let engine_heard = engine_heard(contact);
     let link_heard = contact.link_answered_at.unwrap_or(contact.watched_since).max(engine_heard);
     let (engine_silent, link_silent) = (world.now.since_ms(engine_heard), world.now.since_ms(link_heard));
     let lost_at =
-        link_heard.plus_ms(limits.lost_after.as_ms()).min(engine_heard.plus_ms(limits.engine_lost_after.as_ms()));
+        link_heard.plus_ms(limits.lost_after.as_ms()).min(engine_heard.plus_ms(limits.engine_lost_after().as_ms()));
     if lost_at <= world.now {
         Silence::Lost { for_ms: engine_silent.max(link_silent) }
     } else if engine_silent >= limits.suspect_after.as_ms() {
@@ -191,31 +195,43 @@ fn brake(draft: &mut Draft<'_>) {
     if !draft.hosts.iter().any(|host| lost_since(host) == Some(world.now)) {
         return;
     }
-    // What a person released stays released; only further losses are judged again.
-    let released: BTreeSet<&HostName> = draft.fleet().brake.iter().flat_map(|brake| &brake.hosts).collect();
-    let judged: Vec<&Host<'_>> = draft.hosts.iter().filter(|host| !released.contains(host.name)).collect();
     // A host that is only suspected counts, too: hosts that fell silent together are not lost in the same instant.
-    let is_recent = |host: &Host<'_>| match lost_since(host) {
-        Some(since) => world.now.since_ms(since) < BRAKE_WINDOW_MS,
-        None => matches!(host.silence, Silence::Suspect { link_silent: true, .. }),
-    };
-    let recent: Vec<&Host<'_>> = judged.iter().copied().filter(|host| is_recent(host)).collect();
+    let is_silent = |host: &Host<'_>| matches!(host.silence, Silence::Suspect { link_silent: true, .. });
+    let recent = fallen(draft, is_silent);
     if !recent.iter().any(|host| lost_since(host) == Some(world.now)) {
         return;
     }
-    let (fallen, all) = (recent.len(), judged.len());
-    let reason = if fallen * 2 > all {
-        format!(
-            "{fallen} of {all} hosts fell silent within a minute: perhaps this controller is the one cut off, so nothing is replaced"
-        )
-    } else if let Some(zone) = whole_zone(&draft.hosts, &recent, all) {
-        format!("every host of zone {zone} fell silent within a minute: nothing is replaced until one answers")
-    } else {
-        return;
-    };
+    let Some(reason) = too_many(draft, &recent) else { return };
     let hosts = recent.iter().map(|host| host.name.clone()).collect();
     draft.event(EventSubject::Fleet, EventLevel::Warning, "BrakePulled", reason.clone());
     draft.change_fleet(|fleet| fleet.brake = Some(Brake { since: world.now, reason, hosts, released: false }));
+}
+
+/// The hosts that the brake judges: what a person released stays released, only further losses are judged again.
+fn judged<'d, 'w>(draft: &'d Draft<'w>) -> impl Iterator<Item = &'d Host<'w>> {
+    let released: BTreeSet<&HostName> = draft.fleet().brake.iter().flat_map(|brake| &brake.hosts).collect();
+    draft.hosts.iter().filter(move |host| !released.contains(host.name))
+}
+
+/// Hosts that were lost within the brake's window, or are silent by `is_silent`.
+fn fallen<'d, 'w>(draft: &'d Draft<'w>, is_silent: impl Fn(&Host<'w>) -> bool) -> Vec<&'d Host<'w>> {
+    let is_recent = |host: &&Host<'w>| match lost_since(host) {
+        Some(since) => draft.now().since_ms(since) < BRAKE_WINDOW_MS,
+        None => is_silent(host),
+    };
+    judged(draft).filter(is_recent).collect()
+}
+
+/// Why so many hosts at once are rather the controller's own trouble, if they are (S14).
+fn too_many(draft: &Draft<'_>, recent: &[&Host<'_>]) -> Option<String> {
+    let (fallen, all) = (recent.len(), judged(draft).count());
+    if fallen * 2 > all {
+        return Some(format!(
+            "{fallen} of {all} hosts fell silent within a minute: perhaps this controller is the one cut off, so nothing is replaced"
+        ));
+    }
+    let zone = whole_zone(&draft.hosts, recent, all)?;
+    Some(format!("every host of zone {zone} fell silent within a minute: nothing is replaced until one answers"))
 }
 
 /// A zone of two or more hosts of which each fell silent. One that is all `judged` hosts is judged by their count.
@@ -258,6 +274,92 @@ pub(super) fn end_standalone_tasks(draft: &mut Draft<'_>) {
     }
 }
 
+/// When a host counts as lost for the tasks of a service that says so itself; `None`: when it is LOST.
+fn own_limits(world: &World, host: &HostName, own: ServiceHostLoss) -> Option<HostLoss> {
+    let cluster = world.state.desired.host_loss(host);
+    Some(cluster.of_service(own)).filter(|limits| limits.lost_after != cluster.lost_after)
+}
+
+/// Whether a host that is not LOST counts as lost for a service's tasks.
+pub fn is_lost_early(world: &World, host: &HostName, spec: &ServiceSpec) -> bool {
+    let has_error = || world.contacts.get(host).is_some_and(|contact| contact.error.is_some());
+    own_limits(world, host, spec.host_loss)
+        .is_some_and(|limits| has_error() && matches!(silence_by(world, host, limits), Silence::Lost { .. }))
+}
+
+/// Hosts that are silent for too long to get a new task of a service, by what the service says itself.
+pub(super) fn too_silent<'w>(draft: &mut Draft<'w>, spec: &ServiceSpec) -> Vec<&'w HostName> {
+    let Some(most) = spec.host_loss.suspect_after else { return Vec::new() };
+    let world = draft.world;
+    let silent_ms = |host: &HostName| world.contacts.get(host).map(|contact| world.now.since_ms(engine_heard(contact)));
+    let names = draft.hosts.iter().map(|host| host.name);
+    let silent: Vec<_> = names.filter(|host| silent_ms(host).is_some_and(|ms| ms >= most.as_ms())).collect();
+    if !silent.is_empty() {
+        // An answer that comes in time is no news.
+        draft.wake_at(world.now.plus_ms(1_000));
+    }
+    silent
+}
+
+/// Whether a host counts as lost for a service with its own limits; when it does not yet, and how long its cluster waits.
+fn lost_by(world: &World, host: &Host<'_>, limits: HostLoss) -> Result<(), Option<Timestamp>> {
+    let is_sooner = limits.lost_after < world.state.desired.host_loss(host.name).lost_after;
+    if is_sooner && lost_since(host).is_some() {
+        return Ok(());
+    }
+    let contact = world.contacts.get(host.name).filter(|contact| contact.error.is_some()).ok_or(None)?;
+    match silence_by(world, host.name, limits) {
+        Silence::Lost { .. } => Ok(()),
+        Silence::Suspect { lost_at, .. } => Err(Some(lost_at)),
+        Silence::No => Err(Some(engine_heard(contact).plus_ms(limits.suspect_after.as_ms()))),
+        Silence::Untrusted => Err(None),
+    }
+}
+
+/// Whether a wanted task is to be given up, since its host is lost to its service.
+fn is_lost(draft: &mut Draft<'_>, no: TaskNo, host: HostNo, own: ServiceHostLoss) -> bool {
+    let (world, name) = (draft.world, draft.hosts[host].name);
+    let is_lost = lost_since(&draft.hosts[host]).is_some();
+    let limits = own_limits(world, name, own);
+    let verdict = match limits {
+        None if is_lost => Ok(()),
+        None => Err(None),
+        Some(limits) => lost_by(world, &draft.hosts[host], limits),
+    };
+    let lost_after = limits.unwrap_or_else(|| world.state.desired.host_loss(name)).lost_after;
+    // When the brake has just ended, the other hosts' silence counts anew: they come back one by one.
+    let resumes_at = draft.fleet().brake_ended_at.map(|at| at.plus_ms(lost_after.as_ms())).filter(|at| *at > world.now);
+    let words = match (verdict, resumes_at) {
+        (Ok(()), Some(at)) => {
+            draft.wake_at(at);
+            return false;
+        }
+        (Ok(()), None) if is_lost => return true,
+        (Ok(()), None) => {
+            // The brake judges losses by the cluster's limits; those of a service are no way around it.
+            let is_silent = |other: &Host<'_>| {
+                let limits = world.state.desired.host_loss(other.name).of_service(own);
+                matches!(
+                    silence_by(world, other.name, limits),
+                    Silence::Lost { .. } | Silence::Suspect { link_silent: true, .. }
+                )
+            };
+            let Some(words) = too_many(draft, &fallen(draft, is_silent)) else { return true };
+            words
+        }
+        (Err(at), _) => {
+            at.into_iter().for_each(|at| draft.wake_at(at));
+            if !is_lost {
+                return false;
+            }
+            format!("host {name} is lost, and its service waits {} s for it", lost_after.0)
+        }
+    };
+    let subject = Subject::Task(draft.task(no).id.clone());
+    draft.waiting(subject, words, format!("host {name} answers, or is silent for longer"), None);
+    false
+}
+
 /// Orders tasks on lost hosts to stop, so that their services replace them; what of them still runs is stopped when the
 /// host is seen again. Standalone tasks end likewise, and nothing replaces them. Daemon tasks, services that wait, and tasks
 /// that own a volume there stay wanted.
@@ -266,34 +368,26 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     if draft.braked() {
         return;
     }
-    let lost: Vec<bool> = draft.hosts.iter().map(|host| lost_since(host).is_some()).collect();
-    if !lost.contains(&true) {
+    let has_limits = draft.services.iter().any(|service| service.manifest.spec.host_loss.lost_after.is_some());
+    let may_be_lost = |host: &Host<'_>| {
+        let has_error = || world.contacts.get(host.name).is_some_and(|contact| contact.error.is_some());
+        lost_since(host).is_some() || (has_limits && has_error())
+    };
+    let silent: Vec<bool> = draft.hosts.iter().map(may_be_lost).collect();
+    if !silent.contains(&true) {
         return;
     }
-    // When the brake has just ended, the other hosts' silence counts anew: they come back one by one.
-    if let Some(ended_at) = draft.fleet().brake_ended_at {
-        let lost = draft.hosts.iter().filter(|host| lost_since(host).is_some());
-        let lost_after = lost.map(|host| world.state.desired.host_loss(host.name).lost_after.as_ms()).max();
-        let until = ended_at.plus_ms(lost_after.unwrap_or(0));
-        if until > world.now {
-            draft.wake_at(until);
-            return;
-        }
-    }
-    let replaceable = |spec: &ServiceSpec| {
-        spec.host_loss() == OnHostLoss::Replace && spec.scheduling_strategy == SchedulingStrategy::Replica
-    };
+    let replaceable =
+        |spec: &ServiceSpec| !spec.waits_for_lost_host() && spec.scheduling_strategy == SchedulingStrategy::Replica;
     for no in draft.tasks.numbers() {
-        let on_lost = draft.tasks.host(no).is_some_and(|host| lost[host]);
-        let is_wanted = || draft.task(no).desired_status == DesiredStatus::Running;
-        if !on_lost || !is_wanted() {
+        let Some(host) = draft.tasks.host(no).filter(|host| silent[*host]) else { continue };
+        if draft.task(no).desired_status != DesiredStatus::Running {
             continue;
         }
-        let given_up = match draft.tasks.service(no) {
-            Some(service) => replaceable(&draft.services[service].manifest.spec),
-            None => draft.task(no).is_standalone(),
-        };
-        if !given_up {
+        let spec = draft.tasks.service(no).map(|service| &draft.services[service].manifest.spec);
+        let given_up = spec.map_or_else(|| draft.task(no).is_standalone(), replaceable);
+        let own = spec.map(|spec| spec.host_loss).unwrap_or_default();
+        if !given_up || !is_lost(draft, no, host, own) {
             continue;
         }
         if let Some(volume) = volumes::held_by(draft, no).filter(|_| !draft.task(no).is_standalone()) {

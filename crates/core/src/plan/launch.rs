@@ -26,7 +26,7 @@ use crate::model::{
     time::Timestamp,
 };
 
-pub(super) use restart::{Restart, Revivals, comes_back, must_end, restart};
+pub(super) use restart::{Restart, Revivals, by_controller, comes_back, restart};
 
 /// ECS's default `stopTimeout`.
 pub(super) const DEFAULT_STOP_TIMEOUT_S: u32 = 30;

@@ -19,7 +19,7 @@ use crate::model::{
 
 use super::{
     draft::{Draft, Host, HostNo, TaskNo},
-    launch, network,
+    hosts, launch, network,
     placement::{
         self, Home, HostInput, HostPort, Placed, Placement, Placer, PortRequest, Refusal, Request, ScaleInCandidate,
         Unplaceable,
@@ -87,6 +87,7 @@ impl Wants {
             constraints: &self.constraints,
             homes: &self.homes,
             subnets: self.subnets.as_deref(),
+            silent: &[],
             strategies: &[],
             launch_type,
             recent_failures: &[],
@@ -165,9 +166,13 @@ pub(super) fn start(
     on: Option<&HostName>,
     reason: &str,
 ) -> Result<(), Unplaceable> {
-    let placement: Placement = draft.with_placer(|draft, placer| match on {
-        Some(host) => placer.place_on(host, &service.request(draft)),
-        None => placer.place(&service.request(draft)),
+    let silent = hosts::too_silent(draft, service.spec);
+    let placement: Placement = draft.with_placer(|draft, placer| {
+        let request = Request { silent: &silent, ..service.request(draft) };
+        match on {
+            Some(host) => placer.place_on(host, &request),
+            None => placer.place(&request),
+        }
     })?;
     let id = draft.new_task_id();
     let (cpu, memory) = launch::reservation(&service.definition);

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use crate::model::{
     container::{ContainerState, HealthStatus},
     name::RevisionId,
-    spec::service::DeploymentConfiguration,
-    task::{LastStatus, Launch, StopCode, Task},
+    spec::service::{CrashLoop, DeploymentConfiguration},
+    task::{LastStatus, Launch, StopCode, Task, TaskContainer},
     time::Timestamp,
     world::{HostStatus, Subject},
 };
@@ -71,7 +71,7 @@ impl Replace {
             Self::Outdated => service.replacement_words(task),
             Self::Draining => format!("host {} is being drained", task.host),
             Self::Unhealthy => unhealthy_words(task),
-            Self::CrashLoop => crash_loop_words(task),
+            Self::CrashLoop => crash_loop_words(task, service.spec.crash_loop),
         }
     }
 }
@@ -91,17 +91,22 @@ pub(super) fn unhealthy_words(task: &Task) -> String {
 }
 
 /// What a crash loop looked like, in words.
-pub(super) fn crash_loop_words(task: &Task) -> String {
-    let restarted = task.containers.iter().filter(|(_, container)| container.restart_count > 0);
-    let culprit = restarted.max_by_key(|(_, container)| (container.essential, container.restart_count));
+pub(super) fn crash_loop_words(task: &Task, limits: CrashLoop) -> String {
+    let restarts = |row: &TaskContainer| row.restart_count.max(row.revived.map_or(0, |revived| revived.times));
+    let restarted = task.containers.iter().filter(|(_, row)| restarts(row) > 0);
+    let culprit = restarted.max_by_key(|(_, row)| (row.essential, restarts(row)));
     let (name, code) = culprit.map_or(("?", None), |(name, container)| (name.as_str(), container.exit_code));
     let code = code.map_or_else(String::new, |code| format!(", last with exit code {code}"));
-    format!("container {name} was restarted {} times in 5 minutes{code}", health::CRASH_LOOP_RESTARTS)
-}
-
-/// Whether a task must be given up for its own behaviour.
-pub(super) fn crash_loops(draft: &Draft<'_>, task: &Task) -> bool {
-    health::recent_restarts(task, draft.now()) >= health::CRASH_LOOP_RESTARTS
+    let times = match limits.restarts {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    let within = match limits.period.0 {
+        60 => "a minute".to_owned(),
+        seconds if seconds.is_multiple_of(60) => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} s"),
+    };
+    format!("container {name} was restarted {times} in {within}{code}")
 }
 
 /// Whether a task is unhealthy for good: failing checks are overlooked within the grace period.
@@ -173,7 +178,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 fn reason_to_replace(draft: &mut Draft<'_>, service: &Subjected<'_>, no: TaskNo) -> Option<Replace> {
     let unhealthy = is_unhealthy(draft, service, no);
     let task = draft.task(no);
-    let why = if crash_loops(draft, task) {
+    let why = if health::crash_loops(task, service.spec.crash_loop, draft.now()) {
         return Some(Replace::CrashLoop);
     } else if unhealthy && protected_until(draft, no).is_some() {
         // Protection is from scale-in and deployments, not from being healed.

@@ -18,7 +18,7 @@ use crate::model::{
 use super::{
     breaker, daemon, deployment,
     draft::{Counts, Draft, Host, Service, ServiceNo, TaskNo},
-    health,
+    health, hosts,
     place::Wants,
     rebalance, replica, revision, rollout, throttle, volumes,
 };
@@ -98,7 +98,7 @@ pub(super) fn is_kept(draft: &Draft<'_>, service: &Service<'_>, host: Option<&Ho
         && task.health_status != HealthStatus::Unhealthy
         && service.target.as_ref().is_some_and(|target| target.as_ref() == Ok(&task.revision))
         && task.cluster == service.manifest.spec.cluster
-        && !replica::crash_loops(draft, task)
+        && !health::crash_loops(task, service.manifest.spec.crash_loop, draft.now())
         && host.is_none_or(|host| host.status != HostStatus::Draining)
 }
 
@@ -329,8 +329,16 @@ impl<'a> Subjected<'a> {
 
 /// A task that was given up on a host that cannot be asked: it may still run (S2).
 fn is_ghost(draft: &Draft<'_>, no: TaskNo) -> bool {
-    draft.task(no).desired_status == DesiredStatus::Stopped
-        && matches!(draft.host_status(no), Some(HostStatus::Lost | HostStatus::Untrusted) | None)
+    let task = draft.task(no);
+    let is_beyond_reach = match draft.host_status(no) {
+        Some(HostStatus::Lost | HostStatus::Untrusted) | None => true,
+        // A service may count its host as lost earlier than others do.
+        Some(HostStatus::Active | HostStatus::Cordoned | HostStatus::Draining | HostStatus::Suspect) => {
+            let service = draft.tasks.service(no).map(|service| &draft.services[service].manifest.spec);
+            service.is_some_and(|spec| hosts::is_lost_early(draft.world, &task.host, spec))
+        }
+    };
+    task.desired_status == DesiredStatus::Stopped && is_beyond_reach
 }
 
 /// Orders a task to stop.

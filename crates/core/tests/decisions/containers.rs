@@ -195,6 +195,52 @@ fn what_has_done_its_work_or_may_not_come_back_is_left_alone() {
     }
 }
 
+/// The main container ends with this code.
+fn end_main(story: &mut Story, code: i64) {
+    change(story, "main", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(code)));
+}
+
+#[test]
+fn after_an_exit_code_that_is_ignored_nothing_is_restarted() {
+    let definition = |codes: Value| {
+        let mut definition = with(json!([]));
+        definition["containerDefinitions"][0]["restartPolicy"] = json!({ "enabled": true, "ignoredExitCodes": codes });
+        definition
+    };
+    for (codes, code, goes_on) in
+        [(json!([0, 3]), 1, true), (json!([0, 3]), 3, false), (json!([0, 3]), 0, false), (json!([3]), 0, true)]
+    {
+        let mut story = Story::begin(web(1), definition(codes.clone()));
+        story.settle(&[]);
+        let made = story.made;
+        end_main(&mut story, code);
+        story.settle(&[]);
+        let stopped = if goes_on { vec![] } else { vec![StopCode::EssentialContainerExited] };
+        assert_eq!((story.stop_codes(), story.running()), (stopped, 1), "{codes} {code}");
+        let task = story.core.world().state.tasks.values().find(|task| task.is_wanted()).unwrap();
+        assert_eq!(task.restarts.len(), usize::from(goes_on), "{codes} {code}");
+        assert_eq!(story.containers.values().flat_map(BTreeMap::values).count(), if goes_on { 1 } else { 2 });
+        assert!(story.made > made, "a start was ordered");
+    }
+    // What is not ignored is a crash, and three of them are a loop.
+    let mut story = Story::begin(web(1), definition(json!([3])));
+    story.settle(&[]);
+    for _ in 0..3 {
+        assert_eq!(story.stop_codes(), []);
+        end_main(&mut story, 1);
+        for _ in 0..10 {
+            let plan = story.decide(1_000, &[]);
+            let again = story.core.decide(story.now);
+            assert_eq!(again.changes, [], "all of it is decided at once (S12)");
+            plan.actions.iter().for_each(|action| story.obey(action));
+        }
+    }
+    assert_eq!(story.stop_codes(), [StopCode::EssentialContainerExited]);
+    let reasons: Vec<_> =
+        story.core.world().state.tasks.values().filter_map(|task| task.stopped_reason.clone()).collect();
+    assert!(reasons[0].starts_with("container main was restarted 3 times in 5 minutes"), "{reasons:?}");
+}
+
 #[test]
 fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_that_one_runs() {
     let joiner = json!([{ "name": "second", "image": "demo:1", "memory": 64 }]);

@@ -240,6 +240,83 @@ fn with_an_empty_database_the_digest_is_that_of_what_runs() {
     assert_eq!(run(&story), [(format!("demo@{}", digest(1)), 5)].into());
 }
 
+/// Another controller goes on with nothing but the manifests.
+fn lose_database(story: &mut Story) {
+    (story.core, _) = Core::new(State::default(), 2, story.now, false);
+    story.tell();
+}
+
+/// A service of three half way from one content of its tag to the next.
+fn half_way() -> Story {
+    let mut service = web(3);
+    service["deploymentConfiguration"] = json!({ "minimumHealthyPercent": 66, "maximumPercent": 100 });
+    let mut story = begin(service, one_container());
+    story.settle(&[]);
+    story.pushed.insert("demo:1".into(), 2);
+    restart(&mut story);
+    for _ in 0..100 {
+        if run(&story).len() == 2 && story.running() == 3 {
+            return story;
+        }
+        story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    }
+    panic!("it never is half way: {:?}", run(&story));
+}
+
+/// By revision, what its live tasks run.
+fn bits(story: &Story) -> BTreeMap<u32, BTreeSet<String>> {
+    let mut bits: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+    for task in story.core.world().state.tasks.values().filter(|task| task.is_live()) {
+        let ids = task.containers.values().filter_map(|row| row.runtime_id.as_ref());
+        let views = ids.filter_map(|id| story.containers[&task.host].get(id)).map(|view| view.image.clone());
+        bits.entry(task.revision.number).or_default().extend(views);
+    }
+    bits
+}
+
+#[test]
+fn with_an_empty_database_what_runs_other_bits_is_of_another_revision() {
+    for first in ["a", "b", "c"] {
+        let mut story = half_way();
+        lose_database(&mut story);
+        let look = story.look_at(first, story.now);
+        story.core.take(story.now, Input::Look(Arc::new(look)));
+        let plan = story.decide(1_000, &[]);
+        let of = |number: u32| (number, [format!("demo@{}", digest(number))].into());
+        assert_eq!(bits(&story), BTreeMap::from([of(1), of(2)]), "{first} first");
+        assert!(story.core.world().state.tasks.values().filter(|task| task.is_wanted()).count() >= 2);
+        plan.actions.iter().for_each(|action| story.obey(action));
+        story.settle(&[]);
+        assert_eq!(run(&story), [(format!("demo@{}", digest(2)), 3)].into(), "the newest wins");
+        assert_eq!(revisions(&story), [1, 2]);
+    }
+}
+
+#[test]
+fn what_comes_late_with_other_bits_than_its_revision_has_by_now_is_ended() {
+    let mut story = half_way();
+    story.settle(&[]);
+    // One host is silent; the others' containers are gone with the database, and all begins anew.
+    lose_database(&mut story);
+    for host in ["a", "b"] {
+        story.containers.get_mut(host).unwrap().clear();
+    }
+    let late = story.containers["c"].len();
+    assert_eq!(late, 1);
+    story.pushed.insert("demo:1".into(), 3);
+    story.settle(&["c"]);
+    story.pushed.insert("demo:1".into(), 4);
+    restart(&mut story);
+    story.settle(&["c"]);
+    assert_eq!(revisions(&story), [1, 2]);
+    story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+    assert_eq!(revisions(&story), [1, 2], "it is no news for the others");
+    story.settle(&[]);
+    assert_eq!(run(&story), [(format!("demo@{}", digest(4)), 3)].into());
+    let mut reasons = story.core.world().state.tasks.values().filter_map(|task| task.stopped_reason.as_deref());
+    assert!(reasons.any(|words| words.contains("another image than the web:2")));
+}
+
 #[test]
 fn what_shall_not_be_consistent_is_not_resolved() {
     let definition = json!({ "containerDefinitions": [

@@ -7,6 +7,7 @@ mod held;
 mod image_cleanup;
 mod images;
 mod life;
+mod limits;
 mod network;
 mod probes;
 mod rebalancing;
@@ -229,8 +230,13 @@ fn a_task_whose_death_was_announced_is_stopped_when_somebody_starts_it_again() {
 #[test]
 fn news_of_a_death_that_proves_nothing_is_left_to_the_look() {
     type Change = fn(&mut Death, &Story);
-    let ignored: [(&str, Value, Change); 7] = [
+    let ignored: [(&str, Value, Change); 8] = [
         ("a crash that the engine's restart policy mends", json!({}), |death, _| death.for_good = false),
+        (
+            "a crash that the controller mends, by its exit code",
+            json!({ "restartPolicy": { "enabled": true, "ignoredExitCodes": [3] } }),
+            |death, _| (death.for_good, death.exit_code) = (false, Some(1)),
+        ),
         ("a container of nobody we know", json!({}), |death, _| death.id = "f00".into()),
         ("another host's container", json!({}), |death, _| death.host = "nowhere".into()),
         ("news from an earlier life", json!({}), |death, _| death.at = Timestamp(death.at.0 - 3_600_000)),

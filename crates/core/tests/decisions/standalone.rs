@@ -91,6 +91,57 @@ fn its_containers_are_not_restarted_and_have_its_overrides() {
 }
 
 #[test]
+fn one_that_is_to_be_restarted_is_until_it_ends_with_a_code_that_is_ignored() {
+    let policy = json!({ "enabled": true, "ignoredExitCodes": [0, 3] });
+    let main = json!({ "name": "main", "image": "demo:1", "memory": 64, "restartPolicy": policy });
+    let mut story = Story::begin(web(0), json!({ "containerDefinitions": [main] }));
+    story.settle(&[]);
+    story.run("once", json!({})).unwrap();
+    story.settle(&[]);
+    for _ in 0..5 {
+        story.end_standalone(1);
+        story.settle(&[]);
+        assert_eq!((story.running(), story.stop_codes()), (1, vec![]), "no service would replace it");
+    }
+    story.end_standalone(3);
+    story.settle(&[]);
+    let task = &story.standalone()[0];
+    assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::EssentialContainerExited)));
+    assert_eq!(task.containers.values().next().unwrap().exit_code, Some(3));
+}
+
+#[test]
+fn with_fargate_the_definition_and_what_differs_must_fit() {
+    let definition = |more: Value| {
+        let mut definition = json!({ "containerDefinitions": [{ "name": "main", "image": "demo:1", "memory": 64 }] });
+        definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        definition
+    };
+    let size = json!({ "cpu": 256, "memory": 512 });
+    let mut privileged = definition(size.clone());
+    privileged["containerDefinitions"][0]["privileged"] = json!(true);
+    for (definition, overrides, refused) in [
+        (definition(size.clone()), json!({}), None),
+        (definition(size.clone()), json!({ "memory": 1024 }), None),
+        (definition(size), json!({ "memory": 700 }), Some("memory: 700 MiB of memory with 256 CPU units")),
+        (definition(json!({})), json!({ "cpu": 256, "memory": 512 }), Some("cpu: Fargate needs a `cpu`")),
+        (definition(json!({ "cpu": 256, "memory": 600 })), json!({}), Some("256 CPU units go with 512, 1024")),
+        (definition(json!({ "cpu": 256, "memory": 512, "networkMode": "host" })), json!({}), Some("networkMode: ")),
+        (privileged, json!({}), Some("refuses `privileged`")),
+    ] {
+        let mut story = Story::begin(web(0), definition);
+        story.settle(&[]);
+        let said = story.run("once", json!({ "launchType": "FARGATE", "overrides": overrides }));
+        match (said, refused) {
+            (Ok(_), None) => {}
+            (Err(CommandError::Refused(said)), Some(words)) if said.contains(words) => {}
+            (said, _) => panic!("{refused:?}: {said:?}"),
+        }
+        assert_eq!(story.standalone().len(), usize::from(refused.is_none()));
+    }
+}
+
+#[test]
 fn one_of_a_shared_sandbox_that_ends_ends_its_task() {
     let container = |name: &str| json!({ "name": name, "image": "demo:1", "memory": 64 });
     let containers = [container("main"), container("second")];

@@ -135,8 +135,14 @@ fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
     let is_released = after.fleet.brake.as_ref().is_some_and(|brake| brake.released);
     let lost_at = |host: &HostName| after.hosts.get(host).and_then(|record| record.lost_since);
     let declared = &world.state.desired.hosts;
-    let recent = declared.keys().filter(|host| lost_at(host).is_some_and(|at| world.now.since_ms(at) < 60_000)).count();
-    let is_new = lost_at(&task.host) == Some(world.now);
+    let spec = declared_service(world, task);
+    let is_early = |host: &HostName| spec.is_some_and(|spec| plan::is_lost_early(world, host, spec));
+    let is_recent = |host: &&HostName| match lost_at(host) {
+        Some(at) => world.now.since_ms(at) < 60_000,
+        None => is_early(host),
+    };
+    let recent = declared.keys().filter(is_recent).count();
+    let is_new = lost_at(&task.host).is_none_or(|at| at == world.now);
     if is_new && !is_released && recent * 2 > declared.len() {
         return broken(
             Predicate::S14,
@@ -148,6 +154,10 @@ fn s14_brake(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
         );
     }
     Ok(())
+}
+
+fn declared_service<'w>(world: &'w World, task: &Task) -> Option<&'w ServiceSpec> {
+    world.state.desired.services.get(&task.service).map(|manifest| &manifest.spec)
 }
 
 /// No order goes to a host that is not who it was.
@@ -214,8 +224,10 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         // A task that owns a volume stops before the next one starts.
         let owns = works_alone(&manifest.spec) && world.state.volumes.values().any(|volume| volume.service == *name);
         let floor = if owns { 0 } else { floor };
-        let is_ghost =
-            |host: &HostName| matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted);
+        let is_ghost = |host: &HostName| {
+            matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted)
+                || plan::is_lost_early(world, host, &manifest.spec)
+        };
         let counts = |task: &&std::sync::Arc<Task>| {
             task.service == *name
                 && task.is_live()

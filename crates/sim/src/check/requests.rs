@@ -15,7 +15,7 @@ use roadstead_core::model::{
     container::ContainerState,
     name::{HostName, RuntimeId, TaskId},
     ownership::Claim,
-    spec::{service::OnHostLoss, task_definition::DependencyCondition},
+    spec::task_definition::DependencyCondition,
     state::{Revision, State},
     task::{DesiredStatus, LastStatus, Task},
     time::Timestamp,
@@ -293,7 +293,7 @@ impl Checks {
         claim: &Claim,
     ) -> Result<(), Broken> {
         let Some(manifest) = durable.desired.services.get(&claim.service) else { return Ok(()) };
-        if manifest.spec.host_loss() != OnHostLoss::Wait || self.given_up_in_wait.is_empty() {
+        if !manifest.spec.waits_for_lost_host() || self.given_up_in_wait.is_empty() {
             return Ok(());
         }
         for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {

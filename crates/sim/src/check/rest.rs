@@ -11,7 +11,7 @@ use roadstead_core::{
     model::{
         container::ContainerState,
         name::{HostName, ServiceName, TaskId},
-        spec::service::{OnHostLoss, SchedulingStrategy},
+        spec::service::SchedulingStrategy,
         state::State,
         task::{DesiredStatus, LastStatus, Task},
         time::Timestamp,
@@ -126,7 +126,7 @@ fn may_wait(
     let runs = primary.and_then(|primary| state.revision(&primary.revision)?.spec.as_deref());
     let crowded = (has_fixed_port(&state.desired, service.as_str()) || runs.is_some_and(takes_fixed_port))
         && (wanted * 2 > reachable.len() || state.desired.services.len() > 1);
-    let waits_for_host = manifest.spec.host_loss() == OnHostLoss::Wait
+    let waits_for_host = manifest.spec.waits_for_lost_host()
         && state.tasks.values().any(|task| {
             task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)
         });

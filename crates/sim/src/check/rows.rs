@@ -8,7 +8,6 @@ use roadstead_core::model::{
     container::{ContainerState, HealthStatus},
     desired::Desired,
     name::{HostName, RevisionId},
-    spec::service::OnHostLoss,
     state::{Change, Deployment, DeploymentStatus, FleetRecord, RolloutState, ServiceRecord, State},
     task::{DesiredStatus, LastStatus, StopCode, Task},
     time::Timestamp,
@@ -140,7 +139,7 @@ impl Checks {
             return;
         }
         let service = durable.desired.services.get(&task.service);
-        if service.is_some_and(|service| service.spec.host_loss() == OnHostLoss::Wait) {
+        if service.is_some_and(|service| service.spec.waits_for_lost_host()) {
             self.given_up_in_wait.insert(task.id.clone());
         } else {
             self.given_up_in_wait.remove(&task.id);

@@ -13,10 +13,13 @@ use roadstead_core::model::{
         host::{Reserved, SshSpec},
         scheduled_task::ConcurrencyPolicy,
         service::{
-            AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, OnHostLoss,
-            PlacementStrategy, PlacementStrategyType, SchedulingStrategy, TaskDefinitionRef,
+            AvailabilityZoneRebalancing, CrashLoop, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType,
+            OnHostLoss, PlacementStrategy, PlacementStrategyType, SchedulingStrategy, ServiceHostLoss,
+            TaskDefinitionRef,
         },
-        task_definition::{ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping},
+        task_definition::{
+            ContainerDefinition, ContainerDependency, DependencyCondition, HealthCheck, PortMapping, RestartPolicy,
+        },
     },
     state::Schedulability,
 };
@@ -438,6 +441,10 @@ fn definition(rng: &mut Rng, family: &str) -> TaskDefinitionSpec {
     let checked = rng.chance(600);
     let ports = if rng.chance(500) { vec![port(rng.chance(200).then_some(FIXED_PORT))] } else { Vec::new() };
     let mut containers = vec![container("main", checked, ports)];
+    // The controller restarts it: its engine cannot tell exit codes apart.
+    let ignored = rng.chance(150).then(|| vec![143]);
+    containers[0].restart_policy =
+        ignored.map(|ignored_exit_codes| RestartPolicy { enabled: true, ignored_exit_codes, ..Default::default() });
     if rng.chance(300) {
         let mut side = container("side", false, Vec::new());
         side.essential = rng.chance(700);
@@ -496,6 +503,14 @@ fn service(rng: &mut Rng, name: &str) -> ServiceSpec {
             false => AvailabilityZoneRebalancing::Disabled,
         },
         on_host_loss: if rng.chance(150) { OnHostLoss::Wait } else { OnHostLoss::Replace },
+        host_loss: ServiceHostLoss {
+            suspect_after: rng.chance(100).then_some(Seconds(2)),
+            lost_after: if rng.chance(200) { rng.pick(&[3, 4, 8, 20, 30]).copied().map(Seconds) } else { None },
+        },
+        crash_loop: CrashLoop {
+            restarts: if rng.chance(200) { rng.within(1, 6) as u32 } else { 3 },
+            ..CrashLoop::default()
+        },
         ..bare(name)
     }
 }

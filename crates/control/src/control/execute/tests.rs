@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Enough for every task of a test to get as far as it can: all of them share one thread.
 const TURNS: usize = 1_000;
 
-/// Creates and stops wait at a gate, and are counted while they do.
+/// Creates, stops and removals wait at a gate, and are counted while they do.
 struct Gated {
     gate: Semaphore,
     inside: AtomicUsize,
@@ -95,7 +95,7 @@ impl Engine for Gated {
         unused()
     }
     async fn remove(&self, _: &RuntimeId, _: bool) -> Result<(), EngineError> {
-        unused()
+        self.pass().await
     }
     async fn volumes(&self, _: VerifyVolume<'_>) -> Result<BTreeMap<String, VolumeClaim>, EngineError> {
         unused()
@@ -150,6 +150,10 @@ fn stop() -> Verb {
     Verb::Stop { containers: vec![StopStep { runtime_id: "id".into(), timeout_s: 1, wave: 0, remove: false }] }
 }
 
+fn remove() -> Verb {
+    Verb::Remove { containers: vec!["id".into()] }
+}
+
 fn order(engine: &Arc<Gated>, slots: &HostSlots, task: &str, verb: Verb) -> Execution {
     let action =
         Action { task: task.into(), service: "web".into(), host: "box-a".into(), verb, reason: "a test".to_owned() };
@@ -189,6 +193,8 @@ async fn a_host_is_asked_no_more_at_once_than_its_cpus_carry() {
         let slots = HostSlots::new(cpus, Arc::default());
         assert_eq!(most_at_once(&slots, 12, || launch("web:1")).await, launches, "launches with {cpus} CPUs");
         assert_eq!(most_at_once(&slots, STOPS_PER_HOST + 4, stop).await, STOPS_PER_HOST, "stops with {cpus} CPUs");
+        let removals = most_at_once(&slots, REMOVALS_PER_HOST + 4, remove).await;
+        assert_eq!(removals, REMOVALS_PER_HOST, "removals with {cpus} CPUs");
     }
 }
 
@@ -203,6 +209,23 @@ async fn stops_do_not_wait_for_launches() {
     }
     assert_eq!(engine.inside.load(SeqCst), 3, "two launches and the stop");
     running.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn slow_stops_and_removals_do_not_wait_for_each_other() {
+    for (many, other) in [(stop as fn() -> Verb, remove as fn() -> Verb), (remove, stop)] {
+        let (engine, slots) = (Gated::closed(), HostSlots::new(2, Arc::default()));
+        let all = if many().name() == stop().name() { STOPS_PER_HOST } else { REMOVALS_PER_HOST };
+        let mut running = Vec::new();
+        for (task, verb) in std::iter::repeat_n(many(), all + 1).chain([other()]).enumerate() {
+            running.push(tokio::spawn(order(&engine, &slots, &format!("t{task}"), verb).run()));
+        }
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+        assert_eq!(engine.inside.load(SeqCst), all + 1, "all that may, and the other one");
+        running.iter().for_each(tokio::task::JoinHandle::abort);
+    }
 }
 
 #[tokio::test]

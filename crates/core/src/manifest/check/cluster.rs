@@ -5,7 +5,10 @@ use crate::{
         node::at,
         report::{Scope, quote},
     },
-    model::spec::{ClusterSpec, cluster::ImageCleanup},
+    model::{
+        quantity::Seconds,
+        spec::{ClusterSpec, cluster::ImageCleanup},
+    },
 };
 
 use super::{awsvpc, logging, volumes};
@@ -32,18 +35,25 @@ fn image_cleanup(cleanup: ImageCleanup, scope: &mut Scope<'_>) {
     }
 }
 
-/// Checks a cluster.
-pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
-    let loss = spec.host_loss;
-    if loss.suspect_after.0 == 0 {
+/// Of a cluster or a service: when a silent host is suspected, and when it counts as lost.
+pub(super) fn host_loss(suspect_after: Option<Seconds>, lost_after: Option<Seconds>, scope: &mut Scope<'_>) {
+    let none = Some(Seconds(0));
+    if suspect_after == none {
         scope
             .error(at!["hostLoss", "suspectAfter"], "out-of-range", "a host cannot be suspected after 0 s")
             .label("at least 1s");
     }
-    if loss.suspect_after >= loss.lost_after {
+    if suspect_after.is_none() && lost_after == none {
+        scope
+            .error(at!["hostLoss", "lostAfter"], "out-of-range", "a host cannot count as lost after 0 s")
+            .label("at least 1s");
+    }
+    if let (Some(suspect_after), Some(lost_after)) = (suspect_after, lost_after)
+        && suspect_after >= lost_after
+    {
         let message = format!(
             "a host is suspected after {} s and would count as lost after {} s already",
-            loss.suspect_after.0, loss.lost_after.0
+            suspect_after.0, lost_after.0
         );
         let path = if scope.node.find(at!["hostLoss", "lostAfter"]).is_some() {
             at!["hostLoss", "lostAfter"]
@@ -52,6 +62,11 @@ pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
         };
         scope.error(path, "host-loss", message).help("`lostAfter` must be longer than `suspectAfter`");
     }
+}
+
+/// Checks a cluster.
+pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
+    host_loss(Some(spec.host_loss.suspect_after), Some(spec.host_loss.lost_after), scope);
     image_cleanup(spec.image_cleanup, scope);
     awsvpc::cluster(spec, scope);
     if let Some(log) = &spec.logging {

@@ -38,6 +38,8 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
         logging::container(log, &at("logConfiguration"), scope);
     }
     if let Some(policy) = &container.restart_policy
+        && policy.enabled
+        && task.must_end(&container.name)
         && let Some(number) = policy.ignored_exit_codes.iter().position(|code| *code != 0)
     {
         let path = join(base, &[Step::Key("restartPolicy"), Step::Key("ignoredExitCodes"), Step::Index(number)]);
@@ -45,7 +47,7 @@ pub fn check(container: &ContainerDefinition, index: usize, task: &TaskDefinitio
             .warning(
                 &path,
                 "not-acted-on",
-                "Docker restarts it after this exit, too: the only code it leaves alone is 0",
+                "others wait for it to end, so Docker restarts it, and the only code that Docker leaves alone is 0",
             )
             .label("not acted on");
     }

@@ -22,7 +22,6 @@ mod volumes;
 
 pub use cluster::cluster;
 pub use environment::Beside;
-pub use fargate::unfit as unfit_for_fargate;
 pub use host::{host, names_a_host};
 pub use logging::TAKEN_OVER as LOG_DRIVER_TAKEN_OVER;
 pub use scheduled_task::scheduled_task;

@@ -1,18 +1,21 @@
 //! Service by itself.
 
-use super::{CheckExpression, awsvpc, constraints, in_range, join};
+use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join};
 use crate::{
     manifest::{
         node::{Step, at},
         report::{Scope, quote},
         suggest::did_you_mean,
     },
-    model::spec::{
-        ServiceSpec,
-        service::{
-            LaunchType, PlacementConstraint, PlacementStrategy, PlacementStrategyType, SchedulingStrategy,
-            ThresholdType,
+    model::{
+        spec::{
+            ServiceSpec,
+            service::{
+                CrashLoop, LaunchType, PlacementConstraint, PlacementStrategy, PlacementStrategyType,
+                SchedulingStrategy, ThresholdType,
+            },
         },
+        task::MAX_RESTARTS_KEPT,
     },
 };
 
@@ -27,6 +30,8 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     circuit_breaker(spec, scope);
     awsvpc::configuration(spec.network_configuration.as_ref(), scope);
     awsvpc::registries(&spec.service_registries, scope);
+    host_loss(spec, scope);
+    crash_loop(spec.crash_loop, scope);
     if spec.singleton {
         singleton(spec, scope);
     }
@@ -110,6 +115,28 @@ fn circuit_breaker(spec: &ServiceSpec, scope: &mut Scope<'_>) {
         ThresholdType::Count => "",
     };
     in_range(scope, &at.map(Step::Key), threshold.value, 1..=MAX_THRESHOLD, unit);
+}
+
+fn host_loss(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    cluster::host_loss(spec.host_loss.suspect_after, spec.host_loss.lost_after, scope);
+    let waits = match spec.scheduling_strategy {
+        SchedulingStrategy::Daemon => Some("a DAEMON's tasks are not replaced elsewhere"),
+        SchedulingStrategy::Replica if spec.singleton => Some("a singleton waits for its lost host"),
+        SchedulingStrategy::Replica if spec.waits_for_lost_host() => Some("`onHostLoss: wait` waits for the host"),
+        SchedulingStrategy::Replica => None,
+    };
+    if let (Some(_), Some(why)) = (spec.host_loss.lost_after, waits) {
+        scope.warning(at!["hostLoss", "lostAfter"], "host-loss", why).label("has no effect");
+    }
+}
+
+/// More than a day's restarts are no loop.
+const LONGEST_PERIOD_S: u32 = 86_400;
+
+fn crash_loop(limits: CrashLoop, scope: &mut Scope<'_>) {
+    let most = u32::try_from(MAX_RESTARTS_KEPT).unwrap_or(u32::MAX);
+    in_range(scope, at!["crashLoop", "restarts"], limits.restarts, 1..=most, "");
+    in_range(scope, at!["crashLoop", "period"], limits.period.0, 1..=LONGEST_PERIOD_S, " s");
 }
 
 /// It stops before it starts anew and waits for its host, whatever else is said.

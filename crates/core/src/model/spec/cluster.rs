@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     network::{ClusterNetwork, ServiceDiscovery},
+    service::ServiceHostLoss,
     task_definition::LogConfiguration,
 };
 use crate::model::{image::ImagePullPolicy, quantity::Seconds};
@@ -73,8 +74,22 @@ pub struct HostLoss {
     pub suspect_after: Seconds,
     /// Silent this long: LOST, its tasks are replaced elsewhere.
     pub lost_after: Seconds,
-    /// sshd answers and the engine does not for this long: LOST, too.
+    /// sshd answers and the engine does not for this long: LOST, too; `lostAfter` when that is longer.
     pub engine_lost_after: Seconds,
+}
+
+impl HostLoss {
+    /// As a service has it that says something of its own.
+    pub fn of_service(self, own: ServiceHostLoss) -> Self {
+        let lost_after = own.lost_after.unwrap_or(self.lost_after);
+        let suspect_after = own.suspect_after.unwrap_or(self.suspect_after).min(self.suspect_after).min(lost_after);
+        Self { suspect_after, lost_after, ..self }
+    }
+
+    /// For how long the engine alone may be silent; never shorter than the whole machine may.
+    pub fn engine_lost_after(self) -> Seconds {
+        self.engine_lost_after.max(self.lost_after)
+    }
 }
 
 impl Default for HostLoss {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use cluster::ClusterSpec;
 pub use host::HostSpec;
@@ -85,9 +86,22 @@ pub struct Metadata {
 /// Its schema carries `x-not-acted-on: true`, which is what admission looks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct NotActedOn(pub serde_json::Value);
+pub struct NotActedOn(pub Value);
 
 impl Eq for NotActedOn {}
+
+impl NotActedOn {
+    /// Whether it says anything: what ECS prints of a field that nobody set does not.
+    pub fn says(&self) -> bool {
+        match &self.0 {
+            Value::Null | Value::Bool(false) => false,
+            Value::Bool(true) | Value::Number(_) => true,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+        }
+    }
+}
 
 impl JsonSchema for NotActedOn {
     fn inline_schema() -> bool {

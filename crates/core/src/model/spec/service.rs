@@ -12,7 +12,7 @@ use super::{
     NotActedOn, TaskDefinitionSpec,
     network::{NetworkConfiguration, ServiceRegistry},
 };
-use crate::model::{name::ClusterName, quantity::Seconds};
+use crate::model::{name::ClusterName, quantity::Seconds, task::MAX_RESTARTS_KEPT};
 
 /// How many tasks of a task definition must run, and how they are placed and replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +51,12 @@ pub struct ServiceSpec {
     /// What happens to its tasks when their host is lost.
     #[serde(default)]
     pub on_host_loss: OnHostLoss,
+    /// When a silent host counts as lost for its tasks; what is absent is as the cluster says.
+    #[serde(default, skip_serializing_if = "ServiceHostLoss::is_default")]
+    pub host_loss: ServiceHostLoss,
+    /// When a task whose containers are restarted again and again is replaced.
+    #[serde(default, skip_serializing_if = "CrashLoop::is_default")]
+    pub crash_loop: CrashLoop,
     /// Later fields of the contract, known and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_controller: Option<NotActedOn>,
@@ -158,6 +164,47 @@ pub enum OnHostLoss {
     Replace,
     /// Wait until the host is back or a person removes it.
     Wait,
+}
+
+/// How long a host may be silent, for the tasks of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServiceHostLoss {
+    /// Silent this long: the host gets no new tasks of the service. The shorter of this and the cluster's holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect_after: Option<Seconds>,
+    /// Silent this long: the service's tasks there are replaced elsewhere, before or after the host is LOST for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_after: Option<Seconds>,
+}
+
+impl ServiceHostLoss {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A crash loop: so many restarts of a task's containers within a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CrashLoop {
+    /// So many.
+    #[schemars(range(min = 1, max = MAX_RESTARTS_KEPT))]
+    pub restarts: u32,
+    /// Within this time.
+    pub period: Seconds,
+}
+
+impl Default for CrashLoop {
+    fn default() -> Self {
+        Self { restarts: 3, period: Seconds(300) }
+    }
+}
+
+impl CrashLoop {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// ECS's `availabilityZoneRebalancing`.
@@ -308,9 +355,9 @@ pub enum ThresholdType {
 }
 
 impl ServiceSpec {
-    /// What happens to its tasks on a lost host: a singleton always waits (S19).
-    pub fn host_loss(&self) -> OnHostLoss {
-        if self.singleton { OnHostLoss::Wait } else { self.on_host_loss }
+    /// Whether its tasks on a lost host wait for it: a singleton's always do (S19).
+    pub fn waits_for_lost_host(&self) -> bool {
+        self.singleton || self.on_host_loss == OnHostLoss::Wait
     }
 }
 

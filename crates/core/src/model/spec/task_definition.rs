@@ -233,6 +233,16 @@ pub enum VersionConsistency {
     Disabled,
 }
 
+impl TaskDefinitionSpec {
+    /// Whether others wait for a container to end.
+    pub fn must_end(&self, container: &str) -> bool {
+        self.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
+            dependency.container_name == container
+                && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
+        })
+    }
+}
+
 impl ContainerDefinition {
     /// The containers of the task that must exist before it can be made.
     pub fn comes_after(&self) -> impl Iterator<Item = &str> {
@@ -360,7 +370,7 @@ pub enum DependencyCondition {
 pub struct RestartPolicy {
     /// true: Docker's `unless-stopped`; the default for services, and for nothing else.
     pub enabled: bool,
-    /// Exits that are no reason to restart it. Docker can leave 0 alone, and no other.
+    /// Exits that are no reason to restart it. Docker can leave 0 alone, and no other: then the controller restarts it instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_exit_codes: Vec<i64>,
     /// See [`NotActedOn`].

@@ -17,7 +17,7 @@ use crate::model::{
     task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{health, launch, revision};
+use crate::plan::{health, launch};
 
 use super::observation::note_view;
 
@@ -41,7 +41,7 @@ pub(super) fn adopt(
         .flat_map(|task| task.containers.values())
         .flat_map(|row| row.ports.iter().map(|port| port.host_port))
         .collect();
-    let mut stubs: BTreeMap<RevisionId, String> = BTreeMap::new();
+    let mut known = Known::of(state);
     for (id, seen) in unknown {
         let Some((claim, _)) = seen.first() else { continue };
         // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
@@ -53,7 +53,7 @@ pub(super) fn adopt(
             // They are on their way: the next look tells.
             continue;
         }
-        let revision = adopted_revision(state, &mut stubs, claim, look, changes);
+        let (revision, other_bits) = known.revision(claim, &digests(&seen), look, changes);
         let containers = seen
             .iter()
             .map(|(claim, view)| (claim.container.clone(), adopted_container(claim, view, &held, look.finished_at)));
@@ -82,11 +82,16 @@ pub(super) fn adopt(
             task.started_at =
                 task.containers.values().filter_map(|row| row.started_at).max().map(|at| at.min(look.finished_at));
         }
+        let other_bits = other_bits.map(|name| {
+            format!("its container {name} has another image than the {} that is known by now", task.revision)
+        });
         let mut end = |reason: &str| task.order_stop(look.finished_at, StopCode::ServiceSchedulerInitiated, reason);
         if !lives {
             end("it had ended before the database knew of it");
         } else if let Some(name) = missing.keys().next() {
             end(&format!("it was found without its essential container {name}"));
+        } else if let Some(words) = &other_bits {
+            end(words);
         }
         // Should one of them appear late, it is known, and ended with the others.
         task.containers.extend(missing);
@@ -126,37 +131,103 @@ fn missing_essentials(
     rows
 }
 
-/// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks.
-fn adopted_revision(
-    state: &State,
-    stubs: &mut BTreeMap<RevisionId, String>,
-    claim: &Claim,
-    look: &HostObservation,
-    changes: &mut Vec<Change>,
-) -> RevisionId {
-    let family = &claim.revision.family;
-    if let Some(known) = state.revision(&claim.revision).filter(|revision| revision.hash == claim.revision_hash) {
-        return known.id.clone();
+/// By container, the digest of what it runs; not of what runs by its tag.
+type Digests = BTreeMap<ContainerName, String>;
+
+fn digests(seen: &[(&Claim, &ContainerView)]) -> Digests {
+    let digest = |(claim, view): &(&Claim, &ContainerView)| {
+        Some((claim.container.clone(), image::digest(&view.image)?.to_owned()))
+    };
+    seen.iter().filter_map(digest).collect()
+}
+
+/// The revisions that adopted tasks may be of.
+struct Known<'s> {
+    state: &'s State,
+    /// Made of what this look showed: their hash.
+    stubs: BTreeMap<RevisionId, String>,
+    /// What adopted tasks run, of this look and of earlier ones. Labels do not tell: a tag that moved makes another revision
+    /// of the same definition.
+    adopted: BTreeMap<RevisionId, Digests>,
+}
+
+impl<'s> Known<'s> {
+    fn of(state: &'s State) -> Self {
+        let mut known = Self { state, stubs: BTreeMap::new(), adopted: BTreeMap::new() };
+        for task in state.tasks.values() {
+            let rows = task.containers.iter();
+            // Only rows of adopted tasks have a digest there, others what the definition says.
+            let run = rows.filter_map(|(name, row)| Some((name.clone(), image::digest(&row.image)?.to_owned())));
+            known.note(&task.revision, run.collect());
+        }
+        known
     }
-    let made_now =
-        stubs.iter().find(|(id, hash)| id.family == *family && **hash == claim.revision_hash).map(|(id, _)| id.clone());
-    if let Some(known) = made_now.or_else(|| revision::find_by_hash(state, family, &claim.revision_hash)) {
-        return known;
+
+    fn note(&mut self, revision: &RevisionId, digests: Digests) {
+        if !digests.is_empty() {
+            self.adopted.entry(revision.clone()).or_default().extend(digests);
+        }
     }
-    let taken = |id: &RevisionId| state.revision(id).is_some() || stubs.contains_key(id);
-    let mut id = claim.revision.clone();
-    while taken(&id) {
-        id.number = id.number.saturating_add(1);
+
+    /// The revision of an adopted task: by content first, so that an unchanged task definition keeps its tasks. With it a
+    /// container that runs other bits than it, where its own revision's number is taken by one of the same definition.
+    fn revision(
+        &mut self,
+        claim: &Claim,
+        digests: &Digests,
+        look: &HostObservation,
+        changes: &mut Vec<Change>,
+    ) -> (RevisionId, Option<ContainerName>) {
+        let family = &claim.revision.family;
+        let of_family = self.state.revisions.get(family).into_iter().flat_map(BTreeMap::values);
+        let before = of_family.map(|revision| (&revision.id, revision.hash.as_str()));
+        let now = self.stubs.iter().filter(|(id, _)| id.family == *family).map(|(id, hash)| (id, hash.as_str()));
+        let same: BTreeSet<&RevisionId> =
+            before.chain(now).filter(|(_, hash)| *hash == claim.revision_hash).map(|(id, _)| id).collect();
+        let claimed = same.get(&claim.revision).copied();
+        let mut fitting = claimed.into_iter().chain(same.iter().rev().copied());
+        let found = fitting.find(|id| self.other_bits(id, digests).is_none()).cloned();
+        let (id, other_bits) = match found.or_else(|| claimed.cloned()) {
+            Some(id) => {
+                let other_bits = self.other_bits(&id, digests);
+                (id, other_bits)
+            }
+            None => (self.stub(claim, look, changes), None),
+        };
+        if other_bits.is_none() {
+            self.note(&id, digests.clone());
+        }
+        (id, other_bits)
     }
-    stubs.insert(id.clone(), claim.revision_hash.clone());
-    changes.push(Change::Revision(Revision {
-        id: id.clone(),
-        hash: claim.revision_hash.clone(),
-        spec: None,
-        images: BTreeMap::new(),
-        created_at: look.finished_at,
-    }));
-    id
+
+    /// A container that runs other bits than a revision is known to stand for.
+    fn other_bits(&self, id: &RevisionId, digests: &Digests) -> Option<ContainerName> {
+        let revision = self.state.revision(id);
+        let own = revision.and_then(|it| Some(launch::digests(it, it.spec.as_deref()?))).unwrap_or_default();
+        let adopted = self.adopted.get(id);
+        digests.iter().find_map(|(name, digest)| {
+            let own = own.iter().find(|(container, _)| container == name.as_str()).map(|(_, digest)| digest);
+            let known = own.or_else(|| adopted?.get(name))?;
+            (known != digest).then(|| name.clone())
+        })
+    }
+
+    /// A revision of which only its hash is known.
+    fn stub(&mut self, claim: &Claim, look: &HostObservation, changes: &mut Vec<Change>) -> RevisionId {
+        let mut id = claim.revision.clone();
+        while self.state.revision(&id).is_some() || self.stubs.contains_key(&id) {
+            id.number = id.number.saturating_add(1);
+        }
+        self.stubs.insert(id.clone(), claim.revision_hash.clone());
+        changes.push(Change::Revision(Revision {
+            id: id.clone(),
+            hash: claim.revision_hash.clone(),
+            spec: None,
+            images: BTreeMap::new(),
+            created_at: look.finished_at,
+        }));
+        id
+    }
 }
 
 fn adopted_container(claim: &Claim, view: &ContainerView, held: &BTreeSet<u16>, seen_at: Timestamp) -> TaskContainer {

@@ -13,7 +13,7 @@ use crate::model::{
     observed::{EngineIdentity, HostObservation},
     ownership::{Claim, Owner},
     state::{Change, Event, EventLevel, EventSubject, HostRecord, ServiceRecord, State},
-    task::{DesiredStatus, LastStatus, Launch, MAX_RESTARTS_KEPT, StopCode, Task, TaskContainer},
+    task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
 use crate::plan::{breaker, health, launch, throttle};
@@ -261,7 +261,12 @@ impl Update<'_> {
         let is_ending = self.task.desired_status == DesiredStatus::Stopped;
         let fresh = self.is_fresh() || (is_ending && self.nothing_can_appear());
         let spec = self.state.revision(&self.task.revision).and_then(|revision| revision.spec.as_deref());
-        let awaited = |name: &ContainerName| spec.is_some_and(|spec| launch::must_end(spec, name.as_str()));
+        let awaited = |name: &ContainerName| spec.is_some_and(|spec| spec.must_end(name.as_str()));
+        let is_ours_to_restart = |name: &ContainerName| {
+            let mut definitions =
+                spec.iter().flat_map(|spec| spec.container_definitions.iter().map(move |it| (spec, it)));
+            definitions.any(|(spec, it)| it.name == name.as_str() && launch::by_controller(spec, it))
+        };
         let mut restarted = false;
         self.task.strays.clear();
         let mut differing = Vec::new();
@@ -280,8 +285,10 @@ impl Update<'_> {
                         differing.extend(other_content(self.state, &self.task.revision, row, view));
                     }
                     let probed = spec.is_some_and(|spec| launch::probed(spec, name.as_str()).is_some());
-                    restarted |=
-                        note_view(row, view, self.look.finished_at, probed) && (row.essential || awaited(name));
+                    let was_started = row.started_at;
+                    let by_engine = note_view(row, view, self.look.finished_at, probed);
+                    let by_us = was_started.is_some() && row.started_at > was_started && is_ours_to_restart(name);
+                    restarted |= (by_engine || by_us) && (row.essential || awaited(name));
                 }
                 // It had done its work and was tidied away: it is not to be run again.
                 None if fresh && !row.essential && row.state == Some(ContainerState::Exited) => row.runtime_id = None,
@@ -307,9 +314,7 @@ impl Update<'_> {
             );
         }
         if restarted {
-            self.task.restarts.push(self.look.finished_at);
-            let surplus = self.task.restarts.len().saturating_sub(MAX_RESTARTS_KEPT);
-            self.task.restarts.drain(..surplus);
+            self.task.note_restart(self.look.finished_at);
         }
         // All that was asked for exists: the launch of unknown outcome has happened. Of a task that is to end it may yet go
         // on to start them; of a standalone one it must not be said before they started, since they start once.

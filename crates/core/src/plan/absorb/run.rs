@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Refusal;
 use crate::model::{
+    fargate,
     spec::service::{LaunchType, PlacementStrategy, PlacementStrategyType},
     standalone::{MAX_COUNT, MAX_STARTED_BY_CHARS, MAX_TOKEN_CHARS, RunTask, Standalone},
     state::{Change, State},
@@ -53,6 +54,12 @@ pub fn run(world: &World, request: &RunTask) -> Result<(String, Vec<Change>), Re
     let Some(definition) = definition else {
         return Err(Refusal::Unknown(format!("the content of {revision} was lost with the database")));
     };
+    if request.launch_type == LaunchType::Fargate {
+        let unfit = [&*definition, &request.overrides.over(&definition)].into_iter().find_map(fargate::unfit);
+        if let Some((field, words, help)) = unfit {
+            return refuse(format!("{revision} cannot run with launchType FARGATE: {field}: {words}; {help}"));
+        }
+    }
     if let Some((path, words)) = request.overrides.misfit(&definition) {
         return refuse(format!("overrides.{}: {words}", path.join(".")));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Surroundings, container_name,
     mounts::mounts,
-    restart::{Restart, restart},
+    restart::{Restart, by_engine},
     sandbox::namespaces,
     stop_timeout_s,
 };
@@ -74,8 +74,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         working_directory: definition.working_directory.clone(),
         readonly_root_filesystem: definition.readonly_root_filesystem,
         privileged: definition.privileged,
-        restart: restart(spec, definition) != Restart::Never,
-        restart_failed_only: restart(spec, definition) == Restart::OnFailure,
+        restart: by_engine(spec, definition) != Restart::Never,
+        restart_failed_only: by_engine(spec, definition) == Restart::OnFailure,
         // What is made from the host Docker knows nothing of.
         health_check: definition.health_check.as_ref().filter(|check| check.probe().is_none()).map(|check| {
             HealthCheckConfig {

@@ -4,10 +4,7 @@ use super::sandbox;
 use crate::model::{
     container::ContainerState,
     name::ContainerName,
-    spec::{
-        TaskDefinitionSpec,
-        task_definition::{ContainerDefinition, DependencyCondition},
-    },
+    spec::{TaskDefinitionSpec, task_definition::ContainerDefinition},
     task::{Revived, Task, TaskContainer},
     time::Timestamp,
 };
@@ -32,7 +29,7 @@ pub(in crate::plan) enum Restart {
 /// Without a policy an essential container always is; another one may have done its work, so it is unless it ended well;
 /// and one that others wait for to end is not.
 pub(in crate::plan) fn restart(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> Restart {
-    let must_end = must_end(spec, &definition.name);
+    let must_end = spec.must_end(&definition.name);
     match &definition.restart_policy {
         Some(policy) if !policy.enabled => Restart::Never,
         // Until it succeeds.
@@ -44,17 +41,22 @@ pub(in crate::plan) fn restart(spec: &TaskDefinitionSpec, definition: &Container
     }
 }
 
-/// Whether others wait for it to end.
-pub(in crate::plan) fn must_end(spec: &TaskDefinitionSpec, name: &str) -> bool {
-    spec.container_definitions.iter().flat_map(|other| &other.depends_on).any(|dependency| {
-        dependency.container_name == name
-            && matches!(dependency.condition, DependencyCondition::Complete | DependencyCondition::Success)
-    })
+/// The part of it that is its engine's. Docker can leave a container alone that ended with 0, and no other code.
+pub(super) fn by_engine(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> Restart {
+    if by_controller(spec, definition) { Restart::Never } else { restart(spec, definition) }
 }
 
-/// Whether the controller is to start a container again that its engine leaves as it ended: somebody killed it, which
-/// switches the engine's policy off, or what it shares a sandbox with went away under it. The end of any other essential
-/// container is that of its task.
+/// Whether the controller restarts it in its engine's place, since it must look at the exit code first. What others wait for
+/// to end is over for them once it ended.
+pub(in crate::plan) fn by_controller(spec: &TaskDefinitionSpec, definition: &ContainerDefinition) -> bool {
+    let policy = definition.restart_policy.as_ref().filter(|policy| policy.enabled);
+    policy.is_some_and(|policy| policy.ignored_exit_codes.iter().any(|code| *code != 0))
+        && !spec.must_end(&definition.name)
+}
+
+/// Whether the controller is to start a container again that its engine leaves as it ended: its engine cannot tell whether to
+/// ([`by_controller`]), somebody killed it, which switches the engine's policy off, or what it shares a sandbox with went away
+/// under it. The end of any other essential container is that of its task.
 pub(in crate::plan) fn comes_back(
     spec: &TaskDefinitionSpec,
     definition: &ContainerDefinition,
@@ -69,9 +71,10 @@ pub(in crate::plan) fn comes_back(
     let ignored = definition.restart_policy.as_ref().map_or(&[][..], |policy| &policy.ignored_exit_codes);
     let is_ignored = row.exit_code.is_some_and(|code| ignored.contains(&code));
     let may = !row.essential
+        || by_controller(spec, definition)
         || sandbox::joined(spec, definition).is_some()
             && row.revived.is_none_or(|revived| revived.times < MOST_REVIVALS || !is_close(revived, now));
-    row.state == Some(ContainerState::Exited) && by_policy && !is_ignored && may && !must_end(spec, &definition.name)
+    row.state == Some(ContainerState::Exited) && by_policy && !is_ignored && may && !spec.must_end(&definition.name)
 }
 
 /// When a container may be started again after it was once.

@@ -2,7 +2,7 @@
 //!
 //! Docker joins a container only to one that runs, so whoever is joined to another waits for its start.
 
-use super::{in_dependency_order, must_end};
+use super::in_dependency_order;
 use crate::model::{
     container::NamespaceMode,
     spec::{
@@ -46,7 +46,7 @@ fn place<'a>(spec: &'a TaskDefinitionSpec, definition: &ContainerDefinition) -> 
         return Place::Alone;
     }
     let mut order = in_dependency_order(spec).into_iter();
-    let anchor = order.find(|other| !must_end(spec, &other.name));
+    let anchor = order.find(|other| !spec.must_end(&other.name));
     match anchor {
         Some(anchor) if anchor.name == definition.name => Place::Anchor,
         Some(anchor) if order.any(|other| other.name == definition.name) => Place::Joins(&anchor.name),

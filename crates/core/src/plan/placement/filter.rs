@@ -125,6 +125,9 @@ impl Class {
         if let Some(elsewhere) = request.homes.iter().position(|home| home.host != *here) {
             return Some(Misfit::Home(elsewhere));
         }
+        if request.silent.contains(&here) {
+            return Some(Misfit::Refused(Refusal::Suspect));
+        }
         if self.distinct && tally.on_host[host] > 0 {
             return Some(Misfit::AlreadyThere);
         }

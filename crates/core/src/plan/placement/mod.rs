@@ -158,6 +158,8 @@ pub struct Request<'a> {
     pub constraints: &'a [PlacementConstraint],
     /// Where the data of its volumes is: it goes nowhere else.
     pub homes: &'a [Home],
+    /// Hosts that are silent for too long for this service, although they are not SUSPECT yet.
+    pub silent: &'a [&'a HostName],
     /// In order, five at most; empty: spread over zones.
     pub strategies: &'a [PlacementStrategy],
     /// FARGATE: `strategies` are not asked.

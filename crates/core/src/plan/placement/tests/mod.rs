@@ -200,6 +200,7 @@ impl Ask {
             subnets: self.subnets.as_deref(),
             architecture: self.architecture.as_deref(),
             constraints: &self.constraints,
+            silent: &[],
             homes: &[],
             strategies: &self.strategies,
             launch_type: self.launch_type,
