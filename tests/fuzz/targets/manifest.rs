@@ -166,6 +166,9 @@ fn refers_to_what_is_there(desired: &Desired) {
         let family = reference.split(':').next().unwrap_or_default();
         assert!(desired.task_definitions.contains_key(family), "service {name} of {reference}");
     }
+    for (name, subnet) in &desired.subnets {
+        assert!(desired.has_cluster(&subnet.spec.cluster), "subnet {name} in {}", subnet.spec.cluster);
+    }
 }
 
 /// Nothing multiplies itself: neither values nor bytes.
@@ -196,6 +199,9 @@ fn renders(desired: &Desired, reached: &mut Reached) {
     written("Host", &desired.hosts, &mut texts);
     written("TaskDefinition", &desired.task_definitions, &mut texts);
     written("Service", &desired.services, &mut texts);
+    written("ScheduledTask", &desired.scheduled_tasks, &mut texts);
+    written("Subnet", &desired.subnets, &mut texts);
+    written("SecurityGroup", &desired.security_groups, &mut texts);
     reached.extend(texts.iter().map(|(kind, ..)| *kind));
     let files = texts.iter().map(|(kind, name, text)| (format!("{kind}-{name}.json"), text.as_str()));
     let tree = SourceTree::from_texts("/srv/manifests", files);
@@ -226,6 +232,9 @@ fn placeless(mut desired: Desired) -> Desired {
     forget(&mut desired.hosts);
     forget(&mut desired.task_definitions);
     forget(&mut desired.services);
+    forget(&mut desired.scheduled_tasks);
+    forget(&mut desired.subnets);
+    forget(&mut desired.security_groups);
     desired
 }
 
@@ -247,4 +256,7 @@ fn stays(before: &Desired, then: &Admission, reached: &mut Reached) {
     all(&before.hosts, &after.hosts, broken, reached);
     all(&before.task_definitions, &after.task_definitions, broken, reached);
     all(&before.services, &after.services, broken, reached);
+    all(&before.scheduled_tasks, &after.scheduled_tasks, broken, reached);
+    all(&before.subnets, &after.subnets, broken, reached);
+    all(&before.security_groups, &after.security_groups, broken, reached);
 }
