@@ -23,6 +23,7 @@ use roadstead_core::{
         state::State,
         task::{DesiredStatus, LastStatus, Launch, Task},
         time::Timestamp,
+        volume::stays_on_host,
         world::World,
     },
     plan::network::{has_network, pictures},
@@ -280,7 +281,12 @@ pub(super) fn waits_for_address(state: &State, service: &ServiceName, reachable:
     // Failed tasks of which nobody knows whether they are gone keep theirs, too.
     let held = state.tasks.values().filter(|task| task.network.is_some() && task.last_status < LastStatus::Stopped);
     let held = held.filter(|task| !reachable.contains(&task.host)).count();
-    let room: usize = reachable.iter().map(|host| room_on(host)).sum();
+    let spec = runs.or(definition(service));
+    let room = match spec.is_some_and(|spec| stays_on_host(spec).next().is_some()) {
+        // All of them are where their data is.
+        true => reachable.iter().map(|host| room_on(host)).min().unwrap_or_default(),
+        false => reachable.iter().map(|host| room_on(host)).sum(),
+    };
     let lacks_on_one = reachable.iter().any(|host| room_on(host) == 0);
     let daemon = manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon;
     wanted * 2 + held > room || (daemon && lacks_on_one)
