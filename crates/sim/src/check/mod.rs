@@ -28,8 +28,8 @@ pub(crate) use rest::at_rest;
 use serde::{Deserialize, Serialize};
 
 use roadstead_core::model::{
-    network::NetworkSeen,
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
+    network::NetworkSeen,
     report::Report,
     shared::Shared,
     standalone::Scheduled,

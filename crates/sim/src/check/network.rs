@@ -15,10 +15,7 @@ use roadstead_core::{
         network::LocalTask,
         ownership::Claim,
         spec::{
-            TaskDefinitionSpec,
-            network::DEFAULT_SUBNET,
-            service::SchedulingStrategy,
-            task_definition::NetworkMode,
+            TaskDefinitionSpec, network::DEFAULT_SUBNET, service::SchedulingStrategy, task_definition::NetworkMode,
         },
         state::State,
         task::{DesiredStatus, LastStatus, Launch, Task},
@@ -101,7 +98,8 @@ pub(super) fn s4_slices(
     let Some(host) = hosts.get(name) else { return Ok(()) };
     for (network, slice) in &host.machine.part.networks {
         for (other_name, other) in hosts.iter().filter(|(other, _)| *other != name) {
-            let overlaps = |other: &ipnet::Ipv4Net| slice.contains(&other.network()) || other.contains(&slice.network());
+            let overlaps =
+                |other: &ipnet::Ipv4Net| slice.contains(&other.network()) || other.contains(&slice.network());
             let is_told = |host: &HostName| {
                 let slices = durable.subnets.values().filter(|record| record.slices.contains_key(host));
                 slices.count() > 0 && !checks.database_lost

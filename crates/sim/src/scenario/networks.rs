@@ -116,11 +116,7 @@ fn groups(rng: &mut Rng) -> Vec<SecurityGroupName> {
 }
 
 /// The service and what it runs, with addresses of their own.
-fn with_network(
-    rng: &mut Rng,
-    desired: &Desired,
-    name: &ServiceName,
-) -> Option<(ServiceSpec, TaskDefinitionSpec)> {
+fn with_network(rng: &mut Rng, desired: &Desired, name: &ServiceName) -> Option<(ServiceSpec, TaskDefinitionSpec)> {
     let mut service = desired.services.get(name)?.spec.clone();
     let mut definition = TaskDefinitionSpec::clone(&desired.task_definitions.get(name.as_str())?.spec);
     definition.network_mode = NetworkMode::Awsvpc;
