@@ -15,7 +15,7 @@ use roadstead_core::{
         network::LocalTask,
         ownership::Claim,
         spec::{
-            TaskDefinitionSpec, network::DEFAULT_SUBNET, service::SchedulingStrategy, task_definition::NetworkMode,
+            TaskDefinitionSpec, network::default_subnet, service::SchedulingStrategy, task_definition::NetworkMode,
         },
         state::State,
         task::{DesiredStatus, LastStatus, Launch, Task},
@@ -142,7 +142,7 @@ pub(super) fn s4_address(durable: &State, task: &Task) -> Result<(), Broken> {
     }
 }
 
-/// A task is told to stop when no host that confirmed what it was told answers with its address, or after the longest wait.
+/// A task is told to stop when no host answers with its address that confirmed that it does, or after the longest wait.
 pub(super) fn s10_left_names(
     checks: &Checks,
     durable: &State,
@@ -161,7 +161,7 @@ pub(super) fn s10_left_names(
         let names = host.machine.part.names().map(|part| &part.fleet.names.addresses);
         names.is_some_and(|names| names.values().any(|addresses| addresses.contains(&network.address)))
     };
-    let is_told = |name: &HostName| checks.told.get(name).is_some_and(|seen| seen.confirmed.is_some());
+    let is_told = |name: &HostName| checks.told.get(name).is_some_and(|seen| seen.names(network.address));
     match hosts.iter().find(|(name, host)| host.is_well() && is_told(name) && answers(host)) {
         Some((name, _)) => {
             let words = format!("{} is stopped, and {name} answers with {}", claim.created_name, network.address);
@@ -229,7 +229,7 @@ fn l6_nothing_of_the_dead(durable: &State, name: &HostName, host: &FakeHost) -> 
     let declared = &durable.desired.subnets;
     let is_there = |subnet: &SubnetName| {
         declared.contains_key(subnet)
-            || (declared.is_empty() && subnet.as_str() == DEFAULT_SUBNET)
+            || (declared.is_empty() && *subnet == default_subnet(&"default".into()))
             || holders.values().any(|task| task.network.as_ref().is_some_and(|network| network.subnet == *subnet))
     };
     match host.machine.slices().keys().find(|subnet| !is_there(subnet)) {

@@ -294,8 +294,7 @@ pub(super) fn has_left_names(draft: &mut Draft<'_>, no: TaskNo) -> bool {
         Some(seen) if seen.confirmed.is_some() => seen.names(address),
         Some(_) | None => !slices_of(draft, host).is_empty(),
     };
-    let answers =
-        |host: &&Host<'_>| host.heard && may_answer(host.name);
+    let answers = |host: &&Host<'_>| host.heard && may_answer(host.name);
     let Some(host) = draft.hosts.iter().find(answers).map(|host| host.name.clone()) else { return true };
     let subject = Subject::Task(task.id.clone());
     let reason = format!("host {host} may still answer with its address {address}");
