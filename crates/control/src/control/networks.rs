@@ -53,7 +53,8 @@ struct Worker {
 impl Networks {
     /// Tells each host's worker what its part is to be; begins and ends workers with hosts' connections.
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
-        if self.workers.is_empty() && !has_network(&world.state) {
+        // Where there was one, its leavings go.
+        if self.workers.is_empty() && world.state.subnets.is_empty() && !has_network(&world.state) {
             return;
         }
         self.workers.retain(|_, worker| !worker.stop.is_cancelled());
@@ -149,8 +150,8 @@ impl Work {
             let done = match (&wanted, &applied) {
                 (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
                 (Some(wanted), _) => self.apply(wanted, &mut applied).await,
-                (None, Some(_)) => within(LOOK_WITHIN, self.net.clear(false)).await.map(|()| applied = None),
-                (None, None) => Ok(()),
+                (None, None) if self.slices.is_empty() => Ok(()),
+                (None, _) => self.clear(&mut applied).await,
             };
             let wait = match done {
                 Ok(()) => {
@@ -207,6 +208,14 @@ impl Work {
         self.slices = wanted.bridges.iter().map(|bridge| (bridge.subnet.clone(), bridge.slice)).collect();
         *applied = Some(Arc::clone(wanted));
         self.tell(Some(Arc::clone(wanted)), None).await;
+        Ok(())
+    }
+
+    async fn clear(&mut self, applied: &mut Option<Arc<HostNetwork>>) -> Result<(), NetError> {
+        within(LOOK_WITHIN, self.net.clear(false)).await?;
+        self.slices.clear();
+        *applied = None;
+        self.tell(None, None).await;
         Ok(())
     }
 

@@ -16,6 +16,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// What a script prints beyond this is not read: the shell is given up.
 const OUTPUT_MAX_BYTES: usize = 1 << 20;
 
+/// Says whose turn it is: what a shell that was given up still reads, it does not do.
+const TURN: &str = "/run/roadstead.turn";
+/// How a script ends that is not listened to any more.
+const OVERTAKEN: i32 = 75;
+
 /// A running shell.
 pub(super) struct Session {
     shell: ExecSession,
@@ -26,7 +31,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Starts a shell in the node.
+    /// Starts a shell in the node, and ends the turn of the one before.
     ///
     /// # Errors
     /// As the engine's.
@@ -34,7 +39,10 @@ impl Session {
         let options = ExecOptions { argv: vec!["/bin/sh".to_owned()], stdin: true, ..ExecOptions::default() };
         let shell = engine.exec(node, options).await?;
         let mark = format!("--{:032x}--", rand::rng().random::<u128>());
-        Ok(Self { shell, mark, rest: Vec::new() })
+        let begin = format!("echo '{mark}' >{TURN}");
+        let mut session = Self { shell, mark, rest: Vec::new() };
+        session.tell("to begin a session", &begin).await?;
+        Ok(session)
     }
 
     /// Runs a script in a subshell that ends with its first failure, and returns what it printed.
@@ -42,6 +50,11 @@ impl Session {
     /// # Errors
     /// [`NetError::Refused`] with its output when it failed; [`NetError::Lost`] when the shell is of no use any more.
     pub(super) async fn run(&mut self, what: &str, script: &str) -> Result<String, NetError> {
+        let in_turn = format!("[ \"$(cat {TURN})\" = '{}' ] || exit {OVERTAKEN}\n{script}", self.mark);
+        self.tell(what, &in_turn).await
+    }
+
+    async fn tell(&mut self, what: &str, script: &str) -> Result<String, NetError> {
         let text = format!("( set -e\n{script}\n) </dev/null 2>&1\necho \"{} $?\"\n", self.mark);
         let work = async {
             let lost = |error: std::io::Error| NetError::Lost(error.to_string());
@@ -53,6 +66,7 @@ impl Session {
         let (output, status) = answered.map_err(|_| NetError::Lost(format!("no answer within {DEADLINE:?}")))??;
         match status {
             0 => Ok(output),
+            OVERTAKEN => Err(NetError::Lost("another session has begun".to_owned())),
             status => {
                 let said = output.trim();
                 let said = if said.is_empty() { format!("it ended with {status}") } else { last_words(said) };

@@ -60,6 +60,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     volumes::judge_moves(&mut draft);
     hosts::give_up_lost_tasks(&mut draft);
     hosts::end_standalone_tasks(&mut draft);
+    orders::give_up(&mut draft);
     service::reconcile(&mut draft);
     schedule::fire(&mut draft);
     orders::issue(&mut draft);

@@ -26,6 +26,18 @@ const RELAUNCH_AFTER_MS: u64 = 3_000;
 /// run and ended already, since it would run again.
 const RESTART_STANDALONE_AFTER_MS: u64 = 60_000;
 
+/// Ends tasks whose start waited for too long. Before services are looked at, since they are replaced at once.
+pub(super) fn give_up(draft: &mut Draft<'_>) {
+    let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
+    for no in busy {
+        let task = draft.task(no);
+        let may_start = task.desired_status == DesiredStatus::Running && task.strays.is_empty();
+        if may_start && draft.is_heard(no) && !gives_up_waiting(draft, no) {
+            network::give_up(draft, no);
+        }
+    }
+}
+
 /// Issues every order that can be carried out now.
 pub(super) fn issue(draft: &mut Draft<'_>) {
     let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
@@ -131,8 +143,7 @@ pub(super) fn act(draft: &mut Draft<'_>, no: TaskNo, verb: Verb, reason: String)
 }
 
 fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
-    // Also while something else of it waits to be ordered again.
-    if gives_up_waiting(draft, no) || !may_order(draft, no, VerbName::Launch) {
+    if !may_order(draft, no, VerbName::Launch) {
         return;
     }
     let (now, task) = (draft.now(), draft.task(no));

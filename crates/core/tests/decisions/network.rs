@@ -185,6 +185,22 @@ fn a_task_leaves_all_names_before_it_is_stopped() {
 }
 
 #[test]
+fn a_controller_that_has_just_started_does_not_take_hosts_for_silent_about_names() {
+    let story = Story::network_at_rest(1, awsvpc());
+    let victim = story.holding()[0].clone();
+    let (core, _) = Core::new(story.core.world().state.clone(), 9, story.now.plus_ms(1), false);
+    let mut story = Story { core, ..story };
+    story.tell();
+    let stops = |plan: &Plan| plan.actions.iter().any(|action| action.verb.name() == VerbName::Stop);
+    story.decide(1_000, &[]);
+    let stop = roadstead_core::turn::Command::StopTask { task: victim.id.clone(), reason: None };
+    story.core.command(story.now, stop).unwrap();
+    assert!(!stops(&story.decide(1_000, &[])), "they were told by the one before");
+    story.confirm(&["a", "b", "c"]);
+    assert!(stops(&story.decide(1_000, &[])));
+}
+
+#[test]
 fn a_host_that_never_learns_of_it_holds_a_stop_up_for_five_seconds() {
     let mut story = Story::network_at_rest(1, awsvpc());
     let victim = story.holding()[0].clone();

@@ -29,6 +29,7 @@ impl Checks {
                 self.untrusted.remove(host);
             }
         }
+        self.note_network(world);
         self.under_way.clear();
         self.under_way.extend(world.in_flight.iter().map(|key| key.task.clone()));
         if plan.actions.is_empty() && plan.changes.is_empty() {

@@ -7,9 +7,11 @@
 //! | [`decisions`] | the planner decided |
 //! | [`standalone`] | a standalone task is committed, made, started |
 //! | [`rest`] | faults are over |
+//! | [`network`] | each of these, about addresses, rules and names |
 //! | [`volumes`] | each of these, about volumes |
 
 mod decisions;
+pub(crate) mod network;
 mod requests;
 mod rest;
 mod rows;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use roadstead_core::model::{
     name::{ContainerName, HostName, RuntimeId, ServiceName, TaskId},
+    network::NetworkSeen,
     report::Report,
     shared::Shared,
     standalone::Scheduled,
@@ -55,6 +58,10 @@ pub enum Predicate {
     S8,
     /// Unknown is not failed; what was ordered to stop is never wanted again.
     S9,
+    /// Names stand for nobody that is told to stop.
+    S10,
+    /// What has an address starts behind its rules.
+    S11,
     /// Planning again finds nothing to do; back-off is respected.
     S12,
     /// One sync does not remove much.
@@ -151,17 +158,26 @@ pub(crate) struct Checks {
     made_once: BTreeSet<(TaskId, ContainerName)>,
     /// The database was lost at least once: what only it knew is gone.
     database_lost: bool,
+    /// When it last was.
+    database_lost_at: Timestamp,
+    /// When the controller first looked at a host after that.
+    known_since: BTreeMap<HostName, Timestamp>,
+    /// What hosts said of their parts of the task network.
+    told: Shared<BTreeMap<HostName, NetworkSeen>>,
 }
 
 impl Checks {
     /// Another controller begins.
     pub(crate) fn reborn(&mut self) {
         self.looked_at.clear();
+        self.told = Shared::default();
         self.newborn = true;
     }
 
-    pub(crate) fn database_lost(&mut self) {
+    pub(crate) fn database_lost(&mut self, now: Timestamp) {
         self.database_lost = true;
+        self.database_lost_at = now;
+        self.known_since.clear();
         self.fires.clear();
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Broken, Checks, Predicate, broken, volumes};
+use super::{Broken, Checks, Predicate, broken, network, volumes};
 use crate::{
     engine::machine::{Answer, Request},
     fleet::{FakeHost, Reach},
@@ -30,12 +30,13 @@ impl Checks {
     pub(crate) fn sent(
         &mut self,
         durable: &State,
+        hosts: &BTreeMap<HostName, FakeHost>,
         host: &FakeHost,
         request: &Request,
         now: Timestamp,
     ) -> Result<(), Broken> {
         match request {
-            Request::Pull(_) => Ok(()),
+            Request::Pull(_) | Request::Network(..) => Ok(()),
             Request::RemoveVolume(name) => volumes::s5_of_the_dead(durable, host, name),
             Request::RemoveImage(id) => s1_image_nobody_needs(durable, host, id, now),
             Request::Create(config) => {
@@ -52,7 +53,8 @@ impl Checks {
             }
             Request::Stop(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "stopped") };
-                s8_stop_was_decided(durable, claim, id, host.machine.state(id))
+                s8_stop_was_decided(durable, claim, id, host.machine.state(id))?;
+                network::s10_left_names(self, durable, hosts, claim, now)
             }
             Request::Remove { id, .. } => match host.ours.get(id) {
                 Some(_) => Ok(()),
@@ -98,6 +100,7 @@ impl Checks {
                 }
                 Ok(())
             }
+            (Request::Network(..), Ok(_)) => network::s4_slices(self, durable, hosts, name),
             (Request::Stop(id) | Request::Remove { id, .. }, Ok(_)) => {
                 if !host.ours.contains_key(id) && host.machine.state(id).is_some() {
                     return broken(Predicate::S1, format!("{id:.12} on {name} is somebody else's"));
@@ -111,7 +114,8 @@ impl Checks {
                 | Request::Remove { .. }
                 | Request::RemoveVolume(_)
                 | Request::Pull(_)
-                | Request::RemoveImage(_),
+                | Request::RemoveImage(_)
+                | Request::Network(..),
                 Ok(_) | Err(_),
             ) => Ok(()),
         }

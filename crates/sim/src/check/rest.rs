@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken, volumes};
+use super::{Broken, Checks, Predicate, broken, network, volumes};
 use crate::{
     fleet::{FakeHost, Ground, Reach},
     scenario::{has_fixed_port, takes_fixed_port},
@@ -38,6 +38,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
     }
     let live = live_tasks(ground, &reachable)?;
     volumes::l6_swept(ground, &reachable)?;
+    network::l6_as_it_should_be(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
         let wanted = match manifest.spec.scheduling_strategy {
             SchedulingStrategy::Replica => manifest.spec.desired_count as usize,
@@ -130,7 +131,11 @@ fn may_wait(
         && state.tasks.values().any(|task| {
             task.service == *service && task.last_status < LastStatus::Stopped && !reachable.contains(&task.host)
         });
-    stuck || crowded || waits_for_host || volumes::waits_for_data(state, service, reachable, hosts)
+    stuck
+        || crowded
+        || waits_for_host
+        || network::waits_for_address(state, service, reachable)
+        || volumes::waits_for_data(state, service, reachable, hosts)
 }
 
 impl Checks {

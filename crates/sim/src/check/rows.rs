@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken};
+use super::{Broken, Checks, Predicate, broken, network};
 use crate::fleet::{Durable, FakeHost, Ground};
 use roadstead_core::model::{
     container::{ContainerState, HealthStatus},
@@ -24,6 +24,10 @@ impl Ground {
             self.breaks(checked);
             self.durable.apply(change);
             self.mark(change);
+        }
+        if changes.iter().any(|change| matches!(change, Change::Subnet(_))) {
+            let checked = network::s4_slices_of(&self.durable);
+            self.breaks(checked);
         }
         for change in changes {
             if let Change::Task(task) = change
@@ -49,6 +53,7 @@ impl Ground {
                     let is_declared = durable.desired.hosts.contains_key(&task.host);
                     return if is_declared { s5_seen_gone(checks, hosts, was, task) } else { Ok(()) };
                 }
+                network::s4_address(durable, task)?;
                 checks.s19_fires_once(task, counters.commits)
             }
             Change::Fleet(fleet) => s6_epoch(&durable.fleet, fleet, std::mem::take(&mut checks.newborn)),

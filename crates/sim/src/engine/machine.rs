@@ -1,6 +1,7 @@
 //! What a Docker Engine does, as a pure state machine: the behaviour measured on Docker 20.10.
 
 mod images;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +21,8 @@ use roadstead_core::model::time::Timestamp;
 use roadstead_core::model::volume::VolumeClaim;
 
 pub use images::Registry;
+pub use network::NetworkChange;
+use network::Part;
 
 /// Docker remembers so many events.
 const EVENT_RING: usize = 256;
@@ -58,6 +61,8 @@ pub enum Request {
     Pull(String),
     /// Remove an image, by its id.
     RemoveImage(String),
+    /// Make the host's part of the task network so; said in this session, of which the last one counts.
+    Network(u64, NetworkChange),
 }
 
 /// What a request brought.
@@ -76,8 +81,12 @@ struct Container {
     state: ContainerState,
     /// Whether it does what it should; a view tells it of those with a check only.
     health: HealthStatus,
-    /// Another one in each of its lives.
+    /// Another one in each of its lives, but for what has one of its own.
     address: Option<IpAddr>,
+    /// The number of its life.
+    life: u32,
+    /// Whose network it has, and of which life.
+    joined: Option<(RuntimeId, u32)>,
     exit_code: i64,
     oom_killed: bool,
     started_at: Option<Timestamp>,
@@ -109,6 +118,8 @@ pub(crate) struct Machine {
     /// Host ports that processes outside of containers hold.
     pub(crate) foreign_ports: BTreeSet<(u16, Protocol)>,
     pub(crate) disk_full: bool,
+    /// Its part of the task network.
+    pub(crate) part: Part,
     ring: VecDeque<EngineEvent>,
     /// Events that followers were not told of yet.
     fresh: Vec<EngineEvent>,
@@ -143,6 +154,7 @@ impl Machine {
             registry: BTreeMap::new(),
             foreign_ports: BTreeSet::new(),
             disk_full: false,
+            part: Part::default(),
             ring: VecDeque::new(),
             fresh: Vec::new(),
         }
@@ -161,6 +173,7 @@ impl Machine {
             Request::RemoveVolume(name) => self.remove_volume(name).map(|()| Answer::Done),
             Request::Pull(image) => self.pull(image).map(|()| Answer::Done),
             Request::RemoveImage(id) => self.remove_image(id).map(|()| Answer::Done),
+            Request::Network(session, change) => self.change_network(*session, change).map(|()| Answer::Done),
         }
     }
 
@@ -211,6 +224,8 @@ impl Machine {
             state: ContainerState::Created,
             health: HealthStatus::Unknown,
             address: None,
+            life: 0,
+            joined: None,
             exit_code: 0,
             oom_killed: false,
             started_at: None,
@@ -247,12 +262,21 @@ impl Machine {
             container.exit_code = START_FAILED;
             return Err(EngineError::PortTaken { port: Some(port), message });
         }
+        let (joined, address) = self.attach(id).inspect_err(|error| {
+            if let Some(container) = self.containers.get_mut(id) {
+                (container.error, container.exit_code) = (error.to_string(), START_FAILED);
+            }
+        })?;
+        let container = self.containers.get_mut(id).ok_or_else(|| missing(id))?;
         container.restart_count += u32::from(container.restart_at.is_some());
         container.restart_at = None;
         container.state = ContainerState::Running;
         container.health = HealthStatus::Unknown;
         self.started += 1;
-        container.address = Some(Ipv4Addr::from_bits(FIRST_ADDRESS.saturating_add(self.started)).into());
+        (container.life, container.joined) = (self.started, joined);
+        let on_bridge = container.config.attachment.is_none();
+        let next = || Ipv4Addr::from_bits(FIRST_ADDRESS.saturating_add(self.started)).into();
+        container.address = address.or_else(|| on_bridge.then(next));
         container.started_at = Some(now);
         container.oom_killed = false;
         container.error.clear();
@@ -367,9 +391,16 @@ impl Machine {
     }
 
     /// The container that has this address now: its state, and whether it does what it should.
-    pub(crate) fn at_address(&self, address: IpAddr) -> Option<(ContainerState, HealthStatus)> {
-        let has_it = |container: &&Container| container.address == Some(address) && holds_ports(container.state);
-        self.containers.values().find(has_it).map(|container| (container.state, container.health))
+    /// In a network that several share: of the one among them with this label.
+    pub(crate) fn at_address(&self, address: IpAddr, label: &str) -> Option<(ContainerState, HealthStatus)> {
+        let has_it = |(_, container): &(&RuntimeId, &Container)| {
+            container.address == Some(address) && holds_ports(container.state)
+        };
+        let (id, container) = self.containers.iter().find(has_it)?;
+        match container.config.attachment {
+            Some(_) => self.in_network_of(id, label),
+            None => Some((container.state, container.health)),
+        }
     }
 
     pub(crate) fn set_paused(&mut self, id: &RuntimeId, paused: bool, now: Timestamp) {
@@ -397,6 +428,7 @@ impl Machine {
         if self.info.live_restore {
             return;
         }
+        self.stop_node();
         for id in self.live() {
             self.stop(&id, now);
         }
@@ -404,6 +436,7 @@ impl Machine {
 
     /// The machine loses power and starts again; nobody saw its containers end.
     pub(crate) fn reboot(&mut self, now: Timestamp) {
+        self.reboot_network();
         for id in self.live() {
             self.end(&id, LOST_IN_REBOOT, false, now);
         }

@@ -9,6 +9,7 @@ use crate::{
 };
 use roadstead_core::model::{
     name::{HostName, TaskId},
+    network::NODE_IMAGE,
     spec::task_definition::Protocol,
     standalone::RunTask,
     state::{Schedulability, State},
@@ -194,6 +195,23 @@ impl Ground {
                 self.count("outage of what a service needs");
                 self.outages.insert(service.clone(), self.now.plus_ms(*for_ms));
             }
+            Happening::FlushRules { host } => {
+                self.count("rules flushed");
+                self.on(host, |host, _| host.machine.flush_rules());
+            }
+            Happening::RemoveNode { host } => {
+                self.count("node removed");
+                self.on(host, |host, _| host.machine.remove_node());
+            }
+            Happening::PruneNetworks { host } => {
+                self.count("networks pruned");
+                self.on(host, |host, _| host.machine.prune_networks());
+            }
+            Happening::NodeImageGone { host } => {
+                self.count("node image gone");
+                self.on(host, |host, _| host.machine.lose_node_image(NODE_IMAGE));
+            }
+            Happening::NodeImageBack { host } => self.on(host, |host, _| host.machine.part.lacks_image = false),
             Happening::Confirm => self.confirm(),
             Happening::Repin { host } => {
                 self.checks.repinned(host);
@@ -265,13 +283,13 @@ impl Ground {
                 self.count("database lost");
                 self.durable = State::default();
                 self.record(Durable::Lost);
-                self.checks.database_lost();
+                self.checks.database_lost(self.now);
             }
             Database::Old => {
                 self.count("database of before");
                 self.durable = self.backup.clone();
                 self.record(Durable::PutBack);
-                self.checks.database_lost();
+                self.checks.database_lost(self.now);
             }
         }
     }
@@ -328,6 +346,7 @@ impl Ground {
             }
             self.on(&name, |host, _| {
                 host.machine.disk_full = false;
+                host.machine.part.lacks_image = false;
                 host.machine.foreign_ports.clear();
                 host.squat_next = false;
             });

@@ -1,7 +1,10 @@
 //! What follows from what the engine does: health verdicts, crashes, restarts, and events for followers.
 
 use super::{Due, Ground};
-use crate::scenario::{Mishap, PROBED, Point, SICKNESS};
+use crate::{
+    check::network,
+    scenario::{Mishap, PROBED, Point, SICKNESS},
+};
 use roadstead_control::engine::EventAction;
 use roadstead_core::model::{
     container::{ContainerConfig, HealthStatus},
@@ -31,6 +34,9 @@ impl Ground {
             let Some(host) = self.hosts.get_mut(name) else { return };
             match &event.action {
                 EventAction::Start => {
+                    let checked = network::started(&self.checks, &self.durable, &self.hosts, name, &event.id);
+                    self.breaks(checked);
+                    let Some(host) = self.hosts.get_mut(name) else { return };
                     let config = host.machine.config(&event.id);
                     let sickness = config.and_then(|config| config.environment.get(SICKNESS)).map(String::as_str);
                     let checked = config.is_some_and(is_checked);

@@ -16,7 +16,7 @@ use crate::engine::{
     machine::{Answer, Request},
     no_content,
 };
-use crate::fleet::server::answering;
+use crate::{fleet::server::answering, scenario::PROBED};
 use roadstead_control::{
     engine::{
         Content, Created, Engine, EngineError, EngineEvent, EngineInfo, EngineStream, ExecId, ExecOptions, ExecSession,
@@ -55,7 +55,7 @@ impl Link {
     }
 
     /// A question: no harm in asking.
-    async fn read<T>(
+    pub(super) async fn read<T>(
         &self,
         what: &str,
         is_list: bool,
@@ -95,7 +95,7 @@ impl Link {
     }
 
     /// A change: it may be done although no answer comes.
-    async fn change(&self, what: &str, request: Request, deadline: Duration) -> Result<Answer, EngineError> {
+    pub(super) async fn change(&self, what: &str, request: Request, deadline: Duration) -> Result<Answer, EngineError> {
         let (reply, answered) = oneshot::channel();
         match self.fleet.ground(|ground| ground.send(&self.host, request, reply)) {
             Sent::OnItsWay => {}
@@ -257,7 +257,7 @@ impl Transport for Link {
                 let host = ground.hosts.get_mut(&self.host).filter(|host| host.there && host.back)?;
                 let clock = host.clock(now);
                 host.machine.settle(clock);
-                Some(host.machine.at_address(address.ip()))
+                Some(host.machine.at_address(address.ip(), PROBED))
             })
         };
         if look().is_some() {

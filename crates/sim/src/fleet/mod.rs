@@ -4,6 +4,7 @@ mod happen;
 mod host;
 mod life;
 mod link;
+mod network;
 mod requests;
 mod server;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 
 pub(crate) use host::{FakeHost, InFlight, Reach};
 pub use link::Link;
+pub(crate) use network::FakeNet;
 pub(crate) use requests::Sent;
 
 use super::{
@@ -124,6 +126,8 @@ pub(crate) struct Counters {
     pub(crate) commits: u64,
     pub(crate) events: u64,
     pub(crate) lists: u64,
+    /// Of whoever tells hosts about their parts of the task network.
+    pub(crate) sessions: u64,
     pub(crate) decisions: u64,
     pub(crate) plans: u64,
 }

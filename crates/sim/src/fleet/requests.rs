@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::{Due, Ground, InFlight, Reach};
 use crate::{
-    engine::machine::{Answer, Request},
+    engine::machine::{Answer, NetworkChange, Request},
     scenario::{Mishap, Point},
 };
 use roadstead_control::engine::EngineError;
@@ -57,7 +57,7 @@ impl Ground {
         self.trace.line(self.now, &["send", host.as_str(), verb(&request), target(&request)], || {
             format!("  → {host}: {} {:.16}", verb(&request), target(&request))
         });
-        let checked = self.checks.sent(&self.durable, found, &request, self.now);
+        let checked = self.checks.sent(&self.durable, &self.hosts, found, &request, self.now);
         self.breaks(checked);
         if reach == Reach::Refused {
             return Sent::Refused;
@@ -74,6 +74,7 @@ impl Ground {
             Request::Stop(_) => (20, 2_500),
             Request::Remove { .. } | Request::RemoveVolume(_) | Request::RemoveImage(_) => (10, 80),
             Request::Pull(_) => (100, 5_000),
+            Request::Network(..) => (20, 300),
         };
         let delay_ms = if slow { self.within(1_000, 40_000) } else { self.within(usual.0, usual.1) };
         for (word, is) in [
@@ -159,6 +160,7 @@ impl Ground {
                 host.ours.remove(id);
             }
             (Request::RemoveImage(_), Ok(_)) => self.count("image removed"),
+            (Request::Network(..), Ok(_)) => self.count("part of the task network made"),
             (
                 Request::Create(_)
                 | Request::Start(_)
@@ -168,7 +170,7 @@ impl Ground {
                 | Request::Pull(_),
                 Ok(_) | Err(_),
             )
-            | (Request::RemoveImage(_), Err(_)) => {}
+            | (Request::RemoveImage(_) | Request::Network(..), Err(_)) => {}
         }
         self.trace.line(self.now, &["done", name.as_str(), verb(request), target(request)], || {
             let word = match &result {
@@ -199,7 +201,11 @@ impl Ground {
 fn target_state(host: &super::FakeHost, request: &Request) -> Option<roadstead_core::model::container::ContainerState> {
     match request {
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => host.machine.state(id),
-        Request::Create(_) | Request::RemoveVolume(_) | Request::Pull(_) | Request::RemoveImage(_) => None,
+        Request::Create(_)
+        | Request::RemoveVolume(_)
+        | Request::Pull(_)
+        | Request::RemoveImage(_)
+        | Request::Network(..) => None,
     }
 }
 
@@ -212,6 +218,8 @@ pub(crate) fn verb(request: &Request) -> &'static str {
         Request::RemoveVolume(_) => "sweep",
         Request::Pull(_) => "pull",
         Request::RemoveImage(_) => "prune",
+        Request::Network(_, NetworkChange::Apply(_)) => "network",
+        Request::Network(_, NetworkChange::Clear) => "clear",
     }
 }
 
@@ -221,5 +229,6 @@ pub(crate) fn target(request: &Request) -> &str {
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => id.as_str(),
         Request::RemoveVolume(name) => name,
         Request::Pull(image) | Request::RemoveImage(image) => image,
+        Request::Network(..) => "",
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::{self, Broken, Predicate},
-    fleet::{Durable, Ending, FakeFleet, Ground, Link, START},
+    fleet::{Durable, Ending, FakeFleet, FakeNet, Ground, Link, START},
     scenario::Scenario,
     trace::Tell,
 };
@@ -277,7 +277,8 @@ struct FakeConnector(FakeFleet);
 impl Connector for FakeConnector {
     async fn connect(&self, host: &HostName, _: &HostSpec, _: &Desired) -> Result<Connection, TransportError> {
         let link = Arc::new(Link::new(self.0.clone(), host.clone()));
-        Ok(Connection { transport: Arc::clone(&link) as _, engine: link, network: None })
+        let network = Arc::new(FakeNet::new(self.0.clone(), Arc::clone(&link)));
+        Ok(Connection { transport: Arc::clone(&link) as _, engine: link, network: Some(network) })
     }
 }
 

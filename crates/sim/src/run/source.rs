@@ -108,6 +108,12 @@ fn texts(wanted: &Desired, broken: Option<&ServiceName>) -> Vec<(String, String)
     for (name, host) in &wanted.hosts {
         texts.push((format!("{name}.yaml"), text("Host", name.as_str(), host)));
     }
+    for (name, subnet) in &wanted.subnets {
+        texts.push((format!("{name}.yaml"), text("Subnet", name.as_str(), subnet)));
+    }
+    for (name, group) in &wanted.security_groups {
+        texts.push((format!("{name}-group.yaml"), text("SecurityGroup", name.as_str(), group)));
+    }
     for (name, definition) in &wanted.task_definitions {
         texts.push((format!("{name}-task.yaml"), text("TaskDefinition", name.as_str(), definition)));
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use roadstead_core::model::{
     desired::{Desired, Manifest},
-    name::{Family, HostName, ServiceName},
-    spec::{ServiceSpec, TaskDefinitionSpec, task_definition::Environment},
+    name::{Family, HostName, SecurityGroupName, ServiceName},
+    spec::{SecurityGroupSpec, ServiceSpec, TaskDefinitionSpec, task_definition::Environment},
     standalone::{ContainerOverride, TaskOverride},
 };
 
@@ -47,6 +47,20 @@ pub enum Change {
         host: HostName,
         /// To what.
         zone: String,
+    },
+    /// A security group's rules change.
+    SecurityGroup {
+        /// Which.
+        name: SecurityGroupName,
+        /// What it lets pass.
+        spec: Box<SecurityGroupSpec>,
+    },
+    /// A service's tasks are in other security groups.
+    Groups {
+        /// Which.
+        service: ServiceName,
+        /// The default one where there are none.
+        groups: Vec<SecurityGroupName>,
     },
     /// Takes sickness and schedules out of everything, so that the fleet can come to rest.
     Cure,
@@ -109,6 +123,17 @@ impl Change {
             Self::Zone { host, zone } => {
                 if let Some(host) = desired.hosts.get_mut(host) {
                     host.labels.insert("availability-zone".to_owned(), zone.clone());
+                }
+            }
+            Self::SecurityGroup { name, spec } => {
+                desired
+                    .security_groups
+                    .insert(name.clone(), manifest(SecurityGroupSpec::clone(spec), format!("{name}-group.yaml")));
+            }
+            Self::Groups { service, groups } => {
+                let service = desired.services.get_mut(service);
+                if let Some(configuration) = service.and_then(|service| service.spec.network_configuration.as_mut()) {
+                    configuration.awsvpc_configuration.security_groups.clone_from(groups);
                 }
             }
             Self::Cure => {

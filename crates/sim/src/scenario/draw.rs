@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, images, probes, volumes};
+use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, images, networks, probes, volumes};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
@@ -75,6 +75,7 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
     volumes::draw(seed, &mut desired);
     images::draw(seed, &mut desired);
     probes::draw(seed, &mut desired);
+    let networks = networks::draw(seed, &mut desired, shape.faults_ms);
     let (chances, rates) = (Chances::draw(&mut rng), rates(&mut rng));
     let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
     let mut script = Vec::new();
@@ -91,6 +92,7 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
         jobs(&mut rng, &mut desired, &mut script, shape.faults_ms);
     }
     script.extend(outage(seed, shape, &now));
+    script.extend(networks);
     script.sort_by_key(|scripted| scripted.at_ms);
     let broken_for_ever = if rng.chance(250) {
         let most = (hosts.len() as u64).saturating_sub(1) / 2;

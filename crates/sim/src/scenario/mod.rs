@@ -4,6 +4,7 @@
 mod change;
 mod draw;
 mod images;
+mod networks;
 mod probes;
 mod volumes;
 
@@ -263,6 +264,25 @@ pub enum Happening {
     },
     /// A person confirms what is held, if anything.
     Confirm,
+    /// A person flushes a host's firewall.
+    FlushRules {
+        host: HostName,
+    },
+    /// docker rm -f of what makes a host's part of the task network.
+    RemoveNode {
+        host: HostName,
+    },
+    /// docker network prune.
+    PruneNetworks {
+        host: HostName,
+    },
+    /// The image of what makes it cannot be had.
+    NodeImageGone {
+        host: HostName,
+    },
+    NodeImageBack {
+        host: HostName,
+    },
     /// A person accepts a host's new identity.
     Repin {
         host: HostName,

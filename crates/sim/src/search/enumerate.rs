@@ -9,7 +9,7 @@ use crate::{
 };
 use roadstead_core::model::{
     name::{HostName, ServiceName},
-    spec::service::TaskDefinitionRef,
+    spec::{service::TaskDefinitionRef, task_definition::NetworkMode},
     state::Schedulability,
 };
 
@@ -76,6 +76,17 @@ fn rollback_fails(seed: u64) -> Named {
     story
 }
 
+/// A service whose tasks have addresses of their own is rolled out while somebody flushes the rules of one host.
+fn own_addresses(seed: u64) -> Named {
+    let image = Change::Image { service: "svc-0".into(), version: 2, sickness: Sickness::None };
+    let what = [Happening::Manifests { change: image }, Happening::FlushRules { host: host(0) }];
+    let mut story = story("addresses of their own", seed, &what);
+    for definition in story.scenario.desired.task_definitions.values_mut() {
+        definition.spec.edit(|spec| spec.network_mode = NetworkMode::Awsvpc);
+    }
+    story
+}
+
 /// Two hosts, one service of two tasks, and one thing that happens: scale-up, replacement, roll-out, drain, scale-in, losses.
 pub fn stories() -> Vec<Named> {
     let service = || "svc-0".into();
@@ -105,6 +116,7 @@ pub fn stories() -> Vec<Named> {
         ),
         services_dropped(10),
         rollback_fails(11),
+        own_addresses(12),
     ]
 }
 

@@ -28,7 +28,7 @@ use crate::model::{
         task_definition::NetworkMode,
     },
     state::{Change, State},
-    task::{LastStatus, Launch, StopCode},
+    task::{LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::Subject,
 };
@@ -252,22 +252,34 @@ pub(super) fn is_guarded(draft: &mut Draft<'_>, no: TaskNo) -> bool {
         Some(problem) => format!("the task network of host {} is not ready: {problem}", task.host),
         None => format!("host {} has not confirmed the rules around its address {}", task.host, network.address),
     };
-    let give_up_at = task.created_at.plus_ms(GUARDED_WITHIN_MS);
-    let gives_up = problem.is_some() && task.launch == Launch::NotIssued;
-    if gives_up && give_up_at <= draft.now() {
-        throttle::count_sick(draft, no);
-        service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
-        return false;
-    }
+    let give_up_at = (problem.is_some() && task.launch == Launch::NotIssued).then(|| gives_up_at(task));
     let subject = Subject::Task(task.id.clone());
-    draft.waiting(subject, reason, "the host confirms them", gives_up.then_some(give_up_at));
+    draft.waiting(subject, reason, "the host confirms them", give_up_at);
     false
+}
+
+fn gives_up_at(task: &Task) -> Timestamp {
+    task.created_at.plus_ms(GUARDED_WITHIN_MS)
+}
+
+/// Ends a task that was not begun since its host has a problem with its network, when that lasts.
+pub(super) fn give_up(draft: &mut Draft<'_>, no: TaskNo) {
+    let task = draft.task(no);
+    if task.network.is_none() || task.launch != Launch::NotIssued || gives_up_at(task) > draft.now() {
+        return;
+    }
+    let problem = draft.world.networks.get(&task.host).and_then(|seen| seen.problem.as_deref());
+    let Some(problem) = problem else { return };
+    let reason = format!("the task network of host {} is not ready: {problem}", task.host);
+    throttle::count_sick(draft, no);
+    service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
 }
 
 /// Names go on standing for a task that stops until hosts have learnt of it: no longer than this is waited for them.
 const LEAVE_NAMES_WITHIN_MS: u64 = 5_000;
 
-/// Whether a task may be told to stop: no host that can be asked answers with its address any more (S10).
+/// Whether a task may be told to stop: no host that can be asked answers with its address any more (S10). One that did not
+/// confirm anything, to this controller at least, may still answer with what it was told before.
 pub(super) fn has_left_names(draft: &mut Draft<'_>, no: TaskNo) -> bool {
     let task = draft.task(no);
     let Some(address) = task.network.as_ref().map(|network| network.address) else { return true };
@@ -275,11 +287,17 @@ pub(super) fn has_left_names(draft: &mut Draft<'_>, no: TaskNo) -> bool {
     if give_up_at <= draft.now() {
         return true;
     }
-    let answers =
-        |host: &&Host<'_>| host.heard && draft.world.networks.get(host.name).is_some_and(|seen| seen.names(address));
+    if task.started_at.is_none() {
+        return true;
+    }
+    let may_answer = |host: &HostName| match draft.world.networks.get(host) {
+        Some(seen) if seen.confirmed.is_some() => seen.names(address),
+        Some(_) | None => !slices_of(draft, host).is_empty(),
+    };
+    let answers = |host: &&Host<'_>| host.heard && may_answer(host.name);
     let Some(host) = draft.hosts.iter().find(answers).map(|host| host.name.clone()) else { return true };
     let subject = Subject::Task(task.id.clone());
-    let reason = format!("host {host} still answers with its address {address}");
+    let reason = format!("host {host} may still answer with its address {address}");
     draft.waiting(subject, reason, "its name stands for others only", Some(give_up_at));
     false
 }

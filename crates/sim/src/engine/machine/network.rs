@@ -1,0 +1,251 @@
+//! A fake host's part of the task network: its engine's networks, and what its node makes of the rest.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+
+use roadstead_control::engine::EngineError;
+use roadstead_core::model::{
+    container::{ContainerState, HealthStatus, NetworkAttachment},
+    name::{RuntimeId, SubnetName},
+    network::{Bridge, HostNetwork, task_addresses},
+};
+
+use super::{Machine, holds_ports};
+
+/// What a host is told about its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkChange {
+    /// Make it so.
+    Apply(Arc<HostNetwork>),
+    /// Leave the host as it was found.
+    Clear,
+}
+
+/// How the node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Node {
+    #[default]
+    Gone,
+    /// It was stopped with its engine, which does not start it again.
+    Stopped,
+    Running,
+}
+
+/// A host's part.
+#[derive(Default)]
+pub(crate) struct Part {
+    /// The engine's networks, by name.
+    pub(crate) networks: BTreeMap<String, Ipv4Net>,
+    /// What the kernel lets pass.
+    pub(crate) rules: Option<Arc<HostNetwork>>,
+    /// What the node puts back when it starts.
+    saved: Option<Arc<HostNetwork>>,
+    node: Node,
+    /// The image of the node is not to be had.
+    pub(crate) lacks_image: bool,
+    /// Somebody laid hands on it since it was made: it is not what it was told.
+    pub(crate) struck: bool,
+    /// The last one that told it anything: one before it is not listened to any more.
+    session: u64,
+}
+
+impl Part {
+    /// What names stand for, when anybody answers for them.
+    pub(crate) fn names(&self) -> Option<&HostNetwork> {
+        self.saved.as_deref().filter(|_| self.node == Node::Running)
+    }
+
+    /// Whether nothing of ours is there.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.networks.is_empty() && self.rules.is_none() && self.node == Node::Gone
+    }
+}
+
+impl Machine {
+    /// Our networks that are there.
+    pub(crate) fn slices(&self) -> BTreeMap<SubnetName, Ipv4Net> {
+        let subnet = |name: &String| name.strip_prefix("rs-").map(SubnetName::from);
+        self.part.networks.iter().filter_map(|(name, slice)| Some((subnet(name)?, *slice))).collect()
+    }
+
+    pub(super) fn change_network(&mut self, session: u64, change: &NetworkChange) -> Result<(), EngineError> {
+        if session < self.part.session {
+            let message = "another session has begun".to_owned();
+            return Err(EngineError::ServerError { status: 500, message });
+        }
+        self.part.session = session;
+        match change {
+            NetworkChange::Apply(wanted) => self.make_network(wanted),
+            NetworkChange::Clear => self.clear_network(),
+        }
+    }
+
+    fn make_network(&mut self, wanted: &Arc<HostNetwork>) -> Result<(), EngineError> {
+        if !self.images.contains_key(&wanted.node_image) {
+            if self.part.lacks_image {
+                let (image, message) = (wanted.node_image.clone(), "not on this host".to_owned());
+                return Err(EngineError::ImageMissing { image, message });
+            }
+            self.images.insert(wanted.node_image.clone(), None);
+        }
+        let is_wanted = |name: &str, slice: &Ipv4Net| {
+            wanted.bridges.iter().any(|bridge| bridge.network() == name && bridge.slice == *slice)
+        };
+        let unwanted = self.part.networks.iter().filter(|(name, slice)| !is_wanted(name, slice));
+        for name in unwanted.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            if !self.is_attached(&name) {
+                self.part.networks.remove(&name);
+            }
+        }
+        for Bridge { subnet, slice } in &wanted.bridges {
+            let there = *self.part.networks.entry(Bridge::network_of(subnet)).or_insert(*slice);
+            if there != *slice {
+                let message = format!("network rs-{subnet} is {there}, which containers have still");
+                return Err(EngineError::Conflict { message });
+            }
+        }
+        (self.part.rules, self.part.saved) = (Some(Arc::clone(wanted)), Some(Arc::clone(wanted)));
+        (self.part.node, self.part.struck) = (Node::Running, false);
+        Ok(())
+    }
+
+    fn clear_network(&mut self) -> Result<(), EngineError> {
+        if let Some(name) = self.part.networks.keys().find(|name| self.is_attached(name)) {
+            return Err(EngineError::Conflict { message: format!("network {name} has active endpoints") });
+        }
+        self.part = Part { lacks_image: self.part.lacks_image, session: self.part.session, ..Part::default() };
+        Ok(())
+    }
+
+    /// What is not as the node was last told, as the node itself tells it.
+    pub(crate) fn drift(&self, applied: &HostNetwork) -> Option<String> {
+        if self.part.node != Node::Running {
+            return Some("its node is gone".to_owned());
+        }
+        if self.part.rules != self.part.saved {
+            return Some("its rules were changed".to_owned());
+        }
+        let gone = applied.bridges.iter().find(|bridge| !self.part.networks.contains_key(&bridge.network()));
+        gone.map(|bridge| format!("its network {} is gone", bridge.network()))
+    }
+
+    /// Somebody flushes all rules of the kernel.
+    pub(crate) fn flush_rules(&mut self) {
+        self.part.struck |= self.part.rules.take().is_some();
+    }
+
+    /// `docker rm -f` of the node: what it has in the kernel stays.
+    pub(crate) fn remove_node(&mut self) {
+        self.part.node = Node::Gone;
+        self.part.struck = true;
+    }
+
+    /// `docker network prune`: of those that no running container has.
+    pub(crate) fn prune_networks(&mut self) {
+        for name in self.part.networks.keys().cloned().collect::<Vec<_>>() {
+            if !self.is_attached(&name) {
+                self.part.networks.remove(&name);
+                self.part.struck = true;
+            }
+        }
+    }
+
+    /// The image of the node cannot be had for a while, and is not there unless something runs from it.
+    pub(crate) fn lose_node_image(&mut self, image: &str) {
+        self.part.lacks_image = true;
+        let id = self.image_id(image);
+        if self.part.node == Node::Gone && !self.containers.values().any(|it| Some(&it.image_id) == id.as_ref()) {
+            self.images.remove(image);
+        }
+    }
+
+    /// The engine stops the node with everything else, and starts it as little again.
+    pub(super) fn stop_node(&mut self) {
+        if self.part.node == Node::Running {
+            self.part.node = Node::Stopped;
+            self.part.struck = true;
+        }
+    }
+
+    /// The kernel begins anew: the node, if it comes back, puts back what it was last told.
+    pub(super) fn reboot_network(&mut self) {
+        self.part.rules = self.part.saved.clone().filter(|_| self.part.node == Node::Running);
+        self.part.struck |= self.part.rules.is_none();
+    }
+
+    fn is_attached(&self, network: &str) -> bool {
+        self.containers.values().any(|container| {
+            holds_ports(container.state)
+                && matches!(&container.config.attachment, Some(NetworkAttachment::Own { network: its, .. }) if its == network)
+        })
+    }
+
+    /// The address that a container has, or is to have, of its own.
+    pub(crate) fn own_address(&self, id: &RuntimeId) -> Option<Ipv4Addr> {
+        match &self.containers.get(id)?.config.attachment {
+            Some(NetworkAttachment::Own { address, .. }) => Some(*address),
+            Some(NetworkAttachment::Of(_)) | None => None,
+        }
+    }
+
+    /// What a container is put into when it starts: whose life it shares, and its address.
+    pub(super) fn attach(&self, id: &RuntimeId) -> Result<(Option<(RuntimeId, u32)>, Option<IpAddr>), EngineError> {
+        let refused = |message: String| Err(EngineError::ServerError { status: 403, message });
+        match self.containers.get(id).and_then(|container| container.config.attachment.as_ref()) {
+            None => Ok((None, None)),
+            Some(NetworkAttachment::Own { network, address }) => {
+                let Some(slice) = self.part.networks.get(network) else {
+                    return Err(EngineError::NotFound { what: format!("network {network}") });
+                };
+                let (first, last) = task_addresses(*slice);
+                if !(first..=last).contains(&u32::from(*address)) {
+                    return refused(format!("no configured subnet contains {address}"));
+                }
+                let holder = self.containers.iter().find(|(other, container)| {
+                    *other != id && holds_ports(container.state) && container.address == Some((*address).into())
+                });
+                match holder {
+                    Some(_) => refused("Address already in use".to_owned()),
+                    None => Ok((None, Some((*address).into()))),
+                }
+            }
+            Some(NetworkAttachment::Of(name)) => match self.find(name) {
+                Some(other) if self.state(&other).is_some_and(holds_ports) => {
+                    let life = self.containers.get(&other).map_or(0, |container| container.life);
+                    Ok((Some((other, life)), None))
+                }
+                Some(other) => {
+                    let message = format!("cannot join network of a non running container: {other}");
+                    Err(EngineError::Conflict { message })
+                }
+                None => Err(EngineError::Conflict { message: format!("No such container: {name}") }),
+            },
+        }
+    }
+
+    /// Whether a running container has the network of a life that is over.
+    pub(crate) fn has_lost_its_network(&self, id: &RuntimeId) -> bool {
+        let Some(container) = self.containers.get(id).filter(|container| holds_ports(container.state)) else {
+            return false;
+        };
+        container.joined.as_ref().is_some_and(|(other, life)| {
+            !self.containers.get(other).is_some_and(|other| holds_ports(other.state) && other.life == *life)
+        })
+    }
+
+    /// What listens in a network that others hold: the one among those joined that is checked.
+    pub(super) fn in_network_of(&self, holder: &RuntimeId, label: &str) -> Option<(ContainerState, HealthStatus)> {
+        let mut joined = self.containers.iter().filter(|(id, container)| {
+            container.joined.as_ref().is_some_and(|(other, _)| other == holder)
+                && holds_ports(container.state)
+                && container.config.labels.contains_key(label)
+                && !self.has_lost_its_network(id)
+        });
+        joined.next().map(|(_, container)| (container.state, container.health))
+    }
+}
