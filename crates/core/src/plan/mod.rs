@@ -58,9 +58,11 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     volumes::judge_moves(&mut draft);
     hosts::give_up_lost_tasks(&mut draft);
     hosts::end_standalone_tasks(&mut draft);
+    orders::give_up_waiting(&mut draft);
     service::reconcile(&mut draft);
     schedule::fire(&mut draft);
     orders::issue(&mut draft);
+    volumes::remove_old_copies(&mut draft);
     sweep::issue(&mut draft);
     gc::forget(&mut draft);
     schedule::conclude(&mut draft);

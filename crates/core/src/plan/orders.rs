@@ -17,7 +17,7 @@ use super::{
     gc,
     images::{self, Resolving},
     launch::{self, Revivals, Unmet},
-    throttle,
+    service, throttle,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -131,8 +131,7 @@ pub(super) fn act(draft: &mut Draft<'_>, no: TaskNo, verb: Verb, reason: String)
 }
 
 fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
-    // Also while something else of it waits to be ordered again.
-    if gives_up_waiting(draft, no) || !may_order(draft, no, VerbName::Launch) {
+    if !may_order(draft, no, VerbName::Launch) {
         return;
     }
     let (now, task) = (draft.now(), draft.task(no));
@@ -199,8 +198,19 @@ fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
     draft.event(task.told_in(), EventLevel::Warning, "ContainerRestarted", words);
 }
 
-/// Ends a task of which a container waited for another one for too long.
-fn gives_up_waiting(draft: &mut Draft<'_>, no: TaskNo) -> bool {
+/// Ends tasks of which a container waited for another one for too long, also while something else of them waits to be ordered
+/// again. Their services hear of it in the same plan.
+pub(super) fn give_up_waiting(draft: &mut Draft<'_>) {
+    let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
+    for no in busy {
+        let task = draft.task(no);
+        if task.desired_status == DesiredStatus::Running && task.strays.is_empty() && draft.is_heard(no) {
+            give_up_overdue(draft, no);
+        }
+    }
+}
+
+fn give_up_overdue(draft: &mut Draft<'_>, no: TaskNo) {
     let task = draft.task(no);
     let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
     let unmet = spec.map(|spec| launch::unmet_dependencies(task, spec)).unwrap_or_default();
@@ -209,12 +219,11 @@ fn gives_up_waiting(draft: &mut Draft<'_>, no: TaskNo) -> bool {
         if over_at <= draft.now() {
             let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
             throttle::count_sick(draft, no);
-            super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
-            return true;
+            service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
+            return;
         }
         draft.wake_at(over_at);
     }
-    false
 }
 
 /// Says what containers of the task wait for.

@@ -3,6 +3,7 @@
 mod containers;
 mod daemons;
 mod failures;
+mod forgetting;
 mod held;
 mod image_cleanup;
 mod images;

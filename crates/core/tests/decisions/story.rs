@@ -67,6 +67,28 @@ impl Story {
         self.core.take(self.now, input);
     }
 
+    /// Another controller goes on with what is durable, as `change` left it.
+    pub fn go_on_with(&mut self, change: impl FnOnce(&mut State)) {
+        let mut state = self.core.world().state.clone();
+        change(&mut state);
+        (self.core, _) = Core::new(state, 2, self.now, false);
+        self.tell();
+    }
+
+    /// A host of a zone, beside the first three.
+    pub fn add_host(&mut self, name: &str, zone: &str) {
+        let spec: HostSpec = serde_json::from_value(json!({ "address": name })).unwrap();
+        self.desired.hosts.insert(name.into(), manifest(spec, &[("availability-zone", zone)]));
+        let contact = HostContact { watched_since: self.now, ..HostContact::default() };
+        self.contacts.insert(name.into(), contact);
+        self.containers.insert(name.into(), BTreeMap::new());
+        self.volumes.insert(name.into(), BTreeMap::new());
+    }
+
+    pub fn state(&self) -> &State {
+        &self.core.world().state
+    }
+
     /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made. What images stand for is
     /// answered at once, and decided upon.
     pub fn decide(&mut self, ms: u64, silent: &[&str]) -> Plan {
@@ -74,7 +96,7 @@ impl Story {
         while let Some(asked) = plan.actions.iter().position(|action| action.verb.name() == VerbName::Resolve) {
             let asked = plan.actions.remove(asked);
             self.resolve(&asked);
-            let more = self.core.decide(self.now);
+            let more = self.plan();
             plan.changes.extend(more.changes);
             plan.actions.extend(more.actions);
             plan.report = more.report;
@@ -115,7 +137,19 @@ impl Story {
             let look = self.look_at(host.as_str(), self.now);
             self.core.take(self.now, Input::Look(Arc::new(look)));
         }
-        self.core.decide(self.now)
+        self.plan()
+    }
+
+    /// A plan, held to what must be true of every one.
+    pub fn plan(&mut self) -> Plan {
+        let is_quiet = self.core.quiet_until(self.now).is_some();
+        let plan = self.core.decide(self.now);
+        let finds_nothing = |plan: &Plan| plan.changes.is_empty() && plan.actions.is_empty();
+        assert!(!is_quiet || finds_nothing(&plan), "this would have been slept through (L3): {plan:#?}");
+        assert!(plan.wake_at.is_none_or(|at| at > self.now), "its alarm is over: {:?}", plan.wake_at);
+        let again = self.core.clone().decide(self.now);
+        assert!(finds_nothing(&again), "planning again finds something to do (S12): {again:#?}");
+        plan
     }
 
     /// A complete look as a host stands, begun at `started_at`.
@@ -216,7 +250,7 @@ impl Story {
     /// One decision after a death was heard of, before anything is looked at.
     pub fn hear(&mut self, death: &Death) -> Plan {
         self.core.take(self.now, Input::Died(death.clone()));
-        self.core.decide(self.now)
+        self.plan()
     }
 
     pub fn task(&self, like: &Task) -> Arc<Task> {

@@ -55,10 +55,6 @@ fn only(story: &Story) -> Task {
 }
 
 impl Story {
-    fn state(&self) -> &State {
-        &self.core.world().state
-    }
-
     fn record(&self) -> VolumeRecord {
         self.state().volumes[&id()].clone()
     }
