@@ -131,7 +131,10 @@ fn a_record_goes_with_what_it_is_about() {
     story.decide(1_000, &[]);
     let names = |story: &Story| -> (BTreeSet<String>, BTreeSet<String>) {
         let state = story.state();
-        (state.hosts.keys().map(ToString::to_string).collect(), state.services.keys().map(ToString::to_string).collect())
+        (
+            state.hosts.keys().map(ToString::to_string).collect(),
+            state.services.keys().map(ToString::to_string).collect(),
+        )
     };
     let (hosts, services) = names(&story);
     assert!(hosts.len() == 2 && !hosts.contains(empty) && !hosts.contains("gone"), "{hosts:?}");

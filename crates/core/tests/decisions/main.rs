@@ -8,6 +8,7 @@ mod held;
 mod image_cleanup;
 mod images;
 mod life;
+mod losses;
 mod probes;
 mod rebalancing;
 mod rollouts;

@@ -1,6 +1,9 @@
 //! Three hosts in memory, and a controller's core over them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, Verb, VerbName},
@@ -11,7 +14,7 @@ use roadstead_core::model::{
     observed::{Death, EngineIdentity, HostContact, HostObservation},
     ownership::{Claim, FleetKey, Owner},
     spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
-    state::State,
+    state::{Change, State},
     task::{StopCode, Task},
     time::Timestamp,
     volume::{VolumeClaim, VolumesSeen},
@@ -30,6 +33,8 @@ pub struct Story {
     /// Of ours, by host and name.
     pub volumes: BTreeMap<HostName, BTreeMap<String, VolumeClaim>>,
     pub made: u32,
+    /// Hosts whose sshd answers and whose engine does not.
+    pub hung: BTreeSet<HostName>,
     /// What was pushed last under a reference.
     pub pushed: BTreeMap<String, u32>,
 }
@@ -56,7 +61,17 @@ impl Story {
         let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
         let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
         let volumes = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
-        let mut story = Self { core, now, desired, contacts, containers, volumes, made: 0, pushed: BTreeMap::new() };
+        let mut story = Self {
+            core,
+            now,
+            desired,
+            contacts,
+            containers,
+            volumes,
+            made: 0,
+            hung: BTreeSet::new(),
+            pushed: BTreeMap::new(),
+        };
         story.tell();
         story
     }
@@ -117,19 +132,9 @@ impl Story {
 
     /// The same, without answering anything.
     pub fn decide_once(&mut self, ms: u64, silent: &[&str]) -> Plan {
-        self.now = self.now.plus_ms(ms);
-        for (host, contact) in &mut self.contacts {
-            if silent.contains(&host.as_str()) {
-                contact.error = Some("no answer".into());
-            } else {
-                contact.engine_answered_at = Some(self.now);
-                contact.link_answered_at = Some(self.now);
-                contact.error = None;
-            }
-        }
-        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
+        self.time_passes(ms, silent);
         for host in self.containers.keys() {
-            if silent.contains(&host.as_str()) {
+            if silent.contains(&host.as_str()) || self.hung.contains(host) {
                 continue;
             }
             let seen = VolumesSeen { started_at: self.now, volumes: self.volumes[host].clone() };
@@ -138,6 +143,24 @@ impl Story {
             self.core.take(self.now, Input::Look(Arc::new(look)));
         }
         self.plan()
+    }
+
+    /// Time passes; hosts that are not in `silent` answer, and none is looked at.
+    pub fn time_passes(&mut self, ms: u64, silent: &[&str]) {
+        self.now = self.now.plus_ms(ms);
+        for (host, contact) in &mut self.contacts {
+            if silent.contains(&host.as_str()) {
+                contact.error = Some("no answer".into());
+            } else {
+                let hangs = self.hung.contains(host);
+                contact.link_answered_at = Some(self.now);
+                contact.error = hangs.then(|| "the engine does not answer".into());
+                if !hangs {
+                    contact.engine_answered_at = Some(self.now);
+                }
+            }
+        }
+        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
     }
 
     /// A plan, held to what must be true of every one.
@@ -255,6 +278,15 @@ impl Story {
 
     pub fn task(&self, like: &Task) -> Arc<Task> {
         Arc::clone(&self.core.world().state.tasks[&like.id])
+    }
+
+    /// The stable words of a plan's events.
+    pub fn said(&self, plan: &Plan) -> impl Iterator<Item = String> + use<> {
+        let reason = |change: &Change| match change {
+            Change::Event(event) => Some(event.reason.clone()),
+            _ => None,
+        };
+        plan.changes.iter().filter_map(reason).collect::<Vec<_>>().into_iter()
     }
 
     pub fn running(&self) -> usize {
