@@ -1,5 +1,6 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod answers;
 mod containers;
 mod daemons;
 mod failures;
@@ -8,6 +9,7 @@ mod held;
 mod image_cleanup;
 mod images;
 mod life;
+mod looks;
 mod losses;
 mod probes;
 mod rebalancing;

@@ -33,6 +33,8 @@ pub struct Story {
     /// Of ours, by host and name.
     pub volumes: BTreeMap<HostName, BTreeMap<String, VolumeClaim>>,
     pub made: u32,
+    /// Hosts that are not who they were.
+    pub identities: BTreeMap<HostName, EngineIdentity>,
     /// Hosts whose sshd answers and whose engine does not.
     pub hung: BTreeSet<HostName>,
     /// What was pushed last under a reference.
@@ -69,6 +71,7 @@ impl Story {
             containers,
             volumes,
             made: 0,
+            identities: BTreeMap::new(),
             hung: BTreeSet::new(),
             pushed: BTreeMap::new(),
         };
@@ -177,10 +180,20 @@ impl Story {
 
     /// A complete look as a host stands, begun at `started_at`.
     pub fn look_at(&self, host: &str, started_at: Timestamp) -> HostObservation {
-        let identity =
-            EngineIdentity { engine_id: host.to_owned(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
+        let identity = self.identities.get(host).cloned().unwrap_or_else(|| EngineIdentity {
+            engine_id: host.to_owned(),
+            cpus: 8,
+            memory_mib: 8_192,
+            ..EngineIdentity::default()
+        });
         let containers = self.containers[host].clone();
         HostObservation { host: host.into(), started_at, finished_at: self.now, identity, containers }
+    }
+
+    /// Looks at a host as it stands.
+    pub fn look(&mut self, host: &str, started_at: Timestamp) -> Vec<Change> {
+        let look = self.look_at(host, started_at);
+        self.core.take(self.now, Input::Look(Arc::new(look)))
     }
 
     /// Decides and carries everything out, until nothing is left to do.
