@@ -130,7 +130,7 @@ fn strangers_are_told_of_once_and_left_alone() {
     assert!(["forged", "theirs", "mine"].iter().all(|id| story.containers["a"].contains_key(*id)));
 }
 
-fn events(changes: &[Change]) -> Vec<Event> {
+pub fn events(changes: &[Change]) -> Vec<Event> {
     changes
         .iter()
         .filter_map(|change| if let Change::Event(event) = change { Some(event.clone()) } else { None })
@@ -138,14 +138,14 @@ fn events(changes: &[Change]) -> Vec<Event> {
 }
 
 /// Two essential containers and one that the task can be without, on host `a`, all running; and their look.
-struct Three {
-    state: State,
-    id: TaskId,
-    look: HostObservation,
+pub struct Three {
+    pub state: State,
+    pub id: TaskId,
+    pub look: HostObservation,
 }
 
 impl Three {
-    fn begin() -> Self {
+    pub fn begin() -> Self {
         Self::of(json!([
             { "name": "main", "image": "demo:1", "memory": 64 },
             { "name": "other", "image": "demo:1", "memory": 64 },
@@ -153,7 +153,7 @@ impl Three {
         ]))
     }
 
-    fn of(containers: Value) -> Self {
+    pub fn of(containers: Value) -> Self {
         let mut story = Story::begin(web(1), json!({ "containerDefinitions": containers }));
         story.desired.hosts.retain(|host, _| host.as_str() == "a");
         story.tell();
@@ -163,49 +163,49 @@ impl Three {
         Self { state: story.state().clone(), id, look }
     }
 
-    fn edit(&mut self, change: impl FnOnce(&mut Task)) -> &mut Self {
+    pub fn edit(&mut self, change: impl FnOnce(&mut Task)) -> &mut Self {
         change(Arc::make_mut(self.state.tasks.get_mut(&self.id).unwrap()));
         self
     }
 
-    fn row(&mut self, name: &str, change: impl FnOnce(&mut TaskContainer)) -> &mut Self {
+    pub fn row(&mut self, name: &str, change: impl FnOnce(&mut TaskContainer)) -> &mut Self {
         self.edit(|task| change(task.containers.get_mut(name).unwrap()))
     }
 
-    fn view(&mut self, name: &str, change: impl FnOnce(&mut ContainerView)) -> &mut Self {
+    pub fn view(&mut self, name: &str, change: impl FnOnce(&mut ContainerView)) -> &mut Self {
         let has_name = |view: &&mut ContainerView| view.owner.ours().unwrap().container.as_str() == name;
         change(self.look.containers.values_mut().find(has_name).unwrap());
         self
     }
 
-    fn gone(&mut self, name: &str) -> &mut Self {
+    pub fn gone(&mut self, name: &str) -> &mut Self {
         self.look.containers.retain(|_, view| view.owner.ours().unwrap().container.as_str() != name);
         self
     }
 
     /// The look begins so long after the order, which nobody answered.
-    fn issued_before(&mut self, ms: u64) -> &mut Self {
+    pub fn issued_before(&mut self, ms: u64) -> &mut Self {
         let at = Timestamp(self.look.started_at.0 - ms);
         self.edit(|task| task.launch = Launch::Issued { at })
     }
 
-    fn to_stop(&mut self) -> &mut Self {
+    pub fn to_stop(&mut self) -> &mut Self {
         let at = self.look.started_at;
         self.edit(|task| task.order_stop(at, StopCode::UserInitiated, "a person said so"))
     }
 
-    fn taken_in(&mut self, launching: bool) -> Absorbed {
+    pub fn taken_in(&mut self, launching: bool) -> Absorbed {
         let ids: BTreeSet<TaskId> = launching.then(|| self.id.clone()).into_iter().collect();
         let absorbed = observation(&self.state, &Arc::new(self.look.clone()), &ids.iter().collect());
         absorbed.changes.iter().for_each(|change| self.state.apply(change));
         absorbed
     }
 
-    fn task(&self) -> &Task {
+    pub fn task(&self) -> &Task {
         &self.state.tasks[&self.id]
     }
 
-    fn container(&self, name: &str) -> &TaskContainer {
+    pub fn container(&self, name: &str) -> &TaskContainer {
         self.task().containers.get(name).unwrap()
     }
 }
