@@ -87,6 +87,13 @@ fn old_images_go_once_they_are_old_and_each_answer_is_looked_at_before_the_next_
     let [Change::Event(event)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(event.message, "removed 2 images, 2.0 GB: the disk of /var/lib/docker was 90 % full");
 
+    // Only a look that did not begin before the answer, at the images of that host, tells what is left.
+    for (host, ms, settles) in [("b", 1, false), ("a", -1, false), ("a", 0, true)] {
+        let mut core = story.core.clone();
+        let seen = StorageSeen { started_at: story.now.moved_ms(ms), ..seen(&story, &[1, 2]) };
+        core.take(story.now, Input::Storage(host.into(), seen));
+        assert_eq!(!core.world().in_flight.contains(&order.key()), settles, "{host} {ms}");
+    }
     let plan = story.decide(1_000, &[]);
     assert!(prunes(&plan.actions).is_empty(), "nobody has looked at what is left");
     look(&mut story, &[1, 2]);

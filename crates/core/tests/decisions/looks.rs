@@ -8,7 +8,7 @@ use roadstead_core::{
         name::{HostName, TaskId},
         observed::{EngineIdentity, HostObservation},
         ownership::Owner,
-        state::{Change, Event, HostRecord, State},
+        state::{Change, Event, EventLevel, HostRecord, State},
         task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
         time::Timestamp,
     },
@@ -87,13 +87,13 @@ fn an_untrusted_host_is_told_of_once_and_asked_nothing_until_a_person_accepts_it
     let mut told = Vec::new();
     for second in 0..20 {
         let changes = story.look("a", story.now);
-        told.extend(events(&changes).into_iter().map(|event| event.reason));
+        told.extend(events(&changes).into_iter().map(|event| (event.reason, event.level)));
         let contact = &story.core.world().contacts[&HostName::from("a")];
         assert!(contact.untrusted.is_some(), "{second}");
         let plan = story.decide(1_000, &["a"]);
         assert!(plan.actions.iter().all(|action| action.host != "a".into()), "{:?}", plan.actions);
     }
-    assert_eq!(told, ["HostUntrusted"]);
+    assert_eq!(told, [("HostUntrusted".to_owned(), EventLevel::Warning)]);
     let repin = || Command::Repin { host: "a".into() };
     story.core.command(story.now, repin()).unwrap();
     assert_eq!(story.state().hosts[&HostName::from("a")].identity, None);

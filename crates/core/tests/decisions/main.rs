@@ -17,6 +17,7 @@ mod rollouts;
 mod schedules;
 mod standalone;
 mod story;
+mod turns;
 mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
