@@ -3,6 +3,7 @@
 mod answers;
 mod containers;
 mod daemons;
+mod deployments;
 mod failures;
 mod forgetting;
 mod held;
