@@ -9,6 +9,7 @@ mod forgetting;
 mod held;
 mod image_cleanup;
 mod images;
+mod launches;
 mod life;
 mod looks;
 mod losses;
