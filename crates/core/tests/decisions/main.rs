@@ -13,6 +13,7 @@ mod launches;
 mod life;
 mod looks;
 mod losses;
+mod moves;
 mod probes;
 mod rebalancing;
 mod rollouts;

@@ -21,11 +21,11 @@ use serde_json::{Value, json};
 
 use super::story::{Story, web};
 
-fn id() -> VolumeId {
+pub fn id() -> VolumeId {
     VolumeId { cluster: "default".into(), name: "data".into() }
 }
 
-fn database(image: &str, scope: &str) -> Value {
+pub fn database(image: &str, scope: &str) -> Value {
     let docker = match scope {
         "shared" => json!({ "scope": "shared", "autoprovision": true }),
         _ => json!({ "scope": "task" }),
@@ -40,7 +40,7 @@ fn database(image: &str, scope: &str) -> Value {
 }
 
 /// One task with a volume of its own, at rest; and its host.
-fn at_rest() -> (Story, HostName) {
+pub fn at_rest() -> (Story, HostName) {
     let mut story = Story::begin(web(1), database("db:1", "shared"));
     story.settle(&[]);
     let host = only(&story).host;
@@ -48,33 +48,33 @@ fn at_rest() -> (Story, HostName) {
     (story, host)
 }
 
-fn only(story: &Story) -> Task {
+pub fn only(story: &Story) -> Task {
     let tasks = story.live_tasks();
     assert_eq!(tasks.len(), 1, "{tasks:#?}");
     tasks.into_iter().next().unwrap()
 }
 
 impl Story {
-    fn record(&self) -> VolumeRecord {
+    pub fn record(&self) -> VolumeRecord {
         self.state().volumes[&id()].clone()
     }
 
-    fn live_tasks(&self) -> Vec<Task> {
+    pub fn live_tasks(&self) -> Vec<Task> {
         self.state().tasks.values().filter(|task| task.is_live()).map(|task| (**task).clone()).collect()
     }
 
-    fn say(&mut self, verb: VolumeVerb) -> Result<String, CommandError> {
+    pub fn say(&mut self, verb: VolumeVerb) -> Result<String, CommandError> {
         let command = Command::Volume { volume: id(), verb };
         self.core.command(self.now, command).map(|(words, _)| words)
     }
 
-    fn copied(&mut self, since: &VolumeRecord, result: Result<(), CopyFailed>) {
+    pub fn copied(&mut self, since: &VolumeRecord, result: Result<(), CopyFailed>) {
         let since = since.moving.as_ref().unwrap().since;
         let result = result.map(|()| CopyDone { bytes: 1_024, sha256: "ab".into() });
         self.core.take(self.now, Input::Copied(Copied { id: id(), since, at: self.now, result }));
     }
 
-    fn others(&self, host: &HostName) -> Vec<String> {
+    pub fn others(&self, host: &HostName) -> Vec<String> {
         self.containers.keys().filter(|other| *other != host).map(ToString::to_string).collect()
     }
 }
