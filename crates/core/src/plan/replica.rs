@@ -164,7 +164,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     stop_replaced(draft, service, bounds, desired, &keepers, &replaced, blocked);
     scale_in(draft, service, bounds, desired, &keepers);
-    if replaced.is_empty() && !draft.braked() {
+    if replaced.is_empty() {
         let slot = free_slots(draft, service).next().unwrap_or(u32::MAX);
         rebalance::move_one(draft, service, bounds, slot, &keepers);
     }
@@ -343,7 +343,7 @@ fn stop_replaced(
         let never_ran = task.last_status < LastStatus::Running;
         let place_filled = places_filled > 0 || ceiling_blocks;
         let may_go = if service.serves(draft, no) {
-            (place_filled || bounds.floor < desired) && budget.spend(service.healthy(draft, no))
+            budget.spend(service.healthy(draft, no))
         } else {
             never_ran || place_filled || std::mem::take(&mut makes_room)
         };
@@ -403,6 +403,20 @@ fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_counted_goes_above_the_floor_and_another_when_the_others_keep_it() {
+        for (healthy, floor, counted, may, left) in [
+            (3, 2, true, true, 2),
+            (2, 2, true, false, 2),
+            (2, 2, false, true, 2),
+            (3, 2, false, true, 3),
+            (1, 2, false, false, 1),
+        ] {
+            let mut budget = Budget { healthy, floor };
+            assert_eq!((budget.spend(counted), budget.healthy), (may, left), "{healthy} {floor} {counted}");
+        }
+    }
 
     #[test]
     fn floor_rounds_up_and_ceiling_down() {
