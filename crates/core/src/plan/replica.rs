@@ -243,28 +243,15 @@ fn start_missing(
         let slot = slots.next().unwrap_or(u32::MAX);
         let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
         if let Err(unplaceable) = place::start(draft, service, slot, None, &reason) {
-            let still = missing - started;
+            // After a pass that started some, the next one tells what is still missing.
             draft.waiting(
                 subject(),
-                format!("{still} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count),
+                format!("{missing} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count),
                 "a host has room or becomes ACTIVE",
                 None,
             );
             return (started, Some(unplaceable));
         }
-    }
-    if allowed < missing {
-        let why = if failed_before {
-            "one task at a time is tried after a failure".to_owned()
-        } else {
-            format!("the ceiling is {}", bounds.ceiling)
-        };
-        draft.waiting(
-            subject(),
-            format!("{} more tasks are to be started: {why}", missing - allowed),
-            "the started ones are healthy",
-            None,
-        );
     }
     (allowed, None)
 }

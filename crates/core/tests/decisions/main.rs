@@ -1,6 +1,7 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
 mod answers;
+mod bounds;
 mod containers;
 mod daemons;
 mod deployments;
