@@ -187,7 +187,7 @@ fn of_several_on_a_host_the_one_that_died_ends() {
     story.settle(&[]);
     let ids: Vec<_> = story.containers["a"].keys().cloned().collect();
     let (_, like) = story.death_on("a");
-    for (dead, id) in ids.into_iter().enumerate() {
+    for (dead, id) in ids.into_iter().rev().enumerate() {
         let death = Death { id: id.clone(), at: story.now, heard_at: story.now, ..like.clone() };
         story.core.take(story.now, Input::Died(death));
         let ended: Vec<_> = story.state().tasks.values().filter(|task| task.stop_code.is_some()).collect();
@@ -270,4 +270,34 @@ fn a_look_says_more_of_an_announced_death_only_if_it_knows_more() {
     story.taken_in(false);
     assert_eq!(story.task().stopped_reason.as_deref(), Some("a person said so"));
     assert_eq!(json!(story.task().stop_code), json!("UserInitiated"));
+}
+
+/// A task that ended soon after it was first healthy failed, too; a standalone one fails nobody.
+#[test]
+fn an_early_end_is_a_failed_start_of_its_service() {
+    for (healthy_ms, standalone, known, counted) in [
+        (None, false, true, 1),
+        (Some(9_999), false, true, 1),
+        (Some(10_000), false, true, 0),
+        (None, true, true, 0),
+        (None, false, false, 1),
+    ] {
+        let mut story = Three::begin();
+        let at = story.look.finished_at;
+        story.edit(|task| {
+            task.healthy_at = healthy_ms.map(|ms| Timestamp(at.0 - ms));
+            if standalone {
+                task.service = "family:web".into();
+            }
+        });
+        if !known {
+            story.state.services.clear();
+        }
+        story.gone("main").taken_in(false);
+        assert_eq!(story.task().stop_code, Some(StopCode::EssentialContainerExited));
+        let records: Vec<_> = story.state.services.values().collect();
+        assert!(records.iter().all(|record| record.name.as_str() == "web"), "{records:?}");
+        let failures: u32 = records.iter().map(|record| record.consecutive_failures).sum();
+        assert_eq!(failures, counted, "{healthy_ms:?} {standalone} {known}");
+    }
 }

@@ -4,8 +4,8 @@ use roadstead_core::{
     model::{
         container::HealthStatus,
         quantity::Mebibytes,
-        state::{Outcome, Schedulability},
-        task::StopCode,
+        state::{Change, Outcome, Schedulability},
+        task::{LastStatus, StopCode},
         world::HostStatus,
     },
     plan::host_status,
@@ -182,7 +182,13 @@ fn a_task_that_was_never_sent_makes_room_in_the_plan_that_ends_it() {
     definition.spec = serde_json::from_value(one_container()).unwrap();
     story.desired.task_definitions.insert("a".into(), definition);
     new_revision(&mut story);
-    story.decide_once(1_000, &[]);
+    let plan = story.decide_once(1_000, &[]);
+    let is_over = |change: &Change| match change {
+        Change::Task(task) => Some(task.last_status == LastStatus::Stopped),
+        _ => None,
+    };
+    let over: Vec<bool> = plan.changes.iter().filter_map(is_over).collect();
+    assert!(over[..3] == [true; 3] && !over[3..].contains(&true), "what is over frees its ports first: {over:?}");
     let tasks = story.core.world().state.tasks.values();
     let wanted = tasks.filter(|task| task.is_wanted() && task.service.as_str() == "web");
     assert_eq!(wanted.map(|task| task.revision.number).collect::<Vec<_>>(), [2, 2, 2]);

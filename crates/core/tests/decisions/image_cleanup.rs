@@ -105,3 +105,20 @@ fn old_images_go_once_they_are_old_and_each_answer_is_looked_at_before_the_next_
     let plan = story.decide(1_000, &[]);
     assert_eq!(prunes(&plan.actions).into_iter().flat_map(|(_, images)| images).collect::<Vec<_>>(), [id(3)]);
 }
+
+/// What is too full becomes old enough to remove as time goes on: nobody sleeps then.
+#[test]
+fn a_controller_is_quiet_unless_a_disk_is_fuller_than_it_may_be() {
+    let mut story = Story::begin(web(0), one_container());
+    story.settle(&[]);
+    let high = u64::from(ImageCleanup::default().high_threshold_percent);
+    for (used, quiet) in [(high - 1, true), (high, true), (high + 1, false)] {
+        let disk = Some(DiskUse { used_bytes: used * 1_000_000, available_bytes: (100 - used) * 1_000_000 });
+        let seen = StorageSeen { started_at: story.now, disk, ..StorageSeen::default() };
+        story.core.take(story.now, Input::Storage("a".into(), seen));
+        // What is told of it first.
+        (0..3).for_each(|_| drop(story.decide(1, &[])));
+        let later = story.now.plus_ms(1);
+        assert_eq!(story.core.quiet_until(later).is_some(), quiet, "{used} %");
+    }
+}

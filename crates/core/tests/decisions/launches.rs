@@ -293,3 +293,72 @@ fn a_start_again_is_told_with_how_the_container_ended() {
         .collect();
     assert!(told.len() == 1 && told[0].ends_with("ended with exit code 3 and is started again"), "{told:?}");
 }
+
+#[test]
+fn a_start_that_may_be_on_its_way_to_a_container_is_repeated_sooner_where_it_may_run_twice() {
+    let mut story = Story::begin(web(1), one_container());
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).unwrap();
+    story.make(&launch);
+    for view in story.containers.values_mut().flat_map(|on| on.values_mut()) {
+        view.state = ContainerState::Created;
+    }
+    story.go_on_with(|state| {
+        let issued = state.tasks[&launch.task].launch;
+        assert!(matches!(issued, Launch::Issued { .. }));
+    });
+    let mut again = Vec::new();
+    for _ in 0..4 {
+        again.extend(story.decide(1_000, &[]).actions.into_iter().map(|action| action.key()));
+    }
+    assert!(again.contains(&launch.key()), "of a service, within seconds: {again:?}");
+}
+
+#[test]
+fn while_a_container_is_there_twice_nothing_else_is_ordered_of_its_task() {
+    let mut story = Story::begin(web(1), one_container());
+    story.settle(&[]);
+    let (id, host) = story.state().tasks.values().map(|task| (task.id.clone(), task.host.clone())).next().unwrap();
+    story.containers.get_mut(&host).unwrap().clear();
+    story.go_on_with(|state| {
+        let task = std::sync::Arc::make_mut(state.tasks.get_mut(&id).unwrap());
+        task.strays.push("twice".into());
+        task.containers.values_mut().for_each(|row| (row.runtime_id, row.state) = (None, None));
+    });
+    story.time_passes(1_000, &[]);
+    let contacts: std::collections::BTreeMap<_, _> = story
+        .contacts
+        .iter()
+        .map(|(name, contact)| {
+            (
+                name.clone(),
+                roadstead_core::model::observed::HostContact { looked_at: Some(story.now), ..contact.clone() },
+            )
+        })
+        .collect();
+    let mut world = story.core.world().clone();
+    world.contacts = contacts.into();
+    let plan = roadstead_core::plan::plan(&world);
+    assert_eq!(plan.actions.iter().map(|action| action.verb.name()).collect::<Vec<_>>(), [VerbName::Tidy]);
+    assert!(plan.report.waiting.iter().any(|it| it.reason == "one of its containers is there twice"), "{plan:?}");
+}
+
+#[test]
+fn what_a_person_stops_leaves_nothing_and_what_failed_keeps_its_containers() {
+    let removes = |code: StopCode| {
+        let mut story = Story::begin(web(1), one_container());
+        story.settle(&[]);
+        let now = story.now;
+        story.go_on_with(|state| {
+            let task = std::sync::Arc::make_mut(state.tasks.values_mut().next().unwrap());
+            task.order_stop(now, code, "why");
+        });
+        let plan = story.decide(1_000, &[]);
+        let steps = plan.actions.iter().flat_map(|action| match &action.verb {
+            Verb::Stop { containers } => containers.clone(),
+            _ => Vec::new(),
+        });
+        steps.map(|step| step.remove).collect::<Vec<_>>()
+    };
+    assert_eq!(removes(StopCode::UserInitiated), [true]);
+    assert_eq!(removes(StopCode::TaskFailedToStart), [false]);
+}

@@ -1,5 +1,6 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod adoption;
 mod answers;
 mod bounds;
 mod containers;
@@ -17,6 +18,7 @@ mod losses;
 mod moves;
 mod probes;
 mod rebalancing;
+mod revisions;
 mod rollouts;
 mod schedules;
 mod standalone;

@@ -11,7 +11,7 @@ use roadstead_core::{
         storage::StorageSeen,
         task::{LastStatus, Launch},
         time::Timestamp,
-        volume::VolumesSeen,
+        volume::{VolumeClaim, VolumesSeen},
     },
     turn::{Command, CommandError, Core, Input},
 };
@@ -68,6 +68,15 @@ fn a_controller_at_rest_is_quiet_for_ten_seconds_at_most_unless_it_is_fenced() {
     assert!(until > later && until <= planned_at.plus_ms(10_000), "{until:?}");
     assert_eq!(story.core.quiet_until(until), None, "its time is over");
     assert_eq!(story.core.fenced(), None);
+    // When hosts' volumes were listed matters nothing; what the lists show does.
+    let same = VolumesSeen { started_at: later, volumes: [].into() };
+    story.core.take(later, Input::Volumes("a".into(), same));
+    assert!(story.core.quiet_until(later).is_some());
+    let left = VolumeClaim::Task { task: "gone".into(), service: "web".into() };
+    let more = VolumesSeen { started_at: later, volumes: [("rs-task-gone-data".to_owned(), left)].into() };
+    let mut told = story.core.clone();
+    told.take(later, Input::Volumes("a".into(), more));
+    assert_eq!(told.quiet_until(later), None);
     // A controller that began later has made something.
     let mut look = story.look_at("a", story.now);
     let mut view = story.containers.values().find_map(|on| on.values().next()).unwrap().clone();

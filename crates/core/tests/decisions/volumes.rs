@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use roadstead_core::turn::{Command, CommandError, Core, Input};
 use roadstead_core::{
     model::{
-        action::VerbName,
+        action::{ActionResult, VerbName},
         container::ContainerState,
         name::HostName,
         state::State,
-        task::{DesiredStatus, Task},
+        task::{DesiredStatus, LastStatus, Task},
         volume::{VolumeClaim, VolumeId, VolumeRecord},
     },
     plan::{
@@ -19,7 +19,7 @@ use roadstead_core::{
 };
 use serde_json::{Value, json};
 
-use super::story::{Story, web};
+use super::story::{Story, one_container, web};
 
 pub fn id() -> VolumeId {
     VolumeId { cluster: "default".into(), name: "data".into() }
@@ -327,4 +327,52 @@ fn what_an_ended_task_left_behind_is_swept_and_nothing_else() {
     story.containers.values_mut().for_each(|containers| containers.clear());
     story.settle(&[]);
     assert!(!story.volumes[&task.host].contains_key(&name), "its containers were removed by somebody");
+}
+
+#[test]
+fn what_is_left_is_swept_again_after_a_failure_and_only_when_no_container_is_left() {
+    let mut story = Story::begin(web(1), one_container());
+    story.settle(&[]);
+    let live = only(&story);
+    let leave = |story: &mut Story, task: &str| {
+        let claim = VolumeClaim::Task { task: task.into(), service: "web".into() };
+        story.volumes.get_mut(&live.host).unwrap().insert(format!("rs-task-{task}-data"), claim);
+    };
+    for (last_status, has_container) in [(LastStatus::Stopped, true), (LastStatus::Running, false)] {
+        let mut story = Story::begin(web(0), one_container());
+        story.settle(&[]);
+        let now = story.now;
+        story.go_on_with(|state| {
+            let mut task = Task { id: "kept".into(), last_status, ..live.clone() };
+            task.stopped_at = Some(now);
+            if !has_container {
+                task.containers.values_mut().for_each(|row| row.runtime_id = None);
+            }
+            state.tasks.insert(task.id.clone(), std::sync::Arc::new(task));
+        });
+        leave(&mut story, "kept");
+        story.time_passes(1_000, &[]);
+        let seen = roadstead_core::model::volume::VolumesSeen {
+            started_at: story.now,
+            volumes: story.volumes[&live.host].clone(),
+        };
+        story.core.take(story.now, Input::Volumes(live.host.clone(), seen));
+        let plan = roadstead_core::plan::plan(story.core.world());
+        assert!(plan.actions.iter().all(|action| action.verb.name() != VerbName::Sweep), "{last_status:?}");
+    }
+
+    leave(&mut story, "gone");
+    let sweeps = |plan: &roadstead_core::model::world::Plan| {
+        plan.actions.iter().filter(|action| action.verb.name() == VerbName::Sweep).cloned().collect::<Vec<_>>()
+    };
+    let plan = story.decide(1_000, &[]);
+    let ordered = sweeps(&plan);
+    assert_eq!(ordered.len(), 1);
+    story.answer(&ordered[0], ActionResult::NotSent { reason: "no connection".into() });
+    let (again_at, _) = story.core.world().retry_at[&ordered[0].key()].clone();
+    story.decide(1, &[]);
+    let plan = story.decide(again_at.since_ms(story.now) - 1, &[]);
+    assert_eq!((sweeps(&plan).len(), plan.wake_at), (0, Some(again_at)));
+    let plan = story.decide(1, &[]);
+    assert_eq!(sweeps(&plan).len(), 1);
 }
