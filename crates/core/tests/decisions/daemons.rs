@@ -183,9 +183,9 @@ fn a_task_that_was_never_sent_makes_room_in_the_plan_that_ends_it() {
     story.desired.task_definitions.insert("a".into(), definition);
     new_revision(&mut story);
     let plan = story.decide_once(1_000, &[]);
-    let is_over = |change: &Change| match change {
-        Change::Task(task) => Some(task.last_status == LastStatus::Stopped),
-        _ => None,
+    let is_over = |change: &Change| {
+        let Change::Task(task) = change else { return None };
+        Some(task.last_status == LastStatus::Stopped)
     };
     let over: Vec<bool> = plan.changes.iter().filter_map(is_over).collect();
     assert!(over[..3] == [true; 3] && !over[3..].contains(&true), "what is over frees its ports first: {over:?}");

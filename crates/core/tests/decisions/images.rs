@@ -252,9 +252,9 @@ fn what_shall_not_be_consistent_is_not_resolved() {
 
 /// The host that is asked anew, and what is said to be known.
 fn asked_anew(plan: &roadstead_core::model::world::Plan) -> Vec<(String, Option<String>)> {
-    let asked = plan.actions.iter().filter_map(|action| match &action.verb {
-        Verb::Resolve { images, .. } => Some((action.host.to_string(), images[0].last_digest.clone())),
-        _ => None,
+    let asked = plan.actions.iter().filter_map(|action| {
+        let Verb::Resolve { images, .. } = &action.verb else { return None };
+        Some((action.host.to_string(), images[0].last_digest.clone()))
     });
     asked.collect()
 }

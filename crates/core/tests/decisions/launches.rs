@@ -5,22 +5,21 @@ use roadstead_core::model::{
     container::{ContainerConfig, ContainerState, MountSource, NamespaceMode},
     desired::Manifest,
     spec::{ClusterSpec, task_definition::NetworkMode},
-    state::Change,
     task::{Launch, StopCode, Task},
     time::Timestamp,
     world::Plan,
 };
 use serde_json::{Value, json};
 
-use super::story::{Story, one_container, web};
+use super::{
+    looks::events,
+    story::{Story, one_container, web},
+};
 
 const MIB: u64 = 1024 * 1024;
 
 fn steps(plan: &Plan) -> Vec<(String, ContainerConfig, bool)> {
-    let of = |verb: &Verb| match verb {
-        Verb::Launch { containers } => containers.clone(),
-        _ => Vec::new(),
-    };
+    let of = |verb: &Verb| if let Verb::Launch { containers } = verb { containers.clone() } else { Vec::new() };
     let steps = plan.actions.iter().flat_map(|action| of(&action.verb));
     steps.map(|step| (step.container.to_string(), step.config, step.start)).collect()
 }
@@ -283,14 +282,8 @@ fn a_start_again_is_told_with_how_the_container_ended() {
     (view.state, view.exit_code) = (ContainerState::Exited, Some(3));
     let plan = story.decide(1_000, &[]);
     assert_eq!(plan.actions.iter().map(|action| action.verb.name()).collect::<Vec<_>>(), [VerbName::Launch]);
-    let told: Vec<&str> = plan
-        .changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Event(event) if event.reason == "ContainerRestarted" => Some(event.message.as_str()),
-            _ => None,
-        })
-        .collect();
+    let told = events(&plan.changes).into_iter().filter(|event| event.reason == "ContainerRestarted");
+    let told: Vec<String> = told.map(|event| event.message).collect();
     assert!(told.len() == 1 && told[0].ends_with("ended with exit code 3 and is started again"), "{told:?}");
 }
 
@@ -353,10 +346,8 @@ fn what_a_person_stops_leaves_nothing_and_what_failed_keeps_its_containers() {
             task.order_stop(now, code, "why");
         });
         let plan = story.decide(1_000, &[]);
-        let steps = plan.actions.iter().flat_map(|action| match &action.verb {
-            Verb::Stop { containers } => containers.clone(),
-            _ => Vec::new(),
-        });
+        let stop = |verb: &Verb| if let Verb::Stop { containers } = verb { containers.clone() } else { Vec::new() };
+        let steps = plan.actions.iter().flat_map(|action| stop(&action.verb));
         steps.map(|step| step.remove).collect::<Vec<_>>()
     };
     assert_eq!(removes(StopCode::UserInitiated), [true]);

@@ -23,6 +23,8 @@ use roadstead_core::model::{
 use roadstead_core::turn::{Core, Input};
 use serde_json::{Value, json};
 
+use super::looks::events;
+
 /// A controller's core with three obedient hosts.
 pub struct Story {
     pub core: Core,
@@ -295,11 +297,7 @@ impl Story {
 
     /// The stable words of a plan's events.
     pub fn said(&self, plan: &Plan) -> impl Iterator<Item = String> + use<> {
-        let reason = |change: &Change| match change {
-            Change::Event(event) => Some(event.reason.clone()),
-            _ => None,
-        };
-        plan.changes.iter().filter_map(reason).collect::<Vec<_>>().into_iter()
+        events(&plan.changes).into_iter().map(|event| event.reason)
     }
 
     pub fn running(&self) -> usize {
