@@ -106,6 +106,22 @@ fn old_images_go_once_they_are_old_and_each_answer_is_looked_at_before_the_next_
     assert_eq!(prunes(&plan.actions).into_iter().flat_map(|(_, images)| images).collect::<Vec<_>>(), [id(3)]);
 }
 
+#[test]
+fn an_old_look_at_a_disk_is_no_ground_to_remove_anything() {
+    for (ms, ordered) in [(299_999, 1), (300_000, 0)] {
+        let mut story = story();
+        let first = seen(&story, &[]);
+        story.core.take(story.now, Input::Storage("a".into(), first));
+        story.now = story.now.plus_ms(2 * AN_HOUR_MS);
+        story.settle(&[]);
+        let second = seen(&story, &[]);
+        let looked_at = story.now;
+        story.core.take(story.now, Input::Storage("a".into(), second));
+        let plan = story.decide(looked_at.plus_ms(ms).since_ms(story.now), &[]);
+        assert_eq!(prunes(&plan.actions).len(), ordered, "{ms} ms");
+    }
+}
+
 /// What is too full becomes old enough to remove as time goes on: nobody sleeps then.
 #[test]
 fn a_controller_is_quiet_unless_a_disk_is_fuller_than_it_may_be() {

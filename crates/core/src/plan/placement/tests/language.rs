@@ -49,6 +49,7 @@ fn expressions_mean_what_ecs_says() {
         ("(attribute:disk =~ (hdd|nvme))", false),
         ("attribute:disk =~ hdd|ssd", true),
         ("attribute:disk =~ hdd|sd", false),
+        ("attribute:disk =~ s{2}[a-z]{1,200}|x{500}", true),
         ("attribute:disk !~ hdd.*", true),
         (r"(attribute:note !~ \))", true),
         ("attribute:gpu !~ .*", true),
