@@ -66,9 +66,9 @@ pub(super) fn owns(spec: &ServiceSpec, definition: &TaskDefinitionSpec) -> bool 
     works_alone(spec) && stays_on_host(definition).next().is_some()
 }
 
-/// The volume that keeps a task on its host, if one does.
+/// The volume that keeps a task of a REPLICA service, or a standalone one, on its host, if one does.
 pub(super) fn held_by(draft: &Draft<'_>, no: TaskNo) -> Option<VolumeId> {
-    if !draft.has_volumes() || !draft.follows_data(no) {
+    if !draft.has_volumes() {
         return None;
     }
     let task = draft.task(no);

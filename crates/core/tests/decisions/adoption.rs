@@ -11,7 +11,10 @@ use roadstead_core::model::{
 };
 use serde_json::{Value, json};
 
-use super::{looks::Three, story::Story};
+use super::{
+    looks::{Three, events},
+    story::Story,
+};
 
 fn pair() -> Value {
     json!([
@@ -168,4 +171,6 @@ fn a_forecast_lets_end_what_must_end_and_run_what_must_run() {
     let words: Vec<&str> = plan.report.doing.iter().map(|doing| doing.action.as_str()).collect();
     assert_eq!(words.iter().filter(|word| **word == "place").count(), 2, "{words:?}");
     assert!(words.contains(&"start"), "{words:?}");
+    let told: Vec<String> = events(&plan.changes).into_iter().map(|event| event.reason).collect();
+    assert!(told.contains(&"DeploymentEnded".to_owned()), "it comes to its end: {told:?}");
 }

@@ -83,7 +83,7 @@ fn what_somebody_removed_before_it_was_started_ends_its_task_unless_that_runs_or
             story.edit(|task| task.service = "family:web".into());
         }
         if to_stop {
-            story.to_stop();
+            story.stopping();
         }
         let said = told(&mut story, VerbName::Launch, removed());
         assert_eq!(!said.is_empty(), ended, "{status:?} {standalone} {to_stop}: {said:?}");
@@ -112,7 +112,7 @@ fn who_cannot_say_what_images_stand_for_fails_a_task_that_waits_for_it_and_no_ot
         let mut story = Three::begin();
         asked(&mut story);
         if to_stop {
-            story.to_stop();
+            story.stopping();
         }
         if !sent {
             story.edit(|task| task.launch = Launch::NotIssued);
@@ -264,7 +264,7 @@ fn a_look_says_more_of_an_announced_death_only_if_it_knows_more() {
     }
     // Nor of one that a person stopped.
     let mut story = Three::begin();
-    story.to_stop().view("main", |view| {
+    story.stopping().view("main", |view| {
         (view.state, view.exit_code, view.oom_killed) = (ContainerState::Exited, Some(137), true);
     });
     story.taken_in(false);

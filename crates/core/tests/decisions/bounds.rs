@@ -87,7 +87,8 @@ fn what_was_healthy_or_cannot_be_heard_or_is_of_another_revision_is_no_try() {
         never_healthy(task);
         task.revision.number = 7;
     }
-    let changes: [(&str, fn(&mut Task), &[&str], usize); 4] = [
+    type Row<'r> = (&'r str, fn(&mut Task), &'r [&'r str], usize);
+    let changes: [Row<'_>; 4] = [
         ("it is on its way", never_healthy, &[], 0),
         ("it was healthy", |_| {}, &[], 1),
         ("nobody hears of it", never_healthy, &["a"], 1),

@@ -7,6 +7,7 @@ use roadstead_core::{
         action::ActionResult,
         container::{ContainerState, HealthStatus},
         name::HostName,
+        observed::EngineIdentity,
         spec::service::SchedulingStrategy,
         state::{Change, DeploymentStatus, Outcome, RolloutState, Schedulability},
         task::{LastStatus, StopCode, Task},
@@ -18,7 +19,7 @@ use roadstead_core::{
 use serde_json::json;
 
 use super::{
-    life::image,
+    life::{image, with},
     looks::Three,
     story::{Story, one_container, web},
 };
@@ -74,7 +75,9 @@ fn older_deployments_are_active_while_they_have_tasks() {
 #[test]
 fn what_was_ever_healthy_is_no_first_rollout_whatever_the_record_says() {
     for (was_healthy, begins) in [(true, false), (false, true)] {
-        let mut story = Story::begin(web(1), one_container());
+        // Never told from its count alone.
+        let service = with(1, json!({ "availabilityZoneRebalancing": "ENABLED" }));
+        let mut story = Story::begin(service, one_container());
         story.settle(&[]);
         story.go_on_with(|state| {
             state.services.get_mut("web").unwrap().completed.clear();
@@ -299,4 +302,25 @@ fn an_order_without_an_answer_counts_against_nobody() {
     story.answer(&launch, ActionResult::Unknown { reason: "no answer".into() });
     let record = &story.state().services["web"];
     assert_eq!((record.consecutive_failures, record.deployments[0].failed_tasks), (0, 0));
+}
+
+#[test]
+fn a_daemons_desired_count_is_that_of_the_hosts_that_may_run_it() {
+    let all = json!({ "deploymentCircuitBreaker": { "thresholdConfiguration": { "type": "UNBOUNDED_PERCENT", "value": 100 } } });
+    let service = json!({ "taskDefinition": "web", "schedulingStrategy": "DAEMON", "deploymentConfiguration": all });
+    let mut definition = one_container();
+    for (architecture, hosts) in [(None, 3), (Some("ARM64"), 1)] {
+        definition["runtimePlatform"] = json!({ "cpuArchitecture": architecture });
+        let mut story = Story::begin(service.clone(), definition.clone());
+        let b = EngineIdentity {
+            engine_id: "b".into(),
+            architecture: "ARM64".into(),
+            cpus: 8,
+            memory_mib: 8_192,
+            ..EngineIdentity::default()
+        };
+        story.identities.insert("b".into(), b);
+        story.settle(&[]);
+        assert_eq!(breaker::threshold_of(story.state(), &"web".into()), Some(hosts), "{architecture:?}");
+    }
 }

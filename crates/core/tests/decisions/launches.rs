@@ -1,5 +1,7 @@
 //! What a launch asks an engine for, and what waits before one.
 
+use std::collections::BTreeMap;
+
 use roadstead_core::model::{
     action::{ActionResult, Verb, VerbName},
     container::{ContainerConfig, ContainerState, MountSource, NamespaceMode},
@@ -307,6 +309,18 @@ fn a_start_that_may_be_on_its_way_to_a_container_is_repeated_sooner_where_it_may
 }
 
 #[test]
+fn a_standalone_launch_of_which_nothing_is_there_is_repeated_within_seconds() {
+    let mut story = Story::begin(web(0), one_container());
+    story.settle(&[]);
+    let request = serde_json::from_value(json!({ "taskDefinition": "web", "clientToken": "one" })).unwrap();
+    story.core.command(story.now, roadstead_core::turn::Command::RunTask(Box::new(request))).unwrap();
+    let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).unwrap();
+    story.go_on_with(|_| {});
+    let again = (0..4).flat_map(|_| story.decide(1_000, &[]).actions).any(|action| action.key() == launch.key());
+    assert!(again);
+}
+
+#[test]
 fn while_a_container_is_there_twice_nothing_else_is_ordered_of_its_task() {
     let mut story = Story::begin(web(1), one_container());
     story.settle(&[]);
@@ -318,7 +332,7 @@ fn while_a_container_is_there_twice_nothing_else_is_ordered_of_its_task() {
         task.containers.values_mut().for_each(|row| (row.runtime_id, row.state) = (None, None));
     });
     story.time_passes(1_000, &[]);
-    let contacts: std::collections::BTreeMap<_, _> = story
+    let contacts: BTreeMap<_, _> = story
         .contacts
         .iter()
         .map(|(name, contact)| {

@@ -185,7 +185,7 @@ impl Three {
         self.edit(|task| task.launch = Launch::Issued { at })
     }
 
-    pub fn to_stop(&mut self) -> &mut Self {
+    pub fn stopping(&mut self) -> &mut Self {
         let at = self.look.started_at;
         self.edit(|task| task.order_stop(at, StopCode::UserInitiated, "a person said so"))
     }
@@ -253,7 +253,7 @@ fn a_task_that_is_to_end_forgets_what_is_gone_only_once_nothing_can_appear() {
         [(10_000, false, false), (10_001, false, true), (60_000, true, false), (60_000, false, true)]
     {
         let mut story = Three::begin();
-        story.issued_before(since_ms).to_stop();
+        story.issued_before(since_ms).stopping();
         for name in ["main", "other", "side"] {
             story.row(name, |row| row.state = Some(ContainerState::Created)).gone(name);
         }
@@ -287,7 +287,7 @@ fn a_launch_without_an_answer_has_happened_when_all_that_was_asked_for_is_there(
         assert_eq!(is_answered(&story), expected, "waits {waits}, standalone {standalone}, under way {launching}");
     }
     let mut story = Three::begin();
-    story.issued_before(1_000).to_stop().taken_in(false);
+    story.issued_before(1_000).stopping().taken_in(false);
     assert!(!is_answered(&story), "of one that is to end, a start may still be on its way");
 }
 

@@ -56,7 +56,8 @@ fn more_than_half_of_the_hosts_or_a_whole_zone_of_two_or_more_are_too_many_at_on
     let each_its_own = [("a", "a"), ("b", "b"), ("c", "c"), ("d", "d"), ("e", "e")];
     let pairs = [("a", "z"), ("b", "z"), ("c", "y"), ("d", "y"), ("e", "x")];
     let three = [("a", "z"), ("b", "z"), ("c", "z"), ("d", "y"), ("e", "x")];
-    let rows: [(&[(&str, &str)], &[&str], Option<&str>); 9] = [
+    type Row<'r> = (&'r [(&'r str, &'r str)], &'r [&'r str], Option<&'r str>);
+    let rows: [Row<'_>; 9] = [
         (&each_its_own[..3], &["a"], None),
         (&each_its_own[..3], &["a", "b"], Some("2 of 3 hosts fell silent within a minute")),
         (&each_its_own[..4], &["a", "b"], None),

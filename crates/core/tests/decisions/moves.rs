@@ -255,9 +255,12 @@ fn data_is_where_one_host_shows_it_once_all_were_asked() {
 
 #[test]
 fn data_is_where_the_one_task_is_that_uses_it() {
-    // Others have a volume of that name of their own, or none.
-    let (mut story, home) = at_rest();
+    // Others have a volume of that name of their own, on each host, or none.
+    let mut story = Story::begin(web(0), database("db:1", "shared"));
     beside(&mut story, "several", database("s:1", "shared"), json!({ "taskDefinition": "several", "desiredCount": 3 }));
+    story.volumes.values_mut().for_each(|volumes| volumes.clear());
+    scale(&mut story, 1, &[]);
+    let home = story.record().host;
     beside(&mut story, "without", one_container(), json!({ "taskDefinition": "without", "desiredCount": 3 }));
     story.go_on_with(|state| state.volumes.clear());
     story.volumes.values_mut().for_each(|volumes| volumes.clear());

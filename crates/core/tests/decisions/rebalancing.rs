@@ -58,7 +58,9 @@ fn hosts_of_a_zone_that_became_uneven_are_evened_out_too() {
     assert_eq!(back_from_loss(on(&json!([])), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
     assert_eq!(back_from_loss(on(&zone), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
     assert_eq!(back_from_loss(json!({}), image("demo:1")), ([0, 3, 3], [0, 3, 3]), "off by default");
-    for strategy in [packed, spread("attribute:disk"), json!([{ "type": "binpack", "field": "memory" }])] {
+    let mut by_disk = zone.clone();
+    by_disk.as_array_mut().unwrap().push(json!({ "type": "spread", "field": "attribute:disk" }));
+    for strategy in [packed, by_disk, spread("attribute:disk"), json!([{ "type": "binpack", "field": "memory" }])] {
         let (before, after) = back_from_loss(on(&strategy), image("demo:1"));
         assert_eq!(before, after, "where zones do not come first, or more than hosts decides: {strategy}");
     }

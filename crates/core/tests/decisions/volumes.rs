@@ -10,7 +10,7 @@ use roadstead_core::{
         name::HostName,
         state::State,
         task::{DesiredStatus, LastStatus, Task},
-        volume::{VolumeClaim, VolumeId, VolumeRecord},
+        volume::{VolumeClaim, VolumeId, VolumeRecord, VolumesSeen},
     },
     plan::{
         absorb::{Copied, CopyDone, CopyFailed, VolumeVerb},
@@ -351,13 +351,14 @@ fn what_is_left_is_swept_again_after_a_failure_and_only_when_no_container_is_lef
             state.tasks.insert(task.id.clone(), std::sync::Arc::new(task));
         });
         leave(&mut story, "kept");
-        story.time_passes(1_000, &[]);
-        let seen = roadstead_core::model::volume::VolumesSeen {
-            started_at: story.now,
-            volumes: story.volumes[&live.host].clone(),
-        };
-        story.core.take(story.now, Input::Volumes(live.host.clone(), seen));
-        let plan = roadstead_core::plan::plan(story.core.world());
+        let mut world = story.core.world_at(story.now);
+        world.contacts = story.contacts.clone().into();
+        for contact in (*world.contacts).values_mut() {
+            contact.looked_at = Some(story.now);
+        }
+        let seen = VolumesSeen { started_at: story.now, volumes: story.volumes[&live.host].clone() };
+        world.volumes = [(live.host.clone(), seen)].into_iter().collect();
+        let plan = roadstead_core::plan::plan(&world);
         assert!(plan.actions.iter().all(|action| action.verb.name() != VerbName::Sweep), "{last_status:?}");
     }
 
@@ -368,6 +369,9 @@ fn what_is_left_is_swept_again_after_a_failure_and_only_when_no_container_is_lef
     let plan = story.decide(1_000, &[]);
     let ordered = sweeps(&plan);
     assert_eq!(ordered.len(), 1);
+    let mut before = story.core.world().clone();
+    before.in_flight = Default::default();
+    assert_eq!(sweeps(&forecast(&before)).len(), 1, "foreseen, and once");
     story.answer(&ordered[0], ActionResult::NotSent { reason: "no connection".into() });
     let (again_at, _) = story.core.world().retry_at[&ordered[0].key()].clone();
     story.decide(1, &[]);
