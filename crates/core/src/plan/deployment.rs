@@ -101,11 +101,11 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
             && matches!(draft.host_status(no), Some(HostStatus::Lost | HostStatus::Untrusted))
     };
     let tasks = || service.known_live(draft).filter(|(no, _)| !is_beyond_reach(*no));
-    let (mut live, mut others, mut current) = (0, 0, 0);
+    let (mut live, mut current, mut is_mixed) = (0, 0, false);
     for (no, task) in tasks() {
         live += 1;
         if service.is_outdated(task) {
-            others += 1;
+            is_mixed = true;
         } else if service.healthy(draft, no) {
             current += 1;
         }
@@ -125,7 +125,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     // A daemon that failed on some hosts is missing there, and not among those that are counted.
     let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && failed_in_reach(draft, service);
-    let steady = others == 0 && current >= desired && service.placed_now(draft) == 0 && !lacks;
+    let steady = !is_mixed && current >= desired && service.placed_now(draft) == 0 && !lacks;
     let is_completed = |deployment: &Deployment| steady && deployment.rollout_state == RolloutState::InProgress;
     // Tasks of the target are PRIMARY's, also when an older deployment was of the same revision.
     let has_tasks = |deployment: &Deployment| {

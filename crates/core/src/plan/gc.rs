@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{
     name::{HostName, RevisionId, ServiceName, TaskId},
     schedule::FireOutcome,
-    state::{Change, Schedulability},
+    state::Change,
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
 };
@@ -139,13 +139,9 @@ fn forget_records(draft: &mut Draft<'_>) {
             draft.remove(Change::ServiceRemoved(name.clone()));
         }
     }
-    for (name, record) in state.hosts.iter().filter(|(name, _)| draft.host_no(name).is_none()).collect::<Vec<_>>() {
-        // A host that comes back under its name is as new; only an operator's word would be lost with its record.
-        if record.schedulability == Schedulability::Active
-            || !draft.tasks.iter().any(|task| task.host == *name && task.is_live())
-        {
-            draft.remove(Change::HostRemoved(name.clone()));
-        }
+    // One that comes back under its name is as new.
+    for name in state.hosts.keys().filter(|name| draft.host_no(name).is_none()).collect::<Vec<_>>() {
+        draft.remove(Change::HostRemoved(name.clone()));
     }
 }
 

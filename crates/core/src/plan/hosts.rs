@@ -230,20 +230,18 @@ fn too_many(draft: &Draft<'_>, recent: &[&Host<'_>]) -> Option<String> {
             "{fallen} of {all} hosts fell silent within a minute: perhaps this controller is the one cut off, so nothing is replaced"
         ));
     }
-    let zone = whole_zone(&draft.hosts, recent, all)?;
+    let zone = whole_zone(&draft.hosts, recent)?;
     Some(format!("every host of zone {zone} fell silent within a minute: nothing is replaced until one answers"))
 }
 
-/// A zone of two or more hosts of which each fell silent. One that is all `judged` hosts is judged by their count.
-fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>], judged: usize) -> Option<&'w str> {
+/// A zone of two or more hosts of which each fell silent.
+fn whole_zone<'w>(hosts: &[Host<'w>], recent: &[&Host<'w>]) -> Option<&'w str> {
     let mut fallen: BTreeMap<&str, usize> = BTreeMap::new();
     for zone in recent.iter().filter_map(|host| host.zone()) {
         *fallen.entry(zone).or_default() += 1;
     }
-    let members = |zone| hosts.iter().filter(|host| host.zone() == Some(zone)).count();
-    recent.iter().filter_map(|host| host.zone()).find(|zone| {
-        fallen.get(zone).is_some_and(|fallen| *fallen >= 2 && *fallen == members(zone) && *fallen < judged)
-    })
+    let members = |zone: &str| hosts.iter().filter(|host| host.zone() == Some(zone)).count();
+    fallen.iter().find(|(zone, fallen)| **fallen >= 2 && **fallen == members(zone)).map(|(zone, _)| *zone)
 }
 
 /// Stops what belongs to no service on hosts whose drain has a time-out, once that is over.

@@ -64,6 +64,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     service::reconcile(&mut draft);
     schedule::fire(&mut draft);
     orders::issue(&mut draft);
+    volumes::remove_old_copies(&mut draft);
     sweep::issue(&mut draft);
     gc::forget(&mut draft);
     schedule::conclude(&mut draft);

@@ -17,7 +17,7 @@ use super::{
     gc,
     images::{self, Resolving},
     launch::{self, Revivals, Surroundings, Unmet},
-    network, throttle,
+    network, service, throttle,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -25,18 +25,6 @@ const RELAUNCH_AFTER_MS: u64 = 3_000;
 /// The same for a container of a standalone task that exists: a start that is still on its way must not find it when it has
 /// run and ended already, since it would run again.
 const RESTART_STANDALONE_AFTER_MS: u64 = 60_000;
-
-/// Ends tasks whose start waited for too long. Before services are looked at, since they are replaced at once.
-pub(super) fn give_up(draft: &mut Draft<'_>) {
-    let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
-    for no in busy {
-        let task = draft.task(no);
-        let may_start = task.desired_status == DesiredStatus::Running && task.strays.is_empty();
-        if may_start && draft.is_heard(no) && !gives_up_waiting(draft, no) {
-            network::give_up(draft, no);
-        }
-    }
-}
 
 /// Issues every order that can be carried out now.
 pub(super) fn issue(draft: &mut Draft<'_>) {
@@ -215,8 +203,20 @@ fn tell_of_revival(draft: &mut Draft<'_>, no: TaskNo, name: &ContainerName) {
     draft.event(task.told_in(), EventLevel::Warning, "ContainerRestarted", words);
 }
 
-/// Ends a task of which a container waited for another one for too long.
-fn gives_up_waiting(draft: &mut Draft<'_>, no: TaskNo) -> bool {
+/// Ends tasks of which a container waited for another one for too long, or which their host's network keeps from beginning,
+/// also while something else of them waits to be ordered again. Their services hear of it in the same plan.
+pub(super) fn give_up(draft: &mut Draft<'_>) {
+    let busy: Vec<TaskNo> = draft.tasks.with(|traits| traits.busy).map(|(no, _)| no).collect();
+    for no in busy {
+        let task = draft.task(no);
+        if task.desired_status == DesiredStatus::Running && task.strays.is_empty() && draft.is_heard(no) {
+            give_up_overdue(draft, no);
+            network::give_up(draft, no);
+        }
+    }
+}
+
+fn give_up_overdue(draft: &mut Draft<'_>, no: TaskNo) {
     let task = draft.task(no);
     let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
     let unmet = spec.map(|spec| launch::unmet_dependencies(task, spec)).unwrap_or_default();
@@ -225,12 +225,11 @@ fn gives_up_waiting(draft: &mut Draft<'_>, no: TaskNo) -> bool {
         if over_at <= draft.now() {
             let reason = format!("{words}, and did so for longer than the startTimeout of {timeout_s} s");
             throttle::count_sick(draft, no);
-            super::service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
-            return true;
+            service::stop(draft, no, StopCode::TaskFailedToStart, &reason);
+            return;
         }
         draft.wake_at(over_at);
     }
-    false
 }
 
 /// Says what containers of the task wait for.

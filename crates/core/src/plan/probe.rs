@@ -178,6 +178,19 @@ mod tests {
         assert_eq!(verdicts(&check(5, 1, 0), H, &[(0, f)]), [N]);
     }
 
+    #[test]
+    fn failures_in_a_row_are_told() {
+        let mut verdict = Verdict::from(HealthStatus::Unknown);
+        let told = |verdict: Verdict| verdict.failures();
+        assert_eq!(told(verdict), 0);
+        for failures in 1..=2 {
+            verdict.failed(u64::from(failures) * 5_000, &check(5, 3, 0));
+            assert_eq!(told(verdict), failures);
+        }
+        verdict.passed();
+        assert_eq!(told(verdict), 0);
+    }
+
     /// A controller that comes back has its own failures to count.
     #[test]
     fn what_was_healthy_takes_as_many_failures_as_ever() {

@@ -169,7 +169,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     };
     stop_replaced(draft, service, bounds, desired, &keepers, &replaced, blocked);
     scale_in(draft, service, bounds, desired, &keepers);
-    if replaced.is_empty() && !draft.braked() {
+    if replaced.is_empty() {
         let slot = free_slots(draft, service).next().unwrap_or(u32::MAX);
         rebalance::move_one(draft, service, bounds, slot, &keepers);
     }
@@ -248,28 +248,15 @@ fn start_missing(
         let slot = slots.next().unwrap_or(u32::MAX);
         let reason = format!("{} wants {} tasks", service.name, service.spec.desired_count);
         if let Err(unplaceable) = place::start(draft, service, slot, None, &reason) {
-            let still = missing - started;
+            // After a pass that started some, the next one tells what is still missing.
             draft.waiting(
                 subject(),
-                format!("{still} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count),
+                format!("{missing} of {} tasks cannot be placed: {unplaceable}", service.spec.desired_count),
                 "a host has room or becomes ACTIVE",
                 None,
             );
             return (started, Some(unplaceable));
         }
-    }
-    if allowed < missing {
-        let why = if failed_before {
-            "one task at a time is tried after a failure".to_owned()
-        } else {
-            format!("the ceiling is {}", bounds.ceiling)
-        };
-        draft.waiting(
-            subject(),
-            format!("{} more tasks are to be started: {why}", missing - allowed),
-            "the started ones are healthy",
-            None,
-        );
     }
     (allowed, None)
 }
@@ -348,7 +335,7 @@ fn stop_replaced(
         let never_ran = task.last_status < LastStatus::Running;
         let place_filled = places_filled > 0 || ceiling_blocks;
         let may_go = if service.serves(draft, no) {
-            (place_filled || bounds.floor < desired) && budget.spend(service.healthy(draft, no))
+            budget.spend(service.healthy(draft, no))
         } else {
             never_ran || place_filled || std::mem::take(&mut makes_room)
         };
@@ -408,6 +395,20 @@ fn scale_in(draft: &mut Draft<'_>, service: &Subjected<'_>, bounds: Bounds, desi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_counted_goes_above_the_floor_and_another_when_the_others_keep_it() {
+        for (healthy, floor, counted, may, left) in [
+            (3, 2, true, true, 2),
+            (2, 2, true, false, 2),
+            (2, 2, false, true, 2),
+            (3, 2, false, true, 3),
+            (1, 2, false, false, 1),
+        ] {
+            let mut budget = Budget { healthy, floor };
+            assert_eq!((budget.spend(counted), budget.healthy), (may, left), "{healthy} {floor} {counted}");
+        }
+    }
 
     #[test]
     fn floor_rounds_up_and_ceiling_down() {

@@ -66,9 +66,9 @@ pub(super) fn owns(spec: &ServiceSpec, definition: &TaskDefinitionSpec) -> bool 
     works_alone(spec) && stays_on_host(definition).next().is_some()
 }
 
-/// The volume that keeps a task on its host, if one does.
+/// The volume that keeps a task of a REPLICA service, or a standalone one, on its host, if one does.
 pub(super) fn held_by(draft: &Draft<'_>, no: TaskNo) -> Option<VolumeId> {
-    if !draft.has_volumes() || !draft.follows_data(no) {
+    if !draft.has_volumes() {
         return None;
     }
     let task = draft.task(no);
@@ -256,14 +256,10 @@ pub(super) fn keeps(draft: &mut Draft<'_>, no: TaskNo) -> bool {
     true
 }
 
-/// Ends what mounts volumes that move, lets their copies begin, and clears up after those that moved.
+/// Ends what mounts volumes that move, and lets their copies begin.
 pub(super) fn judge_moves(draft: &mut Draft<'_>) {
-    let under_way = |record: &&VolumeRecord| record.moving.is_some() || record.old_copy.is_some();
-    let records: Vec<VolumeRecord> = draft.world.state.volumes.values().filter(under_way).cloned().collect();
-    for record in records {
-        judge_move(draft, &record);
-        remove_old_copy(draft, &record);
-    }
+    let world = draft.world;
+    world.state.volumes.values().for_each(|record| judge_move(draft, record));
 }
 
 fn judge_move(draft: &mut Draft<'_>, record: &VolumeRecord) {
@@ -319,6 +315,12 @@ fn mounting(draft: &Draft<'_>, id: &VolumeId) -> Vec<TaskNo> {
     };
     let live = draft.tasks.with(|traits| traits.live);
     live.filter(|(no, task)| mounts(*no, task)).map(|(no, _)| no).collect()
+}
+
+/// Clears up after volumes that moved.
+pub(super) fn remove_old_copies(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    world.state.volumes.values().for_each(|record| remove_old_copy(draft, record));
 }
 
 /// Once a task was healthy where the data is now, the copy that the move left behind goes.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use roadstead_core::model::{
     action::{Action, ActionResult, StopStep, Verb},
     container::{ContainerState, ContainerView, HealthStatus},
-    task::{LastStatus, StopCode},
+    task::{LastStatus, Revived, StopCode},
+    time::Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -100,6 +101,26 @@ fn a_killed_sidecar_is_started_again_with_growing_pauses_and_its_task_goes_on() 
     assert_eq!(story.running(), 2);
     let ids = |of: &BTreeMap<_, BTreeMap<_, _>>| of.values().flat_map(BTreeMap::keys).cloned().collect::<Vec<_>>();
     assert_eq!(ids(&story.containers), ids(&made), "in place: no container was made");
+}
+
+/// It failed for another reason when it stayed up for five minutes.
+#[test]
+fn what_stayed_up_for_five_minutes_is_started_again_for_the_first_time() {
+    for (since_ms, times) in [(299_999, 2), (300_000, 1)] {
+        let side = json!([{ "name": "side", "image": "demo:1", "memory": 64, "essential": false }]);
+        let mut story = Story::begin(web(1), with(side));
+        story.settle(&[]);
+        let at = Timestamp(story.now.0 + 1_000 - since_ms);
+        story.go_on_with(|state| {
+            let task = std::sync::Arc::make_mut(state.tasks.values_mut().next().unwrap());
+            task.containers.get_mut("side").unwrap().revived = Some(Revived { times: 1, at });
+        });
+        change(&mut story, "side", killed);
+        story.decide(1_000, &[]);
+        let rows = story.state().tasks.values().flat_map(|task| task.containers.values());
+        let revived: Vec<u32> = rows.filter_map(|row| row.revived).map(|revived| revived.times).collect();
+        assert_eq!(revived, [times], "{since_ms}");
+    }
 }
 
 #[test]
@@ -257,14 +278,17 @@ fn what_shares_a_sandbox_with_a_container_that_crashed_is_started_again_once_tha
     });
     story.settle(&[]);
     assert_eq!((story.running(), story.stop_codes()), (2, vec![]));
-    // One that does not stay up takes its task down after all.
-    for _ in 0..10 {
+    // One that does not stay up takes its task down after all: the fourth time.
+    let mut revived = 1;
+    for _ in 0..60 {
         if story.stop_codes().is_empty() {
             change(&mut story, "second", killed);
-            story.decide(1_000, &[]).actions.iter().for_each(|action| story.obey(action));
+            let plan = story.decide(1_000, &[]);
+            revived += story.said(&plan).filter(|reason| reason == "ContainerRestarted").count();
+            plan.actions.iter().for_each(|action| story.obey(action));
         }
     }
-    assert_eq!(story.stop_codes(), [StopCode::EssentialContainerExited]);
+    assert_eq!((revived, story.stop_codes()), (3, vec![StopCode::EssentialContainerExited]));
 }
 
 #[test]
@@ -279,6 +303,9 @@ fn a_container_that_is_killed_now_and_then_is_started_again_each_time() {
             story.decide(5_000, &[]).actions.iter().for_each(|action| story.obey(action));
         }
         assert_eq!((story.running(), story.stop_codes()), (2, vec![]));
+        let rows = story.state().tasks.values().flat_map(|task| task.containers.values());
+        let times: Vec<u32> = rows.filter_map(|row| row.revived).map(|revived| revived.times).collect();
+        assert_eq!(times, [1], "each time for the first time");
     }
 }
 

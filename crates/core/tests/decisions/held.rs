@@ -8,7 +8,10 @@ use roadstead_core::{
 };
 use serde_json::json;
 
-use crate::story::{Story, one_container, web};
+use crate::{
+    looks::events,
+    story::{Story, one_container, web},
+};
 
 /// So many services of one task each, and so many schedules.
 fn fleet(services: usize, schedules: usize) -> Story {
@@ -141,4 +144,84 @@ fn what_was_left_running_on_a_host_that_was_not_declared_for_a_while_is_not_star
     }
     assert_eq!((most, story.running()), (1, 1));
     assert_eq!(story.made, 2, "the old one went, and then a new one came");
+}
+
+#[test]
+fn what_is_read_again_changes_nothing_and_what_is_held_is_told_once() {
+    let mut story = fleet(3, 0);
+    let said = |story: &mut Story, hash: &str| -> Option<Vec<String>> {
+        let desired = Arc::new(story.desired.clone());
+        let input = Input::Manifests { desired, hash: hash.into(), diagnostics: Vec::new() };
+        let changes = story.core.take(story.now, input);
+        let told = events(&changes).into_iter().map(|event| event.reason).collect();
+        (!changes.is_empty()).then_some(told)
+    };
+    assert_eq!(said(&mut story, "11111111"), None);
+    assert_eq!(said(&mut story, "12121212"), Some(vec![]), "other bytes that mean the same");
+    assert_eq!(said(&mut story, "12121212"), None);
+    remove(&mut story, Kind::Service, 2);
+    assert_eq!(said(&mut story, "22222222"), Some(vec!["SyncHeld".into()]));
+    assert_eq!(said(&mut story, "22222222"), None);
+    remove(&mut story, Kind::Service, 3);
+    assert_eq!(said(&mut story, "33333333"), Some(vec!["SyncHeld".into()]), "another change");
+    assert_eq!(held(&story), Some("it removes every service (web-0, web-1, web-2)"));
+}
+
+#[test]
+fn a_confirmation_of_another_content_outlives_a_sync() {
+    let mut story = fleet(3, 0);
+    story.go_on_with(|state| state.fleet.confirmed = vec!["99999999".into(), "44444444".into()]);
+    read(&mut story, "44444444");
+    assert_eq!(story.state().fleet.confirmed, ["99999999"]);
+}
+
+#[test]
+fn an_empty_host_may_go_and_standalone_tasks_are_not_counted() {
+    let mut story = fleet(3, 0);
+    story.add_host("d", "d");
+    read(&mut story, "11111112");
+    story.desired.hosts.remove("d");
+    read(&mut story, "11111113");
+    assert_eq!(held(&story), None);
+
+    let mut story = Story::begin(web(6), one_container());
+    for token in ["one", "two"] {
+        let request = json!({ "taskDefinition": "web", "clientToken": token, "count": 6 });
+        let request = serde_json::from_value(request).unwrap();
+        story.settle(&[]);
+        story.core.command(story.now, Command::RunTask(Box::new(request))).unwrap();
+    }
+    story.settle(&[]);
+    assert_eq!(story.running(), 18);
+    story.desired.services.get_mut("web").unwrap().spec.desired_count = 2;
+    read(&mut story, "22222222");
+    assert_eq!(held(&story), Some("it stops 4 of 6 tasks"));
+}
+
+#[test]
+fn a_sync_tells_what_changed_a_dozen_by_name() {
+    let mut story = fleet(1, 1);
+    let said = |story: &mut Story, hash: &str| -> String {
+        let desired = Arc::new(story.desired.clone());
+        let input = Input::Manifests { desired, hash: hash.into(), diagnostics: Vec::new() };
+        let changes = story.core.take(story.now, input);
+        events(&changes).into_iter().map(|event| event.message).collect()
+    };
+    story.desired.hosts.get_mut("a").unwrap().labels.insert("disk".into(), "ssd".into());
+    let mut other = story.desired.services["web-0"].clone();
+    other.spec.desired_count = 0;
+    story.desired.services.insert("another".into(), other.clone());
+    story.desired.scheduled_tasks.remove("job-0");
+    assert_eq!(said(&mut story, "22222222"), "manifests changed: ~host a, +service another, -scheduledtask job-0");
+    let mut add = |range: std::ops::Range<u32>| {
+        for number in range {
+            story.desired.services.insert(format!("s-{number:0>2}").as_str().into(), other.clone());
+        }
+        said(&mut story, &format!("{:08}", 33_000_000))
+    };
+    let names = |range: std::ops::Range<u32>| -> String {
+        range.map(|number| format!("+service s-{number:0>2}")).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(add(0..12), format!("manifests changed: {}", names(0..12)));
+    assert_eq!(add(20..34), format!("manifests changed: {} and 2 more", names(20..32)));
 }

@@ -87,6 +87,13 @@ fn old_images_go_once_they_are_old_and_each_answer_is_looked_at_before_the_next_
     let [Change::Event(event)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(event.message, "removed 2 images, 2.0 GB: the disk of /var/lib/docker was 90 % full");
 
+    // Only a look that did not begin before the answer, at the images of that host, tells what is left.
+    for (host, ms, settles) in [("b", 1, false), ("a", -1, false), ("a", 0, true)] {
+        let mut core = story.core.clone();
+        let seen = StorageSeen { started_at: story.now.moved_ms(ms), ..seen(&story, &[1, 2]) };
+        core.take(story.now, Input::Storage(host.into(), seen));
+        assert_eq!(!core.world().in_flight.contains(&order.key()), settles, "{host} {ms}");
+    }
     let plan = story.decide(1_000, &[]);
     assert!(prunes(&plan.actions).is_empty(), "nobody has looked at what is left");
     look(&mut story, &[1, 2]);
@@ -97,4 +104,37 @@ fn old_images_go_once_they_are_old_and_each_answer_is_looked_at_before_the_next_
     look(&mut story, &[1, 2]);
     let plan = story.decide(1_000, &[]);
     assert_eq!(prunes(&plan.actions).into_iter().flat_map(|(_, images)| images).collect::<Vec<_>>(), [id(3)]);
+}
+
+#[test]
+fn an_old_look_at_a_disk_is_no_ground_to_remove_anything() {
+    for (ms, ordered) in [(299_999, 1), (300_000, 0)] {
+        let mut story = story();
+        let first = seen(&story, &[]);
+        story.core.take(story.now, Input::Storage("a".into(), first));
+        story.now = story.now.plus_ms(2 * AN_HOUR_MS);
+        story.settle(&[]);
+        let second = seen(&story, &[]);
+        let looked_at = story.now;
+        story.core.take(story.now, Input::Storage("a".into(), second));
+        let plan = story.decide(looked_at.plus_ms(ms).since_ms(story.now), &[]);
+        assert_eq!(prunes(&plan.actions).len(), ordered, "{ms} ms");
+    }
+}
+
+/// What is too full becomes old enough to remove as time goes on: nobody sleeps then.
+#[test]
+fn a_controller_is_quiet_unless_a_disk_is_fuller_than_it_may_be() {
+    let mut story = Story::begin(web(0), one_container());
+    story.settle(&[]);
+    let high = u64::from(ImageCleanup::default().high_threshold_percent);
+    for (used, quiet) in [(high - 1, true), (high, true), (high + 1, false)] {
+        let disk = Some(DiskUse { used_bytes: used * 1_000_000, available_bytes: (100 - used) * 1_000_000 });
+        let seen = StorageSeen { started_at: story.now, disk, ..StorageSeen::default() };
+        story.core.take(story.now, Input::Storage("a".into(), seen));
+        // What is told of it first.
+        (0..3).for_each(|_| drop(story.decide(1, &[])));
+        let later = story.now.plus_ms(1);
+        assert_eq!(story.core.quiet_until(later).is_some(), quiet, "{used} %");
+    }
 }

@@ -326,3 +326,57 @@ fn what_shall_not_be_consistent_is_not_resolved() {
     let actions = first(&mut story);
     assert_eq!(launched(&actions), ["demo:1".to_owned()].into());
 }
+
+/// The host that is asked anew, and what is said to be known.
+fn asked_anew(plan: &roadstead_core::model::world::Plan) -> Vec<(String, Option<String>)> {
+    let asked = plan.actions.iter().filter_map(|action| {
+        let Verb::Resolve { images, .. } = &action.verb else { return None };
+        Some((action.host.to_string(), images[0].last_digest.clone()))
+    });
+    asked.collect()
+}
+
+#[test]
+fn anew_one_is_asked_who_can_be_heard_and_runs_what_the_service_wants() {
+    let mut story = begin(web(2), one_container());
+    story.settle(&[]);
+    // Others' tasks, and those of before, are not asked through: not even the first by name.
+    let live: Vec<_> = story.core.world().state.tasks.values().cloned().collect();
+    story.go_on_with(|state| {
+        for (id, service, number) in [("00-other", "other", 1), ("01-before", "web", 7)] {
+            let mut task = (*live[0]).clone();
+            (task.id, task.service, task.revision.number) = (id.into(), service.into(), number);
+            task.host = "c".into();
+            state.tasks.insert(task.id.clone(), Arc::new(task));
+        }
+    });
+    restart(&mut story);
+    let (first, second) = (&live[0], &live[1]);
+    let plan = story.decide_once(1_000, &[first.host.as_str()]);
+    assert_eq!(asked_anew(&plan), [(second.host.to_string(), Some(digest(1)))], "the first cannot be heard");
+    let plan = story.decide_once(1_000, &[]);
+    assert_eq!(asked_anew(&plan), [], "one is asked, and its answer awaited");
+}
+
+#[test]
+fn what_was_loaded_by_hand_and_differs_from_host_to_host_is_told() {
+    let mut story = Story::begin(web(3), one_container());
+    story.settle(&[]);
+    let said = |story: &mut Story, host: &str| -> Vec<String> {
+        story.now = story.now.plus_ms(1_000);
+        let changes = story.look(host, story.now);
+        crate::looks::events(&changes).into_iter().map(|event| event.reason).collect()
+    };
+    story.go_on_with(|state| {
+        for task in state.tasks.values_mut() {
+            Arc::make_mut(task).containers.values_mut().for_each(|row| row.image_digest = None);
+        }
+    });
+    story.decide(1_000, &["a", "b", "c"]);
+    assert_eq!(said(&mut story, "a"), [""; 0], "the same as where it was first asked for");
+    for view in story.containers.get_mut("b").unwrap().values_mut() {
+        view.image_id = "sha256:other".into();
+    }
+    assert_eq!(said(&mut story, "b"), ["ImageDiffers"]);
+    assert_eq!(said(&mut story, "b"), [""; 0], "once");
+}

@@ -1,20 +1,31 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod adoption;
+mod answers;
+mod bounds;
 mod containers;
 mod daemons;
+mod deployments;
 mod failures;
+mod forgetting;
 mod held;
 mod image_cleanup;
 mod images;
+mod launches;
 mod life;
 mod limits;
+mod looks;
+mod losses;
+mod moves;
 mod network;
 mod probes;
 mod rebalancing;
+mod revisions;
 mod rollouts;
 mod schedules;
 mod standalone;
 mod story;
+mod turns;
 mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};

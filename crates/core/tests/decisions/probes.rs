@@ -167,3 +167,26 @@ fn a_host_that_is_lost_or_not_believed_gives_no_verdict() {
     assert_eq!(tell(&mut story, &life, HealthStatus::Unhealthy), 0);
     assert_eq!(on(&story, "b"), 0);
 }
+
+#[test]
+fn why_a_check_fails_is_kept_while_it_does_and_told_once() {
+    let (mut story, life) = one();
+    assert_eq!(tell(&mut story, &life, HealthStatus::Unhealthy), 2, "the task and its event");
+    assert_eq!(tell(&mut story, &life, HealthStatus::Unhealthy), 0);
+    let why = |story: &mut Story| {
+        story.now = story.now.plus_ms(1_000);
+        story.look(life.host.as_str(), story.now);
+        task(story, &life).containers.values().find_map(|row| row.health_reason.clone())
+    };
+    assert_eq!(why(&mut story).as_deref(), Some(WHY), "no look knows better");
+    change(&mut story, &life, |view| view.state = ContainerState::Paused);
+    assert_eq!(why(&mut story), None, "it is unhealthy for another reason");
+
+    let (mut story, life) = one();
+    let reason = Some("it was so".to_owned());
+    for health in [HealthStatus::Healthy, HealthStatus::Unknown] {
+        let probed = Probed { life: life.clone(), at: story.now, health, reason: reason.clone() };
+        let changes = story.core.take(story.now, Input::Probed(probed));
+        assert_eq!(changes.len(), 1, "no event: it is not unhealthy");
+    }
+}

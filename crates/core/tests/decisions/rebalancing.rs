@@ -1,5 +1,6 @@
 //! Tasks that are moved because zones or hosts have become uneven.
 
+use roadstead_core::model::container::HealthStatus;
 use serde_json::{Value, json};
 
 use super::{
@@ -57,10 +58,48 @@ fn hosts_of_a_zone_that_became_uneven_are_evened_out_too() {
     assert_eq!(back_from_loss(on(&json!([])), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
     assert_eq!(back_from_loss(on(&zone), image("demo:1")), ([0, 3, 3], [2, 2, 2]));
     assert_eq!(back_from_loss(json!({}), image("demo:1")), ([0, 3, 3], [0, 3, 3]), "off by default");
-    let (before, after) = back_from_loss(on(&packed), image("demo:1"));
-    assert_eq!(before, after, "what is packed stays so");
+    let mut by_disk = zone.clone();
+    by_disk.as_array_mut().unwrap().push(json!({ "type": "spread", "field": "attribute:disk" }));
+    for strategy in [packed, by_disk, spread("attribute:disk"), json!([{ "type": "binpack", "field": "memory" }])] {
+        let (before, after) = back_from_loss(on(&strategy), image("demo:1"));
+        assert_eq!(before, after, "where zones do not come first, or more than hosts decides: {strategy}");
+    }
+    let mut full = on(&json!([]));
+    full["deploymentConfiguration"] = json!({ "maximumPercent": 100, "minimumHealthyPercent": 50 });
+    assert_eq!(back_from_loss(full, image("demo:1")), ([0, 3, 3], [0, 3, 3]), "there is no room for one more");
     let mut owner = image("demo:1");
     owner["volumes"] = json!([{ "name": "data", "dockerVolumeConfiguration": { "scope": "shared" } }]);
     let (before, after) = back_from_loss(on(&json!([])), owner);
     assert_eq!(before, after, "a volume's owner stays");
+}
+
+#[test]
+fn what_is_protected_or_not_healthy_is_not_rebalanced_yet() {
+    for protected in [true, false] {
+        let mut story = Story::begin(with(6, json!({ "availabilityZoneRebalancing": "ENABLED" })), image("demo:1"));
+        story.live_without(60, &["a"]);
+        let tasks = story.wanted();
+        if protected {
+            story.protect(&tasks[0], Some(60)).unwrap();
+        } else {
+            let view = story.containers.get_mut(&tasks[0].host).unwrap().values_mut().next().unwrap();
+            view.health = HealthStatus::Unknown;
+        }
+        let plan = story.decide(1_000, &[]);
+        assert!(!story.said(&plan).any(|reason| reason == "TaskPlaced"), "protected: {protected}");
+    }
+}
+
+#[test]
+fn one_more_or_less_is_even() {
+    let rebalanced = |hosts_of_a_zone: bool| {
+        let mut story = Story::begin(with(2, json!({ "availabilityZoneRebalancing": "ENABLED" })), image("demo:1"));
+        if hosts_of_a_zone {
+            story.desired.hosts.values_mut().for_each(|host| host.labels.clear());
+            story.tell();
+        }
+        story.live(60);
+        story.made
+    };
+    assert_eq!((rebalanced(false), rebalanced(true)), (2, 2));
 }

@@ -459,3 +459,25 @@ fn tasks_that_fail_their_check_after_they_were_healthy_count_against_the_rollout
     }
     panic!("{:?}", story.core.world().state.services["web"].deployments);
 }
+
+#[test]
+fn undo_goes_to_a_revision_of_the_same_family_that_is_known() {
+    let mut story = Story::begin(web(1), image("demo:1"));
+    story.live(20);
+    story.deploy("demo:2");
+    story.live(20);
+    for (to, words) in [
+        ("other:1", "other:1 is of another family than web:2"),
+        ("web:2", "web runs web:2 already"),
+        ("web:9", "there is no revision web:9 any more"),
+    ] {
+        let refused = story.order(RolloutVerb::Undo { to: Some(to.parse().unwrap()) }).unwrap_err().to_string();
+        assert!(refused.starts_with(words), "{refused}");
+    }
+    // A restart that has something else to go back to goes there.
+    story.order(RolloutVerb::Restart).unwrap();
+    story.live(1);
+    story.order(RolloutVerb::Undo { to: Some("web:1".parse().unwrap()) }).unwrap();
+    story.live(20);
+    assert_eq!(story.revisions(), [1]);
+}

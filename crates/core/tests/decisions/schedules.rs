@@ -265,3 +265,66 @@ fn history_has_its_limits() {
     }
     assert_eq!(story.fire_outcomes(), [FireOutcome::Succeeded, FireOutcome::Succeeded, FireOutcome::Failed]);
 }
+
+#[test]
+fn another_schedule_counts_from_now_on() {
+    let mut story = every_minute(json!({}));
+    let next = |story: &Story| story.state().schedules["nightly"].next_at.unwrap().since_ms(story.now);
+    assert!(next(&story) <= MINUTE_MS);
+    story.desired.scheduled_tasks.get_mut("nightly").unwrap().spec.schedule = "rate(1 hour)".into();
+    story.tell();
+    story.decide(1, &[]);
+    assert!(next(&story) > 50 * MINUTE_MS, "{}", next(&story));
+}
+
+/// Time passes, and what is said of the schedule.
+fn said(story: &mut Story, ms: u64) -> Vec<String> {
+    let plan = story.decide(ms, &[]);
+    plan.actions.iter().for_each(|action| story.obey(action));
+    story.said(&plan).filter(|reason| reason.starts_with("Schedule")).collect()
+}
+
+#[test]
+fn what_was_skipped_and_what_was_missed_are_told_apart() {
+    let mut story = every_minute(json!({ "concurrencyPolicy": "Forbid" }));
+    assert_eq!(said(&mut story, MINUTE_MS), ["ScheduleFired"]);
+    assert_eq!(story.fire_outcomes(), [FireOutcome::Running]);
+    assert_eq!(said(&mut story, MINUTE_MS), ["ScheduleSkipped"], "it still runs");
+    assert_eq!(said(&mut story, 3 * MINUTE_MS), ["ScheduleMissed", "ScheduleSkipped"]);
+}
+
+#[test]
+fn a_starting_deadline_may_be_met_to_the_millisecond() {
+    for (late_ms, outcome) in [(10_000, FireOutcome::Running), (10_001, FireOutcome::Missed)] {
+        let mut story = every_minute(json!({ "startingDeadlineSeconds": 10 }));
+        let due = story.state().schedules["nightly"].next_at.unwrap();
+        story.decide(due.plus_ms(late_ms).since_ms(story.now), &[]);
+        assert_eq!(story.fire_outcomes(), [outcome], "{late_ms}");
+    }
+}
+
+#[test]
+fn a_time_that_failed_says_why_by_the_task_that_did_not_end_by_itself() {
+    let mut story = every_minute(json!({ "count": 2 }));
+    story.pass(MINUTE_MS);
+    let tasks = story.scheduled();
+    assert_eq!(tasks.len(), 2);
+    let last = tasks.last().unwrap().id.clone();
+    for view in story.containers.values_mut().flat_map(|host| host.values_mut()) {
+        if view.owner.ours().unwrap().task != last {
+            (view.state, view.exit_code) = (ContainerState::Exited, Some(0));
+        }
+    }
+    let stop = Command::StopTask { task: last, reason: Some("enough".into()) };
+    story.core.command(story.now, stop).unwrap();
+    story.pass(1_000);
+    story.pass(1_000);
+    assert_eq!((story.fires()[0].outcome, story.fires()[0].reason.as_deref()), (FireOutcome::Failed, Some("enough")));
+
+    let mut story = every_minute(json!({}));
+    story.pass(MINUTE_MS);
+    story.containers.values_mut().for_each(|on| on.clear());
+    story.go_on_with(|state| state.tasks.clear());
+    story.decide(1_000, &[]);
+    assert_eq!(story.fires()[0].reason.as_deref(), Some("its tasks are not known any more"));
+}

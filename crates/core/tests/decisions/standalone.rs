@@ -320,9 +320,26 @@ fn what_a_request_cannot_mean_is_refused() {
         (json!({ "overrides": { "cpu": 1 } }), "1024 are one vCPU"),
         (json!({ "overrides": { "memory": 32 } }), "a container may use 64 MiB, the task 32"),
         (json!({ "count": 11 }), "count is 1 to 10"),
+        (json!({ "clientToken": "" }), "clientToken is 1 to 64"),
+        (json!({ "clientToken": "t".repeat(65) }), "clientToken is 1 to 64"),
+        (json!({ "startedBy": "s".repeat(129) }), "startedBy is at most 128"),
+        (json!({ "startedBy": "line\nline" }), "startedBy is at most 128"),
+        (json!({ "placementStrategy": vec![json!({ "type": "random" }); 6] }), "five placement strategies"),
     ] {
         let refused = story.run("t", request).unwrap_err();
         assert!(matches!(&refused, CommandError::Refused(why) if why.contains(words)), "{refused:?}");
     }
     assert_eq!(story.standalone().len(), 0);
+    for (number, request) in [
+        json!({ "clientToken": "t".repeat(64), "startedBy": "ü".repeat(128) }),
+        json!({ "clientToken": "2", "placementStrategy": vec![json!({ "type": "random" }); 5] }),
+        json!({ "clientToken": "3", "placementStrategy": [{ "type": "binpack", "field": "memory" }] }),
+        json!({ "clientToken": "4", "placementStrategy": [{ "type": "spread", "field": "attribute:disk" }] }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        story.run("t", request).unwrap();
+        assert_eq!(story.standalone().len(), number + 1);
+    }
 }

@@ -1,6 +1,9 @@
 //! Three hosts in memory, and a controller's core over them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use roadstead_core::model::{
     action::{Action, ActionResult, Answer, Verb, VerbName},
@@ -11,7 +14,7 @@ use roadstead_core::model::{
     observed::{Death, EngineIdentity, HostContact, HostObservation},
     ownership::{Claim, FleetKey, Owner},
     spec::{HostSpec, ServiceSpec, TaskDefinitionSpec},
-    state::State,
+    state::{Change, State},
     task::{StopCode, Task},
     time::Timestamp,
     volume::{VolumeClaim, VolumesSeen},
@@ -19,6 +22,8 @@ use roadstead_core::model::{
 };
 use roadstead_core::turn::{Core, Input};
 use serde_json::{Value, json};
+
+use super::looks::events;
 
 /// A controller's core with three obedient hosts.
 pub struct Story {
@@ -30,6 +35,10 @@ pub struct Story {
     /// Of ours, by host and name.
     pub volumes: BTreeMap<HostName, BTreeMap<String, VolumeClaim>>,
     pub made: u32,
+    /// Hosts that are not who they were.
+    pub identities: BTreeMap<HostName, EngineIdentity>,
+    /// Hosts whose sshd answers and whose engine does not.
+    pub hung: BTreeSet<HostName>,
     /// What was pushed last under a reference.
     pub pushed: BTreeMap<String, u32>,
 }
@@ -56,7 +65,18 @@ impl Story {
         let contacts = desired.hosts.keys().map(|host| (host.clone(), contact.clone())).collect();
         let containers = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
         let volumes = desired.hosts.keys().map(|host| (host.clone(), BTreeMap::new())).collect();
-        let mut story = Self { core, now, desired, contacts, containers, volumes, made: 0, pushed: BTreeMap::new() };
+        let mut story = Self {
+            core,
+            now,
+            desired,
+            contacts,
+            containers,
+            volumes,
+            made: 0,
+            identities: BTreeMap::new(),
+            hung: BTreeSet::new(),
+            pushed: BTreeMap::new(),
+        };
         story.tell();
         story
     }
@@ -67,6 +87,28 @@ impl Story {
         self.core.take(self.now, input);
     }
 
+    /// Another controller goes on with what is durable, as `change` left it.
+    pub fn go_on_with(&mut self, change: impl FnOnce(&mut State)) {
+        let mut state = self.core.world().state.clone();
+        change(&mut state);
+        (self.core, _) = Core::new(state, 2, self.now, false);
+        self.tell();
+    }
+
+    /// A host of a zone, beside the first three.
+    pub fn add_host(&mut self, name: &str, zone: &str) {
+        let spec: HostSpec = serde_json::from_value(json!({ "address": name })).unwrap();
+        self.desired.hosts.insert(name.into(), manifest(spec, &[("availability-zone", zone)]));
+        let contact = HostContact { watched_since: self.now, ..HostContact::default() };
+        self.contacts.insert(name.into(), contact);
+        self.containers.insert(name.into(), BTreeMap::new());
+        self.volumes.insert(name.into(), BTreeMap::new());
+    }
+
+    pub fn state(&self) -> &State {
+        &self.core.world().state
+    }
+
     /// Time passes; hosts that are not in `silent` answer and are looked at; one decision is made. What images stand for is
     /// answered at once, and decided upon.
     pub fn decide(&mut self, ms: u64, silent: &[&str]) -> Plan {
@@ -74,7 +116,7 @@ impl Story {
         while let Some(asked) = plan.actions.iter().position(|action| action.verb.name() == VerbName::Resolve) {
             let asked = plan.actions.remove(asked);
             self.resolve(&asked);
-            let more = self.core.decide(self.now);
+            let more = self.plan();
             plan.changes.extend(more.changes);
             plan.actions.extend(more.actions);
             plan.report = more.report;
@@ -95,19 +137,9 @@ impl Story {
 
     /// The same, without answering anything.
     pub fn decide_once(&mut self, ms: u64, silent: &[&str]) -> Plan {
-        self.now = self.now.plus_ms(ms);
-        for (host, contact) in &mut self.contacts {
-            if silent.contains(&host.as_str()) {
-                contact.error = Some("no answer".into());
-            } else {
-                contact.engine_answered_at = Some(self.now);
-                contact.link_answered_at = Some(self.now);
-                contact.error = None;
-            }
-        }
-        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
+        self.time_passes(ms, silent);
         for host in self.containers.keys() {
-            if silent.contains(&host.as_str()) {
+            if silent.contains(&host.as_str()) || self.hung.contains(host) {
                 continue;
             }
             let seen = VolumesSeen { started_at: self.now, volumes: self.volumes[host].clone() };
@@ -115,15 +147,55 @@ impl Story {
             let look = self.look_at(host.as_str(), self.now);
             self.core.take(self.now, Input::Look(Arc::new(look)));
         }
-        self.core.decide(self.now)
+        self.plan()
+    }
+
+    /// Time passes; hosts that are not in `silent` answer, and none is looked at.
+    pub fn time_passes(&mut self, ms: u64, silent: &[&str]) {
+        self.now = self.now.plus_ms(ms);
+        for (host, contact) in &mut self.contacts {
+            if silent.contains(&host.as_str()) {
+                contact.error = Some("no answer".into());
+            } else {
+                let hangs = self.hung.contains(host);
+                contact.link_answered_at = Some(self.now);
+                contact.error = hangs.then(|| "the engine does not answer".into());
+                if !hangs {
+                    contact.engine_answered_at = Some(self.now);
+                }
+            }
+        }
+        self.core.take(self.now, Input::Contacts(self.contacts.clone()));
+    }
+
+    /// A plan, held to what must be true of every one.
+    pub fn plan(&mut self) -> Plan {
+        let is_quiet = self.core.quiet_until(self.now).is_some();
+        let plan = self.core.decide(self.now);
+        let finds_nothing = |plan: &Plan| plan.changes.is_empty() && plan.actions.is_empty();
+        assert!(!is_quiet || finds_nothing(&plan), "this would have been slept through (L3): {plan:#?}");
+        assert!(plan.wake_at.is_none_or(|at| at > self.now), "its alarm is over: {:?}", plan.wake_at);
+        let again = self.core.clone().decide(self.now);
+        assert!(finds_nothing(&again), "planning again finds something to do (S12): {again:#?}");
+        plan
     }
 
     /// A complete look as a host stands, begun at `started_at`.
     pub fn look_at(&self, host: &str, started_at: Timestamp) -> HostObservation {
-        let identity =
-            EngineIdentity { engine_id: host.to_owned(), cpus: 8, memory_mib: 8_192, ..EngineIdentity::default() };
+        let identity = self.identities.get(host).cloned().unwrap_or_else(|| EngineIdentity {
+            engine_id: host.to_owned(),
+            cpus: 8,
+            memory_mib: 8_192,
+            ..EngineIdentity::default()
+        });
         let containers = self.containers[host].clone();
         HostObservation { host: host.into(), started_at, finished_at: self.now, identity, containers }
+    }
+
+    /// Looks at a host as it stands.
+    pub fn look(&mut self, host: &str, started_at: Timestamp) -> Vec<Change> {
+        let look = self.look_at(host, started_at);
+        self.core.take(self.now, Input::Look(Arc::new(look)))
     }
 
     /// Decides and carries everything out, until nothing is left to do.
@@ -216,11 +288,16 @@ impl Story {
     /// One decision after a death was heard of, before anything is looked at.
     pub fn hear(&mut self, death: &Death) -> Plan {
         self.core.take(self.now, Input::Died(death.clone()));
-        self.core.decide(self.now)
+        self.plan()
     }
 
     pub fn task(&self, like: &Task) -> Arc<Task> {
         Arc::clone(&self.core.world().state.tasks[&like.id])
+    }
+
+    /// The stable words of a plan's events.
+    pub fn said(&self, plan: &Plan) -> impl Iterator<Item = String> + use<> {
+        events(&plan.changes).into_iter().map(|event| event.reason)
     }
 
     pub fn running(&self) -> usize {

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use roadstead_core::turn::{Command, CommandError, Core, Input};
 use roadstead_core::{
     model::{
-        action::VerbName,
+        action::{ActionResult, VerbName},
         container::ContainerState,
         name::HostName,
         state::State,
-        task::{DesiredStatus, Task},
-        volume::{VolumeClaim, VolumeId, VolumeRecord},
+        task::{DesiredStatus, LastStatus, Task},
+        volume::{VolumeClaim, VolumeId, VolumeRecord, VolumesSeen},
     },
     plan::{
         absorb::{Copied, CopyDone, CopyFailed, VolumeVerb},
@@ -19,13 +19,13 @@ use roadstead_core::{
 };
 use serde_json::{Value, json};
 
-use super::story::{Story, web};
+use super::story::{Story, one_container, web};
 
-fn id() -> VolumeId {
+pub fn id() -> VolumeId {
     VolumeId { cluster: "default".into(), name: "data".into() }
 }
 
-fn database(image: &str, scope: &str) -> Value {
+pub fn database(image: &str, scope: &str) -> Value {
     let docker = match scope {
         "shared" => json!({ "scope": "shared", "autoprovision": true }),
         _ => json!({ "scope": "task" }),
@@ -40,7 +40,7 @@ fn database(image: &str, scope: &str) -> Value {
 }
 
 /// One task with a volume of its own, at rest; and its host.
-fn at_rest() -> (Story, HostName) {
+pub fn at_rest() -> (Story, HostName) {
     let mut story = Story::begin(web(1), database("db:1", "shared"));
     story.settle(&[]);
     let host = only(&story).host;
@@ -48,37 +48,33 @@ fn at_rest() -> (Story, HostName) {
     (story, host)
 }
 
-fn only(story: &Story) -> Task {
+pub fn only(story: &Story) -> Task {
     let tasks = story.live_tasks();
     assert_eq!(tasks.len(), 1, "{tasks:#?}");
     tasks.into_iter().next().unwrap()
 }
 
 impl Story {
-    fn state(&self) -> &State {
-        &self.core.world().state
-    }
-
-    fn record(&self) -> VolumeRecord {
+    pub fn record(&self) -> VolumeRecord {
         self.state().volumes[&id()].clone()
     }
 
-    fn live_tasks(&self) -> Vec<Task> {
+    pub fn live_tasks(&self) -> Vec<Task> {
         self.state().tasks.values().filter(|task| task.is_live()).map(|task| (**task).clone()).collect()
     }
 
-    fn say(&mut self, verb: VolumeVerb) -> Result<String, CommandError> {
+    pub fn say(&mut self, verb: VolumeVerb) -> Result<String, CommandError> {
         let command = Command::Volume { volume: id(), verb };
         self.core.command(self.now, command).map(|(words, _)| words)
     }
 
-    fn copied(&mut self, since: &VolumeRecord, result: Result<(), CopyFailed>) {
+    pub fn copied(&mut self, since: &VolumeRecord, result: Result<(), CopyFailed>) {
         let since = since.moving.as_ref().unwrap().since;
         let result = result.map(|()| CopyDone { bytes: 1_024, sha256: "ab".into() });
         self.core.take(self.now, Input::Copied(Copied { id: id(), since, at: self.now, result }));
     }
 
-    fn others(&self, host: &HostName) -> Vec<String> {
+    pub fn others(&self, host: &HostName) -> Vec<String> {
         self.containers.keys().filter(|other| *other != host).map(ToString::to_string).collect()
     }
 }
@@ -331,4 +327,56 @@ fn what_an_ended_task_left_behind_is_swept_and_nothing_else() {
     story.containers.values_mut().for_each(|containers| containers.clear());
     story.settle(&[]);
     assert!(!story.volumes[&task.host].contains_key(&name), "its containers were removed by somebody");
+}
+
+#[test]
+fn what_is_left_is_swept_again_after_a_failure_and_only_when_no_container_is_left() {
+    let mut story = Story::begin(web(1), one_container());
+    story.settle(&[]);
+    let live = only(&story);
+    let leave = |story: &mut Story, task: &str| {
+        let claim = VolumeClaim::Task { task: task.into(), service: "web".into() };
+        story.volumes.get_mut(&live.host).unwrap().insert(format!("rs-task-{task}-data"), claim);
+    };
+    for (last_status, has_container) in [(LastStatus::Stopped, true), (LastStatus::Running, false)] {
+        let mut story = Story::begin(web(0), one_container());
+        story.settle(&[]);
+        let now = story.now;
+        story.go_on_with(|state| {
+            let mut task = Task { id: "kept".into(), last_status, ..live.clone() };
+            task.stopped_at = Some(now);
+            if !has_container {
+                task.containers.values_mut().for_each(|row| row.runtime_id = None);
+            }
+            state.tasks.insert(task.id.clone(), std::sync::Arc::new(task));
+        });
+        leave(&mut story, "kept");
+        let mut world = story.core.world_at(story.now);
+        world.contacts = story.contacts.clone().into();
+        for contact in (*world.contacts).values_mut() {
+            contact.looked_at = Some(story.now);
+        }
+        let seen = VolumesSeen { started_at: story.now, volumes: story.volumes[&live.host].clone() };
+        world.volumes = [(live.host.clone(), seen)].into_iter().collect();
+        let plan = roadstead_core::plan::plan(&world);
+        assert!(plan.actions.iter().all(|action| action.verb.name() != VerbName::Sweep), "{last_status:?}");
+    }
+
+    leave(&mut story, "gone");
+    let sweeps = |plan: &roadstead_core::model::world::Plan| {
+        plan.actions.iter().filter(|action| action.verb.name() == VerbName::Sweep).cloned().collect::<Vec<_>>()
+    };
+    let plan = story.decide(1_000, &[]);
+    let ordered = sweeps(&plan);
+    assert_eq!(ordered.len(), 1);
+    let mut before = story.core.world().clone();
+    before.in_flight = Default::default();
+    assert_eq!(sweeps(&forecast(&before)).len(), 1, "foreseen, and once");
+    story.answer(&ordered[0], ActionResult::NotSent { reason: "no connection".into() });
+    let (again_at, _) = story.core.world().retry_at[&ordered[0].key()].clone();
+    story.decide(1, &[]);
+    let plan = story.decide(again_at.since_ms(story.now) - 1, &[]);
+    assert_eq!((sweeps(&plan).len(), plan.wake_at), (0, Some(again_at)));
+    let plan = story.decide(1, &[]);
+    assert_eq!(sweeps(&plan).len(), 1);
 }

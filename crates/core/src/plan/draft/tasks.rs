@@ -91,11 +91,10 @@ impl<'w> Tasks<'w> {
     }
 
     /// Adds a task.
-    pub(super) fn add(&mut self, task: Task, service: Option<ServiceNo>, host: Option<HostNo>) -> TaskNo {
+    pub(super) fn add(&mut self, task: Task, service: Option<ServiceNo>, host: Option<HostNo>) {
         self.edits += 1;
         let traits = traits(&task);
         self.rows.push(Row { task: Standing::Edited(Arc::new(task)), service, host, traits });
-        TaskNo(self.rows.len() - 1)
     }
 
     /// Changes a task.

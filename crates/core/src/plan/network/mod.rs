@@ -28,7 +28,7 @@ use crate::model::{
         task_definition::NetworkMode,
     },
     state::{Change, State},
-    task::{LastStatus, Launch, StopCode, Task},
+    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::Subject,
 };
@@ -265,7 +265,8 @@ fn gives_up_at(task: &Task) -> Timestamp {
 /// Ends a task that was not begun since its host has a problem with its network, when that lasts.
 pub(super) fn give_up(draft: &mut Draft<'_>, no: TaskNo) {
     let task = draft.task(no);
-    if task.network.is_none() || task.launch != Launch::NotIssued || gives_up_at(task) > draft.now() {
+    let may_begin = task.desired_status == DesiredStatus::Running && task.launch == Launch::NotIssued;
+    if task.network.is_none() || !may_begin || gives_up_at(task) > draft.now() {
         return;
     }
     let problem = draft.world.networks.get(&task.host).and_then(|seen| seen.problem.as_deref());

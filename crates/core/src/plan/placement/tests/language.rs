@@ -49,7 +49,9 @@ fn expressions_mean_what_ecs_says() {
         ("(attribute:disk =~ (hdd|nvme))", false),
         ("attribute:disk =~ hdd|ssd", true),
         ("attribute:disk =~ hdd|sd", false),
+        ("attribute:disk =~ s{2}[a-z]{1,200}|x{500}", true),
         ("attribute:disk !~ hdd.*", true),
+        (r"(attribute:note !~ \))", true),
         ("attribute:gpu !~ .*", true),
         (r"attribute:rack =~ \d", true),
         ("attribute:rack > 6", true),
@@ -92,6 +94,22 @@ fn expressions_mean_what_ecs_says() {
 }
 
 #[test]
+fn a_host_whose_architecture_is_not_known_has_none() {
+    let labels = BTreeMap::new();
+    for (architecture, exists) in [("", false), ("ARM64", true)] {
+        let host = HostAttrs { name: "box-a", architecture, labels: &labels, groups: &[] };
+        assert_eq!(parse("attribute:ecs.cpu-architecture exists").unwrap().matches(&host), exists);
+    }
+}
+
+#[test]
+fn expressions_that_ask_for_other_patterns_differ() {
+    let parsed = |text: &str| parse(text).unwrap();
+    assert_eq!(parsed("attribute:a =~ x"), parsed("attribute:a matches x"));
+    assert_ne!(parsed("attribute:a =~ x"), parsed("attribute:a =~ y"));
+}
+
+#[test]
 fn expressions_are_written_back_simply() {
     for (text, canonical) in [
         (
@@ -123,6 +141,7 @@ fn mistakes_are_answered_at_their_place() {
         ("attribute: == ssd", 10, "`attribute:NAME`"),
         ("attribute:disk = ssd", 15, "write `==`"),
         ("attribute:disk is ssd", 15, "expected an operator"),
+        ("(attribute:disk exists]", 22, "found `]`"),
         ("attribute:disk", 14, "found the end"),
         ("attribute:disk ==", 17, "expected a value"),
         ("attribute:disk == (ssd)", 18, "expected a value, found `(`"),

@@ -141,7 +141,7 @@ impl OwnedTask {
     }
 }
 
-/// `SERVICE@HOST [CPU/MEMORY] [@ADDRESS] [:PORT] [stopping]`, with 0/0 by default.
+/// `SERVICE@HOST [CPU/MEMORY] [gpus=N] [@ADDRESS] [:PORT] [stopping]`, with 0/0 by default.
 pub(super) fn task(text: &str) -> OwnedTask {
     let mut words = text.split_whitespace();
     let (service, host) = words.next().unwrap().split_once('@').unwrap();
@@ -162,6 +162,8 @@ pub(super) fn task(text: &str) -> OwnedTask {
             task.address = Some(address.parse().unwrap());
         } else if let Some((cpu, memory)) = word.split_once('/') {
             (task.cpu, task.memory) = (cpu.parse().unwrap(), memory.parse().unwrap());
+        } else if let Some(gpus) = word.strip_prefix("gpus=") {
+            task.gpus = gpus.parse().unwrap();
         } else {
             assert_eq!(word, "stopping");
             task.counts = false;

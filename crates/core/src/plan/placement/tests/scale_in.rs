@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::name::TaskId;
 
-/// (what it shows, hosts, tasks as `HOST:ID:AGE_MINUTES[:unready]`, strategies, how many, who goes)
+/// (what it shows, hosts, tasks as `HOST:ID:AGE_MINUTES[:SIZE | :unready]`, strategies, how many, who goes)
 type Row =
     (&'static str, &'static [&'static str], &'static [&'static str], &'static str, usize, &'static [&'static str]);
 
@@ -59,6 +59,22 @@ const ROWS: &[Row] = &[
         &["1", "3", "2"],
     ),
     (
+        "binpack: what goes makes room, by its own size",
+        &["a 0/0", "b 450/450"],
+        &["a:1:9:300", "a:2:1:600", "b:3:1:64"],
+        "binpack=memory",
+        3,
+        &["2", "1", "3"],
+    ),
+    (
+        "the same by cpu",
+        &["a 0/0", "b 450/450"],
+        &["a:1:9:300", "a:2:1:600", "b:3:1:64"],
+        "binpack=cpu",
+        3,
+        &["2", "1", "3"],
+    ),
+    (
         "zone first, then memory",
         &["a 9/400 zone=1", "b 9/900 zone=1", "c 9/9999 zone=2"],
         &["a:1:1", "b:2:5", "c:3:1"],
@@ -81,23 +97,26 @@ const ROWS: &[Row] = &[
 fn every_row_holds() {
     for (what, fleet, texts, strategies, n, expected) in ROWS {
         let fleet = hosts(fleet);
-        let rows: Vec<(HostName, TaskId, Timestamp, bool)> = texts
+        let rows: Vec<(HostName, TaskId, Timestamp, Option<&str>)> = texts
             .iter()
             .map(|text| {
                 let fields: Vec<&str> = text.split(':').collect();
                 let age_ms = fields[2].parse::<u64>().unwrap() * 60_000;
-                (fields[0].into(), fields[1].into(), Timestamp(NOW.0 - age_ms), fields.len() == 3)
+                (fields[0].into(), fields[1].into(), Timestamp(NOW.0 - age_ms), fields.get(3).copied())
             })
             .collect();
         let candidates: Vec<ScaleInCandidate<'_>> = rows
             .iter()
-            .map(|(host, id, created_at, ready)| ScaleInCandidate {
-                id,
-                host,
-                ready: *ready,
-                created_at: *created_at,
-                cpu: 1,
-                memory: 100,
+            .map(|(host, id, created_at, more)| {
+                let size = more.and_then(|more| more.parse().ok());
+                ScaleInCandidate {
+                    id,
+                    host,
+                    ready: *more != Some("unready"),
+                    created_at: *created_at,
+                    cpu: size.unwrap_or(1),
+                    memory: size.unwrap_or(100),
+                }
             })
             .collect();
         let ask = ask(&format!("web {strategies}"));

@@ -45,6 +45,20 @@ const FILTERS: &[Row] = &[
             "b",
         ],
     ),
+    (
+        "who takes no GPU fits where more are used than there are",
+        &["a gpus=1"],
+        &["ai@a gpus=2"],
+        &["web", "ai gpus=1"],
+        &["a", "0/1 hosts fit: 1 lacks 1 GPUs (has 0; a Host says them in `gpus`)"],
+    ),
+    (
+        "each request asks the hosts of its own cluster",
+        &["a", "b cluster=klp"],
+        &[],
+        &["web", "web cluster=klp", "web"],
+        &["a", "b", "a"],
+    ),
     ("the architecture must agree", &["a", "b ARM64"], &[], &["web ARM64", "web X86_64"], &["b", "a"]),
     ("no host has the architecture", &["a", "b"], &[], &["web ARM64"], &["0/2 hosts fit: 2 are not ARM64"]),
     ("exactly enough is enough", &["a 256/512"], &[], &["web 256/512"], &["a"]),
@@ -355,6 +369,17 @@ fn what_is_released_can_be_had_again_and_what_another_holds_cannot() {
     assert_eq!(outcome(placer.place(&ask("web :81").request())), "0/1 hosts fit: 1 has port 81/tcp in use");
     assert_eq!(outcome(placer.place(&again.request())), "a");
     assert_eq!(placer.remaining(&"x".into()), None);
+}
+
+#[test]
+fn released_gpus_can_be_had_again() {
+    let (fleet, running) = (hosts(&["a gpus=3"]), tasks(&["ai@a gpus=2"]));
+    let mut placer = placer(&fleet, &running);
+    let two = ask("ai gpus=2");
+    assert!(placer.place(&two.request()).is_err());
+    placer.release(&running[0].placed());
+    assert_eq!(outcome(placer.place(&two.request())), "a");
+    assert!(placer.place(&two.request()).is_err());
 }
 
 #[test]
