@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["model", "host"]),
     ("net", &["model", "engine"]),
     ("control", &["model", "manifest", "plan", "turn", "store", "host", "engine", "net"]),
-    ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "control"]),
+    ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "net", "control"]),
     ("api", &["model", "plan", "turn", "store", "engine", "manifest", "control"]),
     ("cli", &["model", "manifest", "plan", "turn", "host", "engine", "net", "control", "api"]),
 ];

@@ -22,7 +22,7 @@ use roadstead_core::model::volume::VolumeClaim;
 
 pub use images::Registry;
 pub use network::NetworkChange;
-use network::Part;
+use network::{Joined, Part};
 
 /// Docker remembers so many events.
 const EVENT_RING: usize = 256;
@@ -86,7 +86,7 @@ struct Container {
     /// The number of its life.
     life: u32,
     /// Whose network it has, and of which life.
-    joined: Option<(RuntimeId, u32)>,
+    joined: Option<Joined>,
     exit_code: i64,
     oom_killed: bool,
     started_at: Option<Timestamp>,

@@ -26,6 +26,9 @@ pub enum NetworkChange {
     Clear,
 }
 
+/// Whose network a container has, and of which life.
+pub(super) type Joined = (RuntimeId, u32);
+
 /// How the node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Node {
@@ -194,7 +197,7 @@ impl Machine {
     }
 
     /// What a container is put into when it starts: whose life it shares, and its address.
-    pub(super) fn attach(&self, id: &RuntimeId) -> Result<(Option<(RuntimeId, u32)>, Option<IpAddr>), EngineError> {
+    pub(super) fn attach(&self, id: &RuntimeId) -> Result<(Option<Joined>, Option<IpAddr>), EngineError> {
         let refused = |message: String| Err(EngineError::ServerError { status: 403, message });
         match self.containers.get(id).and_then(|container| container.config.attachment.as_ref()) {
             None => Ok((None, None)),
