@@ -207,6 +207,7 @@ fn s5_no_verdict_from_silence(
         let is_well = |id| {
             host.machine.state(id) == Some(ContainerState::Running)
                 && host.machine.health(id) == Some(HealthStatus::Healthy)
+                && !host.machine.has_lost_its_network(id)
         };
         if fell && !struck && row.runtime_id.as_ref().is_some_and(is_well) {
             return broken(Predicate::S5, format!("{} is taken for unhealthy, and it is well", row.created_name));
