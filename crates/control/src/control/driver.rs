@@ -131,7 +131,12 @@ impl Driver {
                     if let Some((reply, _)) = reply {
                         let _ = reply.send(Err(CommandError::Unavailable(error.to_string())));
                     }
-                    if self.recover(before, inputs, error).await? { continue } else { break }
+                    if !self.recover(before, inputs, error).await? {
+                        break;
+                    }
+                    // What was read is in force by now: the next reading goes by it.
+                    self.follow_manifests().await;
+                    continue;
                 }
                 commits += 1;
             }

@@ -52,7 +52,7 @@ pub(super) fn status(silence: Silence, record: Option<&HostRecord>) -> HostStatu
 }
 
 /// Whether the host's engine has answered since the controller started, and still does: orders can be sent.
-pub(super) fn takes_orders(world: &World, host: &HostName, status: HostStatus) -> bool {
+pub fn takes_orders(world: &World, host: &HostName, status: HostStatus) -> bool {
     matches!(status, HostStatus::Active | HostStatus::Cordoned | HostStatus::Draining)
         && world.contacts.get(host).is_some_and(|contact| {
             let seen = contact.looked_at.is_some_and(|at| world.now.since_ms(at) < STALE_LOOK_MS);

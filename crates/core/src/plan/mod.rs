@@ -31,7 +31,7 @@ mod sweep;
 mod throttle;
 mod volumes;
 
-pub use hosts::{host_status, is_lost_early};
+pub use hosts::{host_status, is_lost_early, takes_orders};
 pub use quiet::Quiet;
 
 use crate::model::world::{Plan, Subject, World};

@@ -23,7 +23,11 @@ use roadstead_core::{
         volume::stays_on_host,
         world::World,
     },
-    plan::network::{has_network, pictures},
+    plan::{
+        host_status,
+        network::{has_network, pictures},
+        takes_orders,
+    },
 };
 
 /// For so long the planner waits for hosts to forget a name.
@@ -33,6 +37,11 @@ impl Checks {
     /// Which hosts' parts the controller relies on, and when it first saw a host with this database.
     pub(super) fn note_network(&mut self, world: &World) {
         self.told = world.networks.clone();
+        // A host that does not answer just now is not waited for.
+        let is_silent = |host: &HostName| !takes_orders(world, host, host_status(world, host));
+        if self.told.keys().any(is_silent) {
+            self.told.retain(|host, _| !is_silent(host));
+        }
         if self.database_lost {
             for (host, contact) in world.contacts.iter().filter(|(_, contact)| contact.looked_at.is_some()) {
                 if contact.looked_at.is_some_and(|at| at > self.database_lost_at) {
