@@ -263,10 +263,8 @@ fn start_missing(
 
 /// Whether a task of what is started is on its way and was never healthy yet.
 fn is_trying(draft: &Draft<'_>, service: &Subjected<'_>, starts: &RevisionId) -> bool {
-    service.placed_now(draft) > 0
-        || service
-            .wanted(draft)
-            .any(|(no, task)| task.revision == *starts && task.healthy_at.is_none() && draft.is_heard(no))
+    let is_trying = |no, task: &Task| task.revision == *starts && task.healthy_at.is_none() && draft.is_heard(no);
+    service.wanted(draft).any(|(no, task)| is_trying(no, task))
 }
 
 /// Why what is missing cannot be started.

@@ -361,3 +361,18 @@ fn gpus_are_asked_for_and_counted() {
     assert_eq!(asked, [("b".to_owned(), 1)]);
     assert!(story.waiting().contains("3 lack 1 GPUs"), "{}", story.waiting());
 }
+
+#[test]
+fn slots_are_numbered_from_one_and_taken_again_when_they_are_free() {
+    let mut story = Story::begin(web(3), one_container());
+    story.settle(&[]);
+    let slots = |story: &Story| -> BTreeSet<u32> { story.wanted().iter().map(|task| task.slot).collect() };
+    assert_eq!(slots(&story), [1, 2, 3].into());
+    // One that ends has its own until it is over.
+    for (ends, expected) in [(2, [1, 3, 4]), (4, [1, 2, 3])] {
+        let task = story.wanted().into_iter().find(|task| task.slot == ends).unwrap().id;
+        story.core.command(story.now, Command::StopTask { task, reason: None }).unwrap();
+        story.settle(&[]);
+        assert_eq!(slots(&story), expected.into());
+    }
+}

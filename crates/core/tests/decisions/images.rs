@@ -373,6 +373,7 @@ fn what_was_loaded_by_hand_and_differs_from_host_to_host_is_told() {
         }
     });
     story.decide(1_000, &["a", "b", "c"]);
+    story.containers.get_mut("a").unwrap().values_mut().for_each(|view| view.error = "another look".into());
     assert_eq!(said(&mut story, "a"), [""; 0], "the same as where it was first asked for");
     for view in story.containers.get_mut("b").unwrap().values_mut() {
         view.image_id = "sha256:other".into();

@@ -190,6 +190,29 @@ fn a_dependency_that_ended_nobody_knows_how_did_not_end_well() {
 }
 
 #[test]
+fn what_waits_for_a_start_waits_also_while_that_one_waits_itself() {
+    let container = |name: &str, on: Value| json!({ "name": name, "image": "demo:1", "memory": 64, "dependsOn": on });
+    let mut db = container("db", json!([]));
+    db["healthCheck"] = json!({ "command": ["CMD", "check"] });
+    let on = |name: &str, condition: &str| json!([{ "containerName": name, "condition": condition }]);
+    let mut story = Story::begin(
+        web(1),
+        json!({ "containerDefinitions": [
+        db, container("main", on("db", "HEALTHY")), container("side", on("main", "START")),
+    ] }),
+    );
+    for _ in 0..6 {
+        let plan = story.decide(1_000, &[]);
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
+    let views = story.containers.values().flat_map(BTreeMap::values);
+    let states: Vec<_> = views.map(|view| (view.name.rsplit('-').next().unwrap().to_owned(), view.state)).collect();
+    let state = |name: &str| states.iter().find(|(of, _)| of == name).map(|(_, state)| *state);
+    use ContainerState::{Created, Running};
+    assert_eq!((state("db"), state("main"), state("side")), (Some(Running), Some(Created), Some(Created)));
+}
+
+#[test]
 fn a_launch_without_an_answer_is_repeated_after_three_seconds() {
     let mut story = Story::begin(web(1), one_container());
     let launch = (0..5).find_map(|_| story.decide(1_000, &[]).actions.into_iter().next()).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use roadstead_core::{
     model::{
         action::VerbName,
+        container::HealthStatus,
         name::HostName,
         state::{Change, EventSubject, Schedulability, State},
         task::DesiredStatus,
@@ -16,6 +17,7 @@ use roadstead_core::{
 use serde_json::{Value, json};
 
 use super::{
+    life::with,
     looks::events,
     story::{Story, one_container, web},
     volumes::{at_rest, database, id, only},
@@ -315,4 +317,31 @@ fn after_the_loss_of_the_database_data_stays_where_its_task_runs() {
     let task = only(&story);
     assert_eq!((task.host.as_str(), task.desired_status), (other.as_str(), DesiredStatus::Running));
     assert_eq!(story.record().host.as_str(), other);
+}
+
+/// What a rollout that stands still starts again may own a volume, also where the revision that failed owns none.
+#[test]
+fn while_a_rollout_stands_still_the_owner_of_a_volume_is_not_there_twice() {
+    let breaker = json!({ "deploymentCircuitBreaker": { "rollback": false } });
+    let mut definition = database("demo:1", "shared");
+    definition["containerDefinitions"][0]["healthCheck"] = json!({ "command": ["CMD", "check"] });
+    let mut story = Story::begin(with(1, json!({ "deploymentConfiguration": breaker })), definition);
+    story.live(20);
+    story.desired.task_definitions.get_mut("web").unwrap().spec.edit(|spec| {
+        spec.volumes.clear();
+        spec.container_definitions[0].mount_points.clear();
+        spec.container_definitions[0].image = "nowhere:2".into();
+    });
+    story.tell();
+    story.live(60);
+    assert!(story.waiting().contains("the rollout of web:2 failed"), "{}", story.waiting());
+    assert_eq!(story.revisions(), [1]);
+    for _ in 0..10 {
+        for view in story.containers.values_mut().flat_map(|on| on.values_mut()) {
+            view.health = HealthStatus::Unhealthy;
+        }
+        let plan = story.decide(1_000, &[]);
+        assert!(story.live_tasks().len() <= 1, "{:?}", story.live_tasks());
+        plan.actions.iter().for_each(|action| story.obey(action));
+    }
 }

@@ -175,6 +175,7 @@ fn why_a_check_fails_is_kept_while_it_does_and_told_once() {
     assert_eq!(tell(&mut story, &life, HealthStatus::Unhealthy), 0);
     let why = |story: &mut Story| {
         story.now = story.now.plus_ms(1_000);
+        change(story, &life, |view| view.error.push('!'));
         story.look(life.host.as_str(), story.now);
         task(story, &life).containers.values().find_map(|row| row.health_reason.clone())
     };

@@ -1,6 +1,9 @@
 //! Tasks that are moved because zones or hosts have become uneven.
 
-use roadstead_core::model::container::HealthStatus;
+use roadstead_core::{
+    model::{container::HealthStatus, state::Schedulability},
+    turn::Command,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -102,4 +105,29 @@ fn one_more_or_less_is_even() {
         story.made
     };
     assert_eq!((rebalanced(false), rebalanced(true)), (2, 2));
+}
+
+#[test]
+fn zones_are_evened_out_only_where_they_come_first() {
+    let strategy = json!([{ "type": "spread", "field": "attribute:disk" }]);
+    let more = json!({ "availabilityZoneRebalancing": "ENABLED", "placementStrategy": strategy });
+    let mut story = Story::begin(with(6, more), image("demo:1"));
+    story.live_without(60, &["a"]);
+    let made = story.made;
+    story.live(60);
+    assert_eq!(story.made, made);
+}
+
+#[test]
+fn what_is_on_a_cordoned_host_is_not_moved_for_evenness() {
+    let mut story = Story::begin(with(2, json!({ "availabilityZoneRebalancing": "ENABLED" })), image("demo:1"));
+    story.desired.hosts.values_mut().for_each(|host| host.labels.clear());
+    story.tell();
+    story.live_without(60, &["a", "b"]);
+    assert!(story.wanted().iter().all(|task| task.host.as_str() == "c"));
+    let cordon = Command::SetSchedulability { host: "c".into(), to: Schedulability::Cordoned, timeout_s: None };
+    story.core.command(story.now, cordon).unwrap();
+    let made = story.made;
+    story.live(60);
+    assert_eq!(story.made, made);
 }

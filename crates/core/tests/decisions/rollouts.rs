@@ -474,10 +474,33 @@ fn undo_goes_to_a_revision_of_the_same_family_that_is_known() {
         let refused = story.order(RolloutVerb::Undo { to: Some(to.parse().unwrap()) }).unwrap_err().to_string();
         assert!(refused.starts_with(words), "{refused}");
     }
-    // A restart that has something else to go back to goes there.
-    story.order(RolloutVerb::Restart).unwrap();
-    story.live(1);
     story.order(RolloutVerb::Undo { to: Some("web:1".parse().unwrap()) }).unwrap();
     story.live(20);
     assert_eq!(story.revisions(), [1]);
+}
+
+#[test]
+fn a_restart_of_what_never_completed_goes_back_to_what_did() {
+    let mut story = Story::begin(web(1), image("demo:1"));
+    story.live(20);
+    story.deploy("sick:2");
+    story.live(1);
+    story.order(RolloutVerb::Restart).unwrap();
+    story.live(1);
+    let said = story.order(RolloutVerb::Abort).unwrap();
+    assert!(said.ends_with("goes back from web:2 to web:1"), "{said}");
+    story.live(20);
+    assert_eq!(story.revisions(), [1]);
+}
+
+#[test]
+fn the_end_of_each_deployment_is_told_once() {
+    let mut story = Story::begin(web(2), image("demo:1"));
+    let mut said = story.live(20);
+    for number in 2..=3 {
+        story.deploy(&format!("demo:{number}"));
+        said.extend(story.live(20));
+    }
+    let ends: Vec<&str> = said.iter().map(String::as_str).filter(|words| words.contains(" SUCCEEDED")).collect();
+    assert_eq!(ends.len(), 3, "{ends:?}");
 }

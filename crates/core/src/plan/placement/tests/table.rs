@@ -59,6 +59,13 @@ const FILTERS: &[Row] = &[
         &["web", "web cluster=klp", "web"],
         &["a", "b", "a"],
     ),
+    (
+        "hosts without the attribute are a group, and the last of equals only",
+        &["a rack=1", "b", "c rack=1"],
+        &["web@c", "web@c", "web@b"],
+        &["web spread=attribute:rack"],
+        &["b"],
+    ),
     ("the architecture must agree", &["a", "b ARM64"], &[], &["web ARM64", "web X86_64"], &["b", "a"]),
     ("no host has the architecture", &["a", "b"], &[], &["web ARM64"], &["0/2 hosts fit: 2 are not ARM64"]),
     ("exactly enough is enough", &["a 256/512"], &[], &["web 256/512"], &["a"]),
@@ -373,13 +380,13 @@ fn what_is_released_can_be_had_again_and_what_another_holds_cannot() {
 
 #[test]
 fn released_gpus_can_be_had_again() {
-    let (fleet, running) = (hosts(&["a gpus=3"]), tasks(&["ai@a gpus=2"]));
+    let (fleet, running) = (hosts(&["a gpus=4"]), tasks(&["ai@a gpus=3"]));
     let mut placer = placer(&fleet, &running);
-    let two = ask("ai gpus=2");
-    assert!(placer.place(&two.request()).is_err());
+    let all = ask("ai gpus=4");
+    assert!(placer.place(&all.request()).is_err());
     placer.release(&running[0].placed());
-    assert_eq!(outcome(placer.place(&two.request())), "a");
-    assert!(placer.place(&two.request()).is_err());
+    assert_eq!(outcome(placer.place(&all.request())), "a");
+    assert!(placer.place(&all.request()).is_err());
 }
 
 #[test]
