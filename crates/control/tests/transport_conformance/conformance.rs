@@ -308,6 +308,8 @@ async fn stalled_readers_stall_nobody(transport: &Arc<dyn Transport>, sockets: &
 }
 
 async fn bulk_streams_wait_for_their_reader(transport: &dyn Transport, sockets: &Sockets, calls: usize) {
+    // What an earlier one still writes is not this one's.
+    until("the end of earlier floods", || sockets.floods.load(Ordering::SeqCst) == 0).await;
     let before = sockets.flooded.load(Ordering::SeqCst);
     let mut stream = dial(transport, &sockets.path("flood"), Lane::Bulk).await;
     for _ in 0..calls {

@@ -12,8 +12,9 @@ pub const FLOOD_BYTES: usize = 64 << 20;
 /// A directory of sockets, served until the test ends.
 pub struct Sockets {
     dir: PathBuf,
-    /// How much of its flood the flooding socket got rid of, and how many connections have ended.
+    /// How much of its floods the flooding socket got rid of, how many of them go on, and how many connections have ended.
     pub flooded: Arc<AtomicUsize>,
+    pub floods: Arc<AtomicUsize>,
     pub ended: Arc<AtomicUsize>,
 }
 
@@ -31,20 +32,23 @@ impl Sockets {
             let _ = stream.write_all(count.to_string().as_bytes()).await;
         });
         serve(dir.join("hangup.sock"), &ended, |_| async {});
-        let counter = Arc::clone(&flooded);
+        let floods = Arc::new(AtomicUsize::new(0));
+        let (counter, going_on) = (Arc::clone(&flooded), Arc::clone(&floods));
         serve(dir.join("flood.sock"), &ended, move |mut stream| {
-            let counter = Arc::clone(&counter);
+            let (counter, going_on) = (Arc::clone(&counter), Arc::clone(&going_on));
             async move {
+                going_on.fetch_add(1, Ordering::SeqCst);
                 let chunk = vec![b'x'; 64 << 10];
                 for _ in 0..FLOOD_BYTES / chunk.len() {
                     if stream.write_all(&chunk).await.is_err() {
-                        return;
+                        break;
                     }
                     counter.fetch_add(chunk.len(), Ordering::SeqCst);
                 }
+                going_on.fetch_sub(1, Ordering::SeqCst);
             }
         });
-        Self { dir: dir.to_owned(), flooded, ended }
+        Self { dir: dir.to_owned(), flooded, floods, ended }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
