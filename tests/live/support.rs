@@ -10,6 +10,7 @@ use std::{
 };
 
 use roadstead_control::crash_point;
+use roadstead_core::model::network::SANDBOX;
 use serde_json::Value;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -150,13 +151,13 @@ impl Lab {
             .collect()
     }
 
-    /// Names of our running containers of a service, over all hosts given.
+    /// Names of our running containers of a service, over all hosts given; not those that hold networks.
     pub fn running(&self, hosts: &[&str], service: &str) -> BTreeSet<String> {
         let prefix = format!("rs-{service}-");
         hosts
             .iter()
             .flat_map(|host| self.truth_of(host).into_values())
-            .filter(|(name, running)| *running && name.starts_with(&prefix))
+            .filter(|(name, running)| *running && name.starts_with(&prefix) && !name.ends_with(SANDBOX))
             .map(|(name, _)| name)
             .collect()
     }

@@ -293,3 +293,25 @@ fn a_forecast_goes_on_as_if_hosts_made_their_networks() {
     assert_eq!(launches(&plan), 3, "{:?}", plan.report.waiting);
     assert!(plan.report.waiting.is_empty(), "{:?}", plan.report.waiting);
 }
+
+#[test]
+fn a_host_whose_networks_could_not_be_listed_gets_no_other_slice_than_the_one_that_it_may_have() {
+    let mut story = Story::begin(web(0), awsvpc());
+    let seen = |story: &mut Story, host: &str, slice: Option<&str>, problem: Option<&str>| {
+        let slices = slice.iter().map(|slice| ("default".into(), slice.parse().unwrap())).collect();
+        let problem = problem.map(str::to_owned);
+        let seen = NetworkSeen { at: story.now, confirmed: None, slices, problem };
+        story.core.take(story.now, Input::Network(host.into(), seen));
+    };
+    seen(&mut story, "a", None, Some("its engine does not answer"));
+    seen(&mut story, "b", None, None);
+    story.decide(1_000, &[]);
+    let slice = |story: &Story, host: &str| {
+        let record = &story.core.world().state.subnets["default"];
+        record.slices.get(host).copied()
+    };
+    assert_eq!((slice(&story, "a"), slice(&story, "b")), (None, Some(0)));
+    seen(&mut story, "a", Some("10.64.7.0/24"), None);
+    story.decide(1_000, &[]);
+    assert_eq!(slice(&story, "a"), Some(7), "what is there stays");
+}

@@ -203,9 +203,8 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
         let mut taken: BTreeSet<u32> = record.slices.values().copied().collect();
         for host in desired.hosts.keys().filter(|host| in_zone(host)) {
             // What is there already is known once the host was asked.
-            let Some(seen) = draft.world.networks.get(host).filter(|_| !record.slices.contains_key(host)) else {
-                continue;
-            };
+            let seen = draft.world.networks.get(host).filter(|seen| seen.problem.is_none());
+            let Some(seen) = seen.filter(|_| !record.slices.contains_key(host)) else { continue };
             let cut = cut_as(&record);
             let there = seen.slices.get(&name).and_then(|there| number_of(&cut, *there));
             let number = there.filter(|number| !taken.contains(number));
