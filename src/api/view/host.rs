@@ -10,6 +10,7 @@ use roadstead_control::control::handle::Snapshot;
 use roadstead_core::{
     model::{
         name::HostName,
+        network::SubnetRecord,
         observed::HostContact,
         report::Waiting,
         spec::cluster::DEFAULT_CLUSTER,
@@ -182,7 +183,7 @@ pub(super) fn network(snapshot: &Snapshot, name: &HostName) -> Option<HostNetwor
     if !state.desired.hosts.contains_key(name) || !plan::network::has_network(state) {
         return None;
     }
-    let slice = |record| plan::network::slice_of(record, name).map(|slice| slice.to_string());
+    let slice = |record: &SubnetRecord| record.slice_of(name).map(|slice| slice.to_string());
     let slices = state.subnets.values().filter_map(|record| Some((record.name.to_string(), slice(record)?))).collect();
     let (status, reason) = match snapshot.world.networks.get(name) {
         None => (NetworkStatus::NotReady, Some("it was not looked at yet".to_owned())),

@@ -98,10 +98,7 @@ fn view(
     hosts: Vec<SliceView>,
     reason: Option<String>,
 ) -> SubnetView {
-    let mut cut = spec.clone();
-    if let Some(record) = record {
-        (cut.cidr, cut.host_prefix) = (record.cidr, record.host_prefix);
-    }
+    let cut = record.map_or_else(|| spec.cut(), SubnetRecord::cut);
     SubnetView {
         name: name.to_string(),
         cluster: spec.cluster.to_string(),
@@ -119,7 +116,7 @@ fn view(
 
 fn slices(record: &SubnetRecord, held: &BTreeMap<(&SubnetName, &HostName), u32>) -> Vec<SliceView> {
     let of = |host: &HostName| {
-        let slice = plan::slice_of(record, host)?;
+        let slice = record.slice_of(host)?;
         let (first, last) = network::task_addresses(slice);
         let in_use = held.get(&(&record.name, host)).copied().unwrap_or_default();
         Some(SliceView {

@@ -42,6 +42,8 @@ pub(super) struct Networks {
     workers: BTreeMap<HostName, Worker>,
     /// What the pictures were made from.
     seen: Option<State>,
+    /// Whether that has a task network, or had one.
+    is_needed: bool,
 }
 
 struct Worker {
@@ -53,8 +55,12 @@ struct Worker {
 impl Networks {
     /// Tells each host's worker what its part is to be; begins and ends workers with hosts' connections.
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
-        // Where there was one, its leavings go.
-        if self.workers.is_empty() && world.state.subnets.is_empty() && !has_network(&world.state) {
+        if !self.seen.as_ref().is_some_and(|seen| shows_the_same(seen, &world.state)) {
+            // Where there was one, its leavings go.
+            self.is_needed = !world.state.subnets.is_empty() || has_network(&world.state);
+        }
+        if self.workers.is_empty() && !self.is_needed {
+            self.seen = Some(world.state.clone());
             return;
         }
         self.workers.retain(|_, worker| !worker.stop.is_cancelled());

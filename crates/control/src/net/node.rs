@@ -166,7 +166,7 @@ impl NodeNet {
     }
 
     /// The running node, made anew when another one is needed.
-    async fn make_node(&self, image: &str) -> Result<(RuntimeId, bool), NetError> {
+    async fn make_node(&self, image: &str) -> Result<RuntimeId, NetError> {
         let config = self.config(image);
         if let Some(there) = self.engine.inspect(NODE, &|_| Owner::Foreign).await? {
             if !self.key.has_signed(&self.host, NODE, &there.labels) {
@@ -175,22 +175,22 @@ impl NodeNet {
                 )));
             }
             if there.labels == config.labels && there.view.state == ContainerState::Running {
-                return Ok((there.view.id, false));
+                return Ok(there.view.id);
             }
             if there.labels == config.labels && there.view.state != ContainerState::Removing {
                 self.engine.start(&there.view.id).await?;
-                return Ok((there.view.id, true));
+                return Ok(there.view.id);
             }
             self.engine.remove(&there.view.id, true).await?;
         }
         let id = self.engine.create(&config).await?.id;
         self.engine.start(&id).await?;
-        Ok((id, true))
+        Ok(id)
     }
 
     async fn tell(&self, state: &mut State, image: &str, what: &str, script: &str) -> Result<String, NetError> {
         if state.session.is_none() {
-            let (node, _) = self.make_node(image).await?;
+            let node = self.make_node(image).await?;
             state.session = Some(Session::open(&*self.engine, &node).await?);
         }
         let Some(session) = &mut state.session else { return Err(NetError::Lost("none was opened".to_owned())) };
@@ -245,10 +245,8 @@ impl HostNet for NodeNet {
         if !same_ground {
             self.make_image(&wanted.node_image).await?;
             self.make_networks(wanted).await?;
-            let (_, is_new) = self.make_node(&wanted.node_image).await?;
-            if is_new {
-                state.session = None;
-            }
+            // Whoever is told next makes sure of the node.
+            state.session = None;
         }
         let script = match &before {
             Some((was, before)) if same_ground => parts.since(before, wanted, was),

@@ -41,15 +41,13 @@ else
 fi
 "#;
 
-/// The parts of a host's network that come into force one by one.
+/// The parts of a host's network that come into force one by one; its rules tell by themselves what differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// Lets pass Docker's own rules what ours judge.
     accept: String,
     routes: String,
     names: Names,
-    /// The whole ruleset.
-    rules: String,
 }
 
 /// What the name servers read.
@@ -85,7 +83,7 @@ impl Names {
 impl Parts {
     /// Of a whole picture.
     pub fn of(wanted: &HostNetwork) -> Self {
-        Self { accept: accept(wanted), routes: routes(wanted), names: Names::of(wanted), rules: nft::ruleset(wanted) }
+        Self { accept: accept(wanted), routes: routes(wanted), names: Names::of(wanted) }
     }
 
     /// Everything: after it the host is so, whatever it was before.
@@ -96,7 +94,7 @@ impl Parts {
         script += &self.names.files();
         script += &file("boot.sh", &boot());
         // Rules before routes: nothing is reached that is not judged.
-        script += &transaction(&self.rules);
+        script += &transaction(&nft::ruleset(wanted));
         script += &on_bridges(&nft::bridge_ruleset(wanted));
         script += KEEP_RULES;
         script += "/bin/sh accept.sh\n/bin/sh routes.sh\n";
@@ -110,7 +108,7 @@ impl Parts {
         let mut rules = match nft::update(was, wanted) {
             Some(update) if update.is_empty() => update,
             Some(update) => transaction(&update),
-            None => transaction(&self.rules),
+            None => transaction(&nft::ruleset(wanted)),
         };
         rules += &match nft::bridge_update(was, wanted) {
             Some(update) if update.is_empty() => update,

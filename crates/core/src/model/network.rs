@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     hex::hex,
-    name::{ClusterName, ContainerName, HostName, SecurityGroupName, SubnetName, TaskId},
-    spec::{network::Encapsulation, security_group::Permission, task_definition::Protocol},
+    name::{ClusterName, HostName, SecurityGroupName, SubnetName, TaskId},
+    spec::{network::Encapsulation, security_group::Permission, subnet::Cut, task_definition::Protocol},
     time::Timestamp,
 };
 
@@ -27,11 +27,6 @@ pub const NODE_IMAGE: &str = concat!("roadstead-node:", env!("CARGO_PKG_VERSION"
 /// Where machines are told of themselves (169.254.169.254), and of no use to a task: as the hosts, out of its reach unless a rule
 /// says otherwise.
 pub const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
-
-/// The name of the container that holds a task's network.
-pub fn sandbox() -> ContainerName {
-    SANDBOX.into()
-}
 
 /// A task's place in the task network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +52,18 @@ pub struct SubnetRecord {
     pub host_prefix: u8,
     /// Numbers from 0, each one host's.
     pub slices: BTreeMap<HostName, u32>,
+}
+
+impl SubnetRecord {
+    /// How it is cut.
+    pub fn cut(&self) -> Cut {
+        Cut { cidr: self.cidr, host_prefix: self.host_prefix }
+    }
+
+    /// A host's slice.
+    pub fn slice_of(&self, host: &HostName) -> Option<Ipv4Net> {
+        self.cut().slice(*self.slices.get(host)?)
+    }
 }
 
 /// A host's part of a subnet: a network of its engine.

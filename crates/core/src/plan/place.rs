@@ -321,13 +321,14 @@ pub(super) fn host_input<'w>(host: &Host<'w>) -> HostInput<'w> {
 /// The placer over all hosts and tasks of this draft.
 pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
     let world = draft.world;
+    let unsettled = network::unsettled(draft);
     let hosts = draft.hosts.iter().map(|host| {
         let observation = world.state.observations.get(host.name);
         let containers = observation.into_iter().flat_map(|observation| observation.containers.values());
         let foreign = containers.filter(|container| container.owner.ours().is_none());
         let ports_in_use = foreign.flat_map(|container| container.ports.iter().map(host_port)).collect();
         let slices = network::slices_of(draft, host.name);
-        let has_network = network::may_take(draft, host);
+        let has_network = network::is_sound(draft, host.name) && !unsettled.contains(&host.manifest.spec.cluster);
         HostInput { ports_in_use, slices, has_network, ..host_input(host) }
     });
     let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped);

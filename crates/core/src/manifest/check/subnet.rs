@@ -24,8 +24,8 @@ pub fn subnet(spec: &SubnetSpec, scope: &mut Scope<'_>) {
         scope
             .error(path, "host-prefix", message)
             .help(format!("`hostPrefix` from {} to {LONGEST_HOST_PREFIX}", cidr.prefix_len()));
-    } else if spec.slices() > MOST_SLICES {
-        let message = format!("{} slices of /{} are more than {MOST_SLICES}", spec.slices(), spec.host_prefix);
+    } else if spec.cut().slices() > MOST_SLICES {
+        let message = format!("{} slices of /{} are more than {MOST_SLICES}", spec.cut().slices(), spec.host_prefix);
         scope.error(path, "host-prefix", message).help("a smaller `cidr`, or a smaller `hostPrefix`");
     }
 }

@@ -35,20 +35,45 @@ fn twenty_six() -> u8 {
 }
 
 impl SubnetSpec {
-    /// How many hosts can have a slice.
-    pub fn slices(&self) -> u32 {
+    /// How it is cut.
+    pub fn cut(&self) -> Cut {
+        Cut { cidr: self.cidr, host_prefix: self.host_prefix }
+    }
+}
+
+/// Addresses cut into slices of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// All of them.
+    pub cidr: Ipv4Net,
+    /// How large a slice is.
+    pub host_prefix: u8,
+}
+
+impl Cut {
+    /// How many slices there are.
+    pub fn slices(self) -> u32 {
         let bits = self.host_prefix.saturating_sub(self.cidr.prefix_len());
         1u32.checked_shl(bits.into()).unwrap_or(u32::MAX)
     }
 
-    /// One host's slice, from 0.
-    pub fn slice(&self, number: u32) -> Option<Ipv4Net> {
+    /// A slice by its number, from 0.
+    pub fn slice(self, number: u32) -> Option<Ipv4Net> {
         if self.host_prefix < self.cidr.prefix_len() || number >= self.slices() {
             return None;
         }
-        let size = 1u32.checked_shl(32u32.saturating_sub(self.host_prefix.into()))?;
-        let first = u32::from(self.cidr.network()).checked_add(number.checked_mul(size)?)?;
+        let first = u32::from(self.cidr.network()).checked_add(number.checked_mul(self.slice_size()?)?)?;
         Ipv4Net::new(first.into(), self.host_prefix).ok()
+    }
+
+    /// Which slice this is; none when it is no slice of these.
+    pub fn number_of(self, slice: Ipv4Net) -> Option<u32> {
+        let number = u32::from(slice.network()).checked_sub(u32::from(self.cidr.network()))? / self.slice_size()?;
+        (self.slice(number) == Some(slice)).then_some(number)
+    }
+
+    fn slice_size(self) -> Option<u32> {
+        1u32.checked_shl(32u32.saturating_sub(self.host_prefix.into()))
     }
 }
 
@@ -58,17 +83,18 @@ mod tests {
 
     #[test]
     fn a_subnet_is_cut_into_slices() {
-        let spec = |cidr: &str, host_prefix| SubnetSpec {
-            cluster: default_cluster(),
-            availability_zone: None,
-            cidr: cidr.parse().unwrap(),
-            host_prefix,
-        };
+        let spec = |cidr: &str, host_prefix| Cut { cidr: cidr.parse().unwrap(), host_prefix };
         let subnet = spec("10.64.16.0/20", 26);
         assert_eq!(subnet.slices(), 64);
         assert_eq!(subnet.slice(0).unwrap().to_string(), "10.64.16.0/26");
         assert_eq!(subnet.slice(63).unwrap().to_string(), "10.64.31.192/26");
         assert_eq!(subnet.slice(64), None);
+        let number = |slice: &str| subnet.number_of(slice.parse().unwrap());
+        assert_eq!(
+            (number("10.64.31.192/26"), number("10.64.31.192/27"), number("10.64.32.0/26")),
+            (Some(63), None, None)
+        );
+        assert_eq!(number("10.64.15.0/26"), None);
         assert_eq!(spec("10.0.0.0/24", 24).slice(0).unwrap().to_string(), "10.0.0.0/24");
         assert_eq!(spec("10.0.0.0/24", 20).slice(0), None);
     }

@@ -203,6 +203,12 @@ impl<'w> Draft<'w> {
         self.subnets.get(name).or_else(|| self.world.state.subnets.get(name))
     }
 
+    /// Every subnet as it is cut: those that this draft left alone, then the others.
+    pub(super) fn subnets(&self) -> impl Iterator<Item = &SubnetRecord> {
+        let known = self.world.state.subnets.values().filter(|record| !self.subnets.contains_key(&record.name));
+        known.chain(self.subnets.values())
+    }
+
     pub(super) fn put_subnet(&mut self, record: SubnetRecord) {
         self.subnets.insert(record.name.clone(), record);
     }

@@ -13,8 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
-
 pub use picture::{groups_of, has_network, holds_address, pictures, rules_of};
 
 use crate::model::{
@@ -23,7 +21,6 @@ use crate::model::{
     network::{SubnetRecord, TaskNetwork, gateway},
     spec::{
         SubnetSpec, TaskDefinitionSpec,
-        cluster::DEFAULT_CLUSTER,
         network::{self, AssignPublicIp, NetworkConfiguration},
         task_definition::NetworkMode,
     },
@@ -78,9 +75,13 @@ pub fn subnets(state: &State) -> BTreeMap<SubnetName, SubnetSpec> {
     if !picture::has_network(state) {
         return BTreeMap::new();
     }
-    let desired = &state.desired;
+    subnets_of_hosts(&state.desired).collect()
+}
+
+/// Those of every cluster that has hosts, used or not.
+fn subnets_of_hosts(desired: &Desired) -> impl Iterator<Item = (SubnetName, SubnetSpec)> {
     let clusters: BTreeSet<&ClusterName> = desired.hosts.values().map(|host| &host.spec.cluster).collect();
-    clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster)).collect()
+    clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster))
 }
 
 /// Where a task's address is from; none when it has no network of its own.
@@ -112,39 +113,27 @@ pub(super) fn of_placed(
 
 /// A host's slices, as they stand.
 pub(super) fn slices_of(draft: &Draft<'_>, host: &HostName) -> Vec<Slice> {
-    let Some(manifest) = draft.world.state.desired.hosts.get(host) else { return Vec::new() };
-    let subnets = subnets_in(&draft.world.state.desired, &manifest.spec.cluster);
-    let slice = |name: &SubnetName| Some(Slice { subnet: name.clone(), cidr: slice_of(draft.subnet(name)?, host)? });
-    subnets.keys().filter_map(slice).collect()
-}
-
-/// A host's slice of a subnet.
-pub fn slice_of(record: &SubnetRecord, host: &HostName) -> Option<Ipv4Net> {
-    cut_as(record).slice(*record.slices.get(host)?)
-}
-
-fn cut_as(record: &SubnetRecord) -> SubnetSpec {
-    SubnetSpec {
-        cluster: DEFAULT_CLUSTER.into(),
-        availability_zone: None,
-        cidr: record.cidr,
-        host_prefix: record.host_prefix,
-    }
+    let slice = |record: &SubnetRecord| Some(Slice { subnet: record.name.clone(), cidr: record.slice_of(host)? });
+    let mut slices: Vec<Slice> = draft.subnets().filter_map(slice).collect();
+    slices.sort_by(|one, other| one.subnet.cmp(&other.subnet));
+    slices
 }
 
 /// A host's own address in its slice.
 pub(super) fn gateway_of(draft: &Draft<'_>, host: &HostName, subnet: &SubnetName) -> Option<Ipv4Addr> {
-    slice_of(draft.subnet(subnet)?, host).map(gateway)
+    draft.subnet(subnet)?.slice_of(host).map(gateway)
 }
 
-/// Whether tasks with an address may be placed on a host: nothing is wrong with its network, and no other host is about to
-/// have one, since the first would get them all.
-pub(super) fn may_take(draft: &Draft<'_>, host: &Host<'_>) -> bool {
-    let seen = draft.world.networks.get(host.name);
-    let cluster = &host.manifest.spec.cluster;
-    let is_awaited =
-        |other: &Host<'_>| other.manifest.spec.cluster == *cluster && looked_at_by(draft, other) > Some(draft.now());
-    seen.is_some_and(|seen| seen.problem.is_none()) && !draft.hosts.iter().any(is_awaited)
+/// Clusters in which no task with an address is placed yet: a host is about to have a network, and the first one that has would
+/// get them all.
+pub(super) fn unsettled<'w>(draft: &Draft<'w>) -> BTreeSet<&'w ClusterName> {
+    let is_awaited = |host: &&Host<'w>| looked_at_by(draft, host) > Some(draft.now());
+    draft.hosts.iter().filter(is_awaited).map(|host| &host.manifest.spec.cluster).collect()
+}
+
+/// Whether nothing is wrong with a host's network, as far as it was looked at.
+pub(super) fn is_sound(draft: &Draft<'_>, host: &HostName) -> bool {
+    draft.world.networks.get(host).is_some_and(|seen| seen.problem.is_none())
 }
 
 /// Until when a host is waited for that answers, and whose networks nobody has looked at.
@@ -166,17 +155,17 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
     let live = state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped);
     let in_use: BTreeSet<(&SubnetName, &HostName)> =
         live.filter_map(|task| Some((&task.network.as_ref()?.subnet, &task.host))).collect();
-    let clusters: BTreeSet<&ClusterName> = desired.hosts.values().map(|host| &host.spec.cluster).collect();
     let mut wanted = BTreeSet::new();
-    for (name, spec) in clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster)) {
+    for (name, spec) in subnets_of_hosts(desired) {
         let before = state.subnets.get(&name);
-        let mut record = before.cloned().unwrap_or_else(|| SubnetRecord {
+        let uncut = || SubnetRecord {
             name: name.clone(),
             cidr: spec.cidr,
             host_prefix: spec.host_prefix,
             slices: BTreeMap::new(),
-        });
-        if (record.cidr, record.host_prefix) != (spec.cidr, spec.host_prefix) {
+        };
+        let mut record = before.cloned().unwrap_or_else(uncut);
+        if record.cut() != spec.cut() {
             if in_use.iter().any(|(subnet, _)| **subnet == name) {
                 let reason = format!(
                     "it is still {} with slices of /{}, since tasks have addresses of it",
@@ -184,12 +173,7 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
                 );
                 draft.waiting(Subject::Subnet(name.clone()), reason, "no task has an address of it", None);
             } else {
-                record = SubnetRecord {
-                    name: name.clone(),
-                    cidr: spec.cidr,
-                    host_prefix: spec.host_prefix,
-                    slices: BTreeMap::new(),
-                };
+                record = uncut();
             }
         }
         let in_zone = |host: &HostName| {
@@ -205,8 +189,8 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
             // What is there already is known once the host was asked.
             let seen = draft.world.networks.get(host).filter(|seen| seen.problem.is_none());
             let Some(seen) = seen.filter(|_| !record.slices.contains_key(host)) else { continue };
-            let cut = cut_as(&record);
-            let there = seen.slices.get(&name).and_then(|there| number_of(&cut, *there));
+            let cut = record.cut();
+            let there = seen.slices.get(&name).and_then(|there| cut.number_of(*there));
             let number = there.filter(|number| !taken.contains(number));
             match number.or_else(|| (0..cut.slices()).find(|number| !taken.contains(number))) {
                 Some(number) => {
@@ -229,13 +213,6 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
     let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.iter().all(|(subnet, _)| subnet != name);
     let gone: Vec<SubnetName> = state.subnets.keys().filter(gone).cloned().collect();
     gone.into_iter().for_each(|name| draft.remove(Change::SubnetRemoved(name)));
-}
-
-/// Which slice of a subnet this is.
-fn number_of(subnet: &SubnetSpec, slice: Ipv4Net) -> Option<u32> {
-    let size = 1u32.checked_shl(32u32.saturating_sub(subnet.host_prefix.into()))?;
-    let number = u32::from(slice.network()).checked_sub(u32::from(subnet.cidr.network()))? / size;
-    (subnet.slice(number) == Some(slice)).then_some(number)
 }
 
 /// Whether a task's host has put the rules around it into force, if it has an address (S11); else it waits, and says so.

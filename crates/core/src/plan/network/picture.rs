@@ -49,7 +49,7 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
         .filter(|(_, manifest)| manifest.spec.cluster == *cluster)
         .map(|(host, _)| {
             let bridge = |name: &SubnetName| {
-                let slice = super::slice_of(state.subnets.get(name)?, host)?;
+                let slice = state.subnets.get(name)?.slice_of(host)?;
                 Some(Bridge { subnet: name.clone(), slice })
             };
             (host, subnets.keys().filter_map(bridge).collect())
