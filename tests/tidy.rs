@@ -18,10 +18,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("host", &["model"]),
     ("engine", &["model", "host"]),
     ("net", &["model", "engine"]),
-    ("control", &["model", "manifest", "plan", "turn", "store", "host", "engine", "net"]),
-    ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "net", "control"]),
+    ("lb", &["model", "engine", "net"]),
+    ("control", &["model", "manifest", "plan", "turn", "store", "host", "engine", "net", "lb"]),
+    ("sim", &["model", "manifest", "plan", "turn", "store", "engine", "host", "net", "lb", "control"]),
     ("api", &["model", "plan", "turn", "store", "engine", "manifest", "control"]),
-    ("cli", &["model", "manifest", "plan", "turn", "host", "engine", "net", "control", "api"]),
+    ("cli", &["model", "manifest", "plan", "turn", "host", "engine", "net", "lb", "control", "api"]),
 ];
 
 const SOURCES: &[&str] = &["crates/core/src", "crates/control/src", "src"];

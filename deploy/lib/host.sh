@@ -1,12 +1,29 @@
 # shellcheck shell=bash
 # One lab host: a machine made of namespaces with its own dockerd, sshd, identity and address.
-# Uses from deploy/lab: LAB, INDEX, BRIDGE, SUBNET, NAME, LIVE_RESTORE, STORAGE_DRIVER, ZONES.
+# Uses from deploy/lab: LAB, INDEX, BRIDGE, SUBNET, NAME, LIVE_RESTORE, STORAGE_DRIVER, SUBNETS, ZONES.
 
 host_dir() { echo "$LAB/hosts/$1"; }
 host_letter() { echo "${1#host-}"; }
 host_veth() { echo "$BRIDGE-$(host_letter "$1")"; }
 host_index() { printf '%d' $(($(printf '%d' "'$(host_letter "$1")") - 97)); }
-host_address() { echo "$SUBNET.$((11 + $(host_index "$1")))"; }
+# Whether it is on the second of two subnets.
+host_is_beyond() { ((SUBNETS == 2 && $(host_index "$1") % 2 == 1)); }
+host_bridge() { if host_is_beyond "$1"; then echo "${BRIDGE}b"; else echo "$BRIDGE"; fi; }
+host_address() {
+  local first=11
+  if host_is_beyond "$1"; then first=139; fi
+  echo "$SUBNET.$((first + $(host_index "$1")))"
+}
+# Its address, and the way to the other subnet if there is one.
+host_network() {
+  if ((SUBNETS == 1)); then
+    echo "ip addr add $(host_address "$1")/24 dev eth0 && ip link set eth0 up"
+    return
+  fi
+  local other=128 router=126
+  if host_is_beyond "$1"; then other=0 router=254; fi
+  echo "ip addr add $(host_address "$1")/25 dev eth0 && ip link set eth0 up && ip route add $SUBNET.$other/25 via $SUBNET.$router"
+}
 # The same over reboots, or neighbours go on sending to the card that is gone.
 host_mac() { printf '02:52:53:%02x:%02x:%02x' $((INDEX / 256)) $((INDEX % 256)) "$(host_index "$1")"; }
 host_cgroup() { echo "/roadstead-lab/$(basename "$BRIDGE")/$1"; }
@@ -118,8 +135,8 @@ host_start() {
   ip link del "$veth" 2>/dev/null || true
   ip link add "$veth" type veth peer name eth0 address "$(host_mac "$host")" netns "$pid" ||
     host_failed "$host" "its network link could not be made" init.log
-  ip link set "$veth" master "$BRIDGE" up
-  in_host "$host" sh -c "ip link set lo up && ip addr add $(host_address "$host")/24 dev eth0 && ip link set eth0 up" ||
+  ip link set "$veth" master "$(host_bridge "$host")" up
+  in_host "$host" sh -c "ip link set lo up && $(host_network "$host")" ||
     host_failed "$host" "its address could not be set" init.log
   if [[ -e $dir/cut ]]; then ip link set "$veth" down; fi
 

@@ -80,6 +80,8 @@ async fn events(context: &Context, kind: Kind, name: &str) -> Result<(), Failure
         | Kind::Deployments
         | Kind::Subnets
         | Kind::Securitygroups
+        | Kind::Targetgroups
+        | Kind::Loadbalancers
         | Kind::Clusters
         | Kind::Events => return Ok(()),
     };

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::api::view::{
     Items, cluster::ClusterView, deployment::DeploymentView, event::EventView, host::HostView,
-    scheduled_task::ScheduledTaskView, security_group::SecurityGroupView, service::ServiceView, subnet::SubnetView,
-    task::TaskView, task_definition::TaskDefinitionView,
+    load_balancer::LoadBalancerView, scheduled_task::ScheduledTaskView, security_group::SecurityGroupView,
+    service::ServiceView, subnet::SubnetView, target_group::TargetGroupView, task::TaskView,
+    task_definition::TaskDefinitionView,
 };
 use roadstead_core::model::time::Timestamp;
 
@@ -43,6 +44,10 @@ pub(super) enum Kind {
     Subnets,
     #[value(aliases = ["securitygroup", "sg"])]
     Securitygroups,
+    #[value(aliases = ["targetgroup", "tg"])]
+    Targetgroups,
+    #[value(aliases = ["loadbalancer", "lb"])]
+    Loadbalancers,
     #[value(alias = "cluster")]
     Clusters,
     #[value(aliases = ["event", "ev"])]
@@ -61,6 +66,8 @@ impl Kind {
             Self::Deployments => "deployments",
             Self::Subnets => "subnets",
             Self::Securitygroups => "securitygroups",
+            Self::Targetgroups => "targetgroups",
+            Self::Loadbalancers => "loadbalancers",
             Self::Clusters => "clusters",
             Self::Events => "events",
         }
@@ -168,6 +175,8 @@ pub(super) async fn run(context: &Context, options: Options) -> Result<(), Failu
         Kind::Deployments => show::<DeploymentView>(context, &options).await,
         Kind::Subnets => show::<SubnetView>(context, &options).await,
         Kind::Securitygroups => show::<SecurityGroupView>(context, &options).await,
+        Kind::Targetgroups => show::<TargetGroupView>(context, &options).await,
+        Kind::Loadbalancers => show::<LoadBalancerView>(context, &options).await,
         Kind::Clusters => show::<ClusterView>(context, &options).await,
         Kind::Events => show::<EventView>(context, &options).await,
     }

@@ -1,5 +1,7 @@
 //! Views as rows of tables.
 
+mod traffic;
+
 use serde::de::DeserializeOwned;
 
 use super::{

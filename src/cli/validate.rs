@@ -87,6 +87,8 @@ fn contents(desired: &Desired) -> String {
         (desired.scheduled_tasks.len(), "scheduled task"),
         (desired.subnets.len(), "subnet"),
         (desired.security_groups.len(), "security group"),
+        (desired.target_groups.len(), "target group"),
+        (desired.load_balancers.len(), "load balancer"),
     ] {
         parts.extend((number > 0).then(|| count(number, what)));
     }

@@ -13,3 +13,5 @@ use roadstead_core::model;
 mod fleet;
 #[path = "../../src/api/tests/task_network.rs"]
 mod task_network;
+#[path = "../../src/api/tests/traffic.rs"]
+mod traffic;

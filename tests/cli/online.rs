@@ -173,6 +173,30 @@ async fn a_task_network_is_good_to_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn load_balancers_are_good_to_read() {
+    let controller = Controller::start().await;
+    controller.change(super::traffic::lay);
+    let outs = [
+        "get targetgroups",
+        "get tg -o wide",
+        "get targetgroup/shop-blue -o name",
+        "describe targetgroup shop-blue",
+        "get loadbalancers",
+        "get lb -o wide",
+        "describe lb/front",
+        "get lb --cluster other",
+    ];
+    let mut told = String::new();
+    for arguments in outs {
+        let (out, _, _) = controller.run(arguments).await;
+        told.push_str(&format!("$ roadstead {arguments}\n{out}\n"));
+    }
+    assert_snapshot!("traffic", told);
+    let (_, error, status) = controller.run("describe targetgroup nope").await;
+    assert!(error.contains("targetgroup") && status == 1, "{status} {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn documents_keep_the_contracts_order() {
     let controller = Controller::start().await;
     let out = controller.out("get services web -o json").await;

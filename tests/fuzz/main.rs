@@ -16,6 +16,8 @@ const MUST_REACH: &[(&str, &[&str])] = &[
             "Host",
             "TaskDefinition",
             "Service",
+            "TargetGroup",
+            "LoadBalancer",
             "stays",
             "a broken file",
             "error",
@@ -29,6 +31,19 @@ const MUST_REACH: &[(&str, &[&str])] = &[
     ("docker_event", &["die", "health", "an event", "another event", "its end", "malformed"]),
     ("labels", &["ours as given", "a claim", "forged", "another fleet's", "foreign"]),
     ("constraint", &["yes", "no", "mistake"]),
+    (
+        "haproxy",
+        &[
+            "healthy",
+            "unhealthy",
+            "initial",
+            "a reason",
+            "as it was told",
+            "otherwise",
+            "remains",
+            "a state that stays",
+        ],
+    ),
 ];
 
 fn corpus(target: &str) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -70,7 +85,7 @@ macro_rules! targets {
     };
 }
 
-targets! { manifest docker_list docker_inspect docker_event labels constraint }
+targets! { manifest docker_list docker_inspect docker_event labels constraint haproxy }
 
 #[test]
 fn the_corpus_is_small() {

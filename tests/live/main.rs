@@ -5,6 +5,8 @@
 //! Every check of what runs asks the hosts' Docker, never the controller. Deadlines here are generous: how fast things are
 //! is measured by `deploy/bench`.
 
+mod addresses;
+mod balancers;
 mod containers;
 mod controllers;
 // A release build has none.
@@ -18,6 +20,8 @@ mod jobs;
 mod links;
 mod logins;
 mod manifests;
+mod matrix;
+mod names;
 mod network;
 mod probes;
 mod pulls;
@@ -27,4 +31,6 @@ mod shells;
 #[cfg(debug_assertions)]
 mod socket;
 mod support;
+mod traffic;
 mod volumes;
+mod wireguard;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::Ipv4Addr,
     time::Duration,
 };
@@ -9,11 +10,11 @@ use std::{
 use crate::support::{Controller, Lab, MINUTE, until};
 
 /// What a host has of network, to be the same before and after.
-const TRACES: &str = "ip -o link | cut -d: -f2 | sort; ip -4 route; nft list tables; iptables -S DOCKER-USER; \
+pub const TRACES: &str = "ip -o link | cut -d: -f2 | sort; ip -4 route; nft list tables; iptables -S DOCKER-USER; \
     docker ps -a --format '{{.Names}}'; docker network ls --format '{{.Name}}' | sort; docker volume ls -q";
 
 /// One name server question: how many addresses, or -1 when the name is not known.
-const ASK: &str = r#"
+pub const ASK: &str = r#"
 import socket, struct, sys
 name, server, kind = sys.argv[1], sys.argv[2], int(sys.argv[3])
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3)
@@ -28,7 +29,7 @@ print(" ".join(found))
 "#;
 
 /// The same again and again until a file is there: each address that is answered must take a connection.
-const ASK_ON: &str = r#"
+pub const ASK_ON: &str = r#"
 import os, socket, struct, sys, time
 name, server, kind, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 q = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0" + struct.pack(">HH", kind, 1)
@@ -51,7 +52,7 @@ print("answers", answers)
 "#;
 
 /// A service of one container on port 8080, in some groups.
-fn service(name: &str, count: u32, groups: &str, more: &str) -> String {
+pub fn service(name: &str, count: u32, groups: &str, more: &str) -> String {
     format!(
         "
 apiVersion: roadstead/v1
@@ -69,43 +70,43 @@ spec:
     )
 }
 
-fn group(name: &str, ingress: &str) -> String {
+pub fn group(name: &str, ingress: &str) -> String {
     format!(
         "\n---\napiVersion: roadstead/v1\nkind: SecurityGroup\nmetadata: {{ name: {name} }}\nspec: {{ ingress: [{ingress}] }}\n"
     )
 }
 
-fn tcp(port: u16, source: &str) -> String {
+pub fn tcp(port: u16, source: &str) -> String {
     format!("{{ protocol: tcp, fromPort: {port}, sources: [{{ {source} }}] }}")
 }
 
 /// A running task: where, its address, and a process in its network.
 #[derive(Clone, Debug)]
-struct Place {
-    id: String,
-    host: String,
-    address: Ipv4Addr,
-    pid: String,
+pub struct Place {
+    pub id: String,
+    pub host: String,
+    pub address: Ipv4Addr,
+    pub pid: String,
 }
 
-struct Fleet {
-    lab: Lab,
-    controller: Controller,
+pub struct Fleet {
+    pub lab: Lab,
+    pub controller: Controller,
 }
 
 impl Fleet {
-    fn with(name: &str, hosts: &str, manifests: &[(&str, &str)]) -> Self {
+    pub fn with(name: &str, hosts: &str, manifests: &[(&str, &str)]) -> Self {
         let lab = Lab::with(name, hosts);
         let controller = Controller::start(&lab, manifests);
         Self { lab, controller }
     }
 
-    fn ssh(&self, host: &str, command: &str) -> String {
+    pub fn ssh(&self, host: &str, command: &str) -> String {
         self.lab.lab(&["ssh", host, command])
     }
 
     /// The RUNNING tasks of a service.
-    fn tasks(&self, service: &str) -> Vec<Place> {
+    pub fn tasks(&self, service: &str) -> Vec<Place> {
         let tasks = self.controller.items("tasks");
         let ours = tasks.iter().filter(|task| {
             task["group"] == format!("service:{service}")
@@ -127,13 +128,13 @@ impl Fleet {
     }
 
     /// Whether a connection is made from inside a task.
-    fn reaches(&self, from: &Place, to: Ipv4Addr, port: u16) -> bool {
+    pub fn reaches(&self, from: &Place, to: Ipv4Addr, port: u16) -> bool {
         let command =
             format!("nsenter -t {} -n curl -s -o /dev/null -m 2 http://{to}:{port}/ && echo yes || true", from.pid);
         self.ssh(&from.host, &command).trim() == "yes"
     }
 
-    fn host_reaches(&self, host: &str, to: Ipv4Addr, port: u16) -> bool {
+    pub fn host_reaches(&self, host: &str, to: Ipv4Addr, port: u16) -> bool {
         self.ssh(host, &format!("curl -s -o /dev/null -m 2 http://{to}:{port}/ && echo yes || true")).trim() == "yes"
     }
 
@@ -144,12 +145,12 @@ impl Fleet {
         self.ssh(&from.host, &command).trim().to_owned()
     }
 
-    fn addresses(&self, from: &Place, name: &str) -> BTreeSet<String> {
+    pub fn addresses(&self, from: &Place, name: &str) -> BTreeSet<String> {
         self.ask(from, name, 1).split_whitespace().map(str::to_owned).collect()
     }
 }
 
-fn shown(tasks: &[Place]) -> BTreeSet<String> {
+pub fn shown(tasks: &[Place]) -> BTreeSet<String> {
     tasks.iter().map(|task| task.address.to_string()).collect()
 }
 
@@ -342,4 +343,111 @@ fn a_host_that_is_removed_is_left_as_it_was_found() {
         })
     }));
     assert!(left.is_ok(), "before:\n{before}\nnow:\n{now}");
+}
+
+/// The service of the mission's source: auth with a collector beside it, behind an internal load balancer.
+const AUTH: &str = "
+apiVersion: roadstead/v1
+kind: Cluster
+metadata: { name: default }
+spec: { serviceDiscovery: { namespace: klp.local } }
+---
+apiVersion: roadstead/v1
+kind: SecurityGroup
+metadata: { name: auth }
+spec: { ingress: [{ protocol: tcp, fromPort: 8080, toPort: 8080, sources: [{ securityGroup: internal-alb }] }] }
+---
+apiVersion: roadstead/v1
+kind: TargetGroup
+metadata: { name: auth-blue }
+spec: { port: 8080, protocol: HTTP, targetType: ip, healthCheck: { path: /healthz, interval: 1s, timeout: 1s } }
+---
+apiVersion: roadstead/v1
+kind: LoadBalancer
+metadata: { name: internal }
+spec:
+  hosts: { availability-zone: ZONE }
+  securityGroups: [internal-alb]
+  listeners:
+    - name: http
+      port: 8088
+      protocol: HTTP
+      rules: [{ name: auth, priority: 10, conditions: { hostHeader: [auth.klp.local] }, action: { forward: auth-blue } }]
+      defaultAction: { fixedResponse: { statusCode: 404 } }
+---
+apiVersion: roadstead/v1
+kind: TaskDefinition
+metadata: { name: auth }
+spec:
+  family: auth
+  networkMode: awsvpc
+  requiresCompatibilities: [FARGATE]
+  cpu: 512
+  memory: 1024
+  containerDefinitions:
+    - name: auth
+      image: 'roadstead/demo:1'
+      essential: true
+      stopTimeout: 2
+      environment: { PORT: 8080, OTEL_EXPORTER_OTLP_ENDPOINT: 'http://localhost:4318' }
+      portMappings: [{ containerPort: 8080, hostPort: 8080, protocol: tcp }]
+    - name: otel-collector
+      image: 'roadstead/demo:1'
+      essential: false
+      stopTimeout: 2
+      environment: { PORT: 4318 }
+      portMappings: [{ containerPort: 4318, hostPort: 4318, protocol: tcp }]
+---
+apiVersion: roadstead/v1
+kind: Service
+metadata: { name: auth }
+spec:
+  taskDefinition: auth
+  desiredCount: 2
+  launchType: FARGATE
+  networkConfiguration: { awsvpcConfiguration: { securityGroups: [auth], assignPublicIp: DISABLED } }
+  loadBalancers: [{ targetGroup: auth-blue, containerName: auth, containerPort: 8080 }]
+  serviceRegistries: [{ name: auth }]
+";
+
+#[test]
+#[ignore = "needs a lab"]
+fn an_internal_load_balancer_is_admitted_and_nobody_else() {
+    let lab = Lab::up("auth");
+    let host = fs::read_to_string(lab.host_manifests().join("host-a.yaml")).unwrap();
+    let zone = host.split("availability-zone: ").nth(1).and_then(|rest| rest.split([' ', '}']).next()).unwrap();
+    let lone = service("lone", 3, "default", "");
+    let manifests = [("auth.yaml", &*AUTH.replace("ZONE", zone)), ("lone.yaml", &lone)];
+    let controller = Controller::start(&lab, &manifests);
+    let fleet = Fleet { lab, controller };
+    fleet.controller.wait_steady();
+    let (auth, lone) = (fleet.tasks("auth"), fleet.tasks("lone"));
+    assert_eq!((auth.len(), lone.len()), (2, 3));
+    assert_ne!(auth[0].host, auth[1].host, "over zones");
+    let edge = fleet.lab.address("host-a");
+    let asked = |host: &str| {
+        format!("curl -s -o /dev/null -m 3 -w '%{{http_code}}' -H 'Host: {host}' http://{edge}:8088/ || true")
+    };
+    for from in ["host-a", "host-b", "host-c"] {
+        let answered = |host: &str| fleet.ssh(from, &asked(host)).trim().to_owned();
+        assert_eq!((answered("auth.klp.local"), answered("other")), ("200".to_owned(), "404".to_owned()), "{from}");
+        for task in &auth {
+            assert_eq!(fleet.host_reaches(from, task.address, 8080), from == "host-a", "{from} → {task:?}");
+        }
+    }
+    for from in &lone {
+        for task in &auth {
+            assert!(!fleet.reaches(from, task.address, 8080), "{from:?} → {task:?}");
+        }
+        // By the load balancer it may: a rule for everybody reaches it, though it is on a host.
+        let inside = format!("nsenter -t {} -n {}", from.pid, asked("auth.klp.local"));
+        assert_eq!(fleet.ssh(&from.host, &inside).trim(), "200", "{from:?}");
+        assert_eq!(fleet.addresses(from, "auth.klp.local"), shown(&auth));
+    }
+    for task in &auth {
+        assert!(fleet.reaches(task, Ipv4Addr::LOCALHOST, 4318), "its collector");
+        assert!(!fleet.reaches(task, auth.iter().find(|other| other.id != task.id).unwrap().address, 4318));
+    }
+    let why = fleet.controller.cli(&["why", &auth[0].id, "--from", &edge, "--port", "8080"]);
+    assert!(why.contains("internal-alb"), "{why}");
 }

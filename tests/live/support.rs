@@ -32,9 +32,18 @@ impl Lab {
 
     /// A lab of so many hosts; [`Self::hosts`] is of three.
     pub fn with(name: &str, hosts: &str) -> Self {
+        Self::made(name, &["--hosts", hosts])
+    }
+
+    /// The same, every second host in another subnet: nothing but WireGuard's packets come from one to the other.
+    pub fn apart(name: &str, hosts: &str) -> Self {
+        Self::made(name, &["--hosts", hosts, "--subnets", "2"])
+    }
+
+    fn made(name: &str, options: &[&str]) -> Self {
         let lab = Self { name: format!("live-{name}"), folder: PathBuf::new() };
         lab.lab(&["down"]);
-        lab.lab(&["up", "--hosts", hosts]);
+        lab.lab(&[&["up"], options].concat());
         lab.lab(&["image"]);
         let exports = lab.lab(&["env"]);
         let folder =

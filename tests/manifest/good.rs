@@ -53,6 +53,33 @@ fn the_full_example_gives_warnings_only() {
 }
 
 #[test]
+fn load_balancers_are_read_in_our_words_and_in_those_of_ecs() {
+    let (desired, told) = good("traffic.yaml");
+    assert_eq!(told.len(), 2, "{told:?}");
+    let [shop] = &desired.services["shop"].spec.load_balancers[..] else { panic!("one target group") };
+    assert_eq!(shop.target_group.as_str(), "shop");
+    assert_eq!(shop.alternate_target_group.as_ref().map(|name| name.as_str()), Some("shop-next"));
+    assert_eq!(shop.production_listener_rule.as_deref(), Some("front/http/shop"));
+    let answering = |service: &str| {
+        let definition = &desired.task_definitions[service].spec;
+        desired.services[service].spec.load_balancers[0].answering(definition)
+    };
+    assert_eq!((answering("shop"), answering("mail")), (Some(("shop", 8080)), Some(("mail", 2525))));
+    let front = &desired.load_balancers["front"].spec;
+    let forwards: Vec<String> = front
+        .forwards()
+        .map(|(listener, rule, groups)| {
+            let groups = groups.iter().map(|group| format!("{} {}", group.target_group, group.weight));
+            let rule = rule.map_or("", |rule| rule.name.as_str());
+            format!("{} {rule}: {}", listener.name, groups.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    assert_eq!(forwards, ["http shop: shop 900, shop-next 0", "smtp : mail 1"]);
+    let asked: Vec<&str> = front.listeners[0].rules_in_order().iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(asked, ["secure", "shop", "www"]);
+}
+
+#[test]
 fn what_ecs_prints_is_a_manifest() {
     let (desired, _) = good("described.json");
     let definition = &desired.task_definitions["ledger"].spec;
@@ -99,7 +126,7 @@ fn json_means_what_it_means_elsewhere() {
 /// What is kept in the database reads back as what it was.
 #[test]
 fn desired_survives_json() {
-    for name in ["smallest.yaml", "full.yaml", "described.json", "human.yaml"] {
+    for name in ["smallest.yaml", "full.yaml", "described.json", "human.yaml", "traffic.yaml"] {
         let (desired, _) = good(name);
         let json = serde_json::to_string(&desired).unwrap();
         assert_eq!(serde_json::from_str::<Desired>(&json).unwrap(), desired, "{name}");

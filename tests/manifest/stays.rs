@@ -242,3 +242,56 @@ fn the_same_tree_again_changes_nothing() {
     assert_eq!(first.desired, second.desired);
     assert_eq!(first.diagnostics, second.diagnostics);
 }
+
+#[test]
+fn what_stays_keeps_its_target_groups_and_load_balancers() {
+    let group = |name: &str| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: TargetGroup\nmetadata: {{ name: {name} }}\nspec: {{ cluster: klp, port: 80 }}\n"
+        )
+    };
+    let balancer = |port: u16| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: LoadBalancer\nmetadata: {{ name: front }}\nspec: {{ cluster: klp, listeners: [{{ name: http, port: {port}, defaultAction: {{ forward: web }} }}] }}\n"
+        )
+    };
+    let service = |count: u32| {
+        format!(
+            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: web }}\nspec: {{ cluster: klp, desiredCount: {count}, taskDefinition: {{ containerDefinitions: [{{ name: web, image: web, memory: 64, portMappings: [{{ containerPort: 80 }}] }}] }}, loadBalancers: [{{ targetGroup: web, alternateTargetGroup: next, productionListenerRule: front/http }}] }}\n"
+        )
+    };
+    let cluster = "apiVersion: roadstead/v1\nkind: Cluster\nmetadata: { name: klp }\n";
+    let groups = format!("{}---\n{}", group("web"), group("next"));
+    let texts = [
+        ("balancer.yaml", balancer(80)),
+        ("cluster.yaml", cluster.to_owned()),
+        ("groups.yaml", groups.clone()),
+        ("service.yaml", service(1)),
+    ];
+    let texts = texts.iter().map(|(file, text)| (*file, text.as_str())).collect::<Vec<_>>();
+    let before = admitted(&texts, &Desired::default());
+    assert!(!before.has_errors(), "{}", render(&before.diagnostics, false));
+    let before = before.desired;
+    // Deleted although what cannot be read still names them.
+    assert_eq!(admitted(&[("service.yaml", "kind: [")], &before).desired, before);
+    // Deleted although a good service, or a good load balancer, still names them: it is told, and all stays.
+    assert_eq!(admitted(&[("service.yaml", &service(2))], &before).desired, before);
+    let after = admitted(&[("balancer.yaml", &balancer(81)), ("cluster.yaml", cluster)], &before);
+    assert!(after.has_errors());
+    assert_eq!(after.desired.load_balancers, before.load_balancers);
+    assert_eq!(after.desired.target_groups.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["web"]);
+    // A port stays with who had it, although the other one is declared first.
+    let other = balancer(80).replace("name: front", "name: other");
+    let hosts =
+        "apiVersion: roadstead/v1\nkind: Host\nmetadata: { name: box }\nspec: { address: 198.18.0.11, cluster: klp }\n";
+    let all = [
+        ("a.yaml", other.as_str()),
+        ("balancer.yaml", &balancer(80)),
+        ("cluster.yaml", cluster),
+        ("groups.yaml", &groups),
+        ("hosts.yaml", hosts),
+        ("service.yaml", &service(1)),
+    ];
+    let after = admitted(&all, &before);
+    assert_eq!(after.desired.load_balancers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["front"]);
+}

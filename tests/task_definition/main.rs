@@ -70,7 +70,14 @@ fn launched(desired: &Desired) -> Vec<LaunchStep> {
     for _ in 0..5 {
         // The host makes of the task network what it should.
         let confirmed = pictures(&core.world().state).remove("box").filter(|picture| !picture.bridges.is_empty());
-        let seen = NetworkSeen { at: NOW, confirmed, slices: BTreeMap::new(), problem: None };
+        let seen = NetworkSeen {
+            at: NOW,
+            confirmed,
+            under_way: None,
+            slices: BTreeMap::new(),
+            problem: None,
+            public_key: None,
+        };
         core.take(NOW, Input::Network("box".into(), seen));
         let mut launches = Vec::new();
         for action in core.decide(NOW).actions {

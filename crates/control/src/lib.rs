@@ -5,5 +5,6 @@ pub mod control;
 pub mod crash_point;
 pub mod engine;
 pub mod host;
+pub mod lb;
 pub mod net;
 pub mod store;

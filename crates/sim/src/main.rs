@@ -77,11 +77,12 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let shape = Shape::default();
     if let Some(seed) = arguments.trace {
-        return tell(&draw(seed, Shape::default()));
+        return tell(&draw(seed, shape));
     }
     if let Some(seed) = arguments.minimise {
-        return print_smallest(&draw(seed, Shape::default()));
+        return print_smallest(&draw(seed, shape));
     }
     if let Some(file) = &arguments.file {
         let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
@@ -105,13 +106,13 @@ fn main() -> ExitCode {
         all_well &= judged("chains", seeds, jobs, chain_breaks);
     }
     if let Some(seeds) = arguments.differential {
-        all_well &= judged("differential", seeds, jobs, |seed| differs_from_calm(&draw(seed, Shape::default())));
+        all_well &= judged("differential", seeds, jobs, |seed| differs_from_calm(&draw(seed, shape)));
     }
     if let Some(seeds) = arguments.database {
-        all_well &= judged("database", seeds, jobs, |seed| database_breaks(&draw(seed, Shape::default())));
+        all_well &= judged("database", seeds, jobs, |seed| database_breaks(&draw(seed, shape)));
     }
     if let Some(seeds) = arguments.seeds {
-        all_well &= campaign(seeds, jobs);
+        all_well &= campaign(seeds, jobs, shape);
     }
     if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
@@ -223,9 +224,9 @@ fn judged(what: &str, seeds: Range<u64>, jobs: usize, check: impl Fn(u64) -> Res
     sum.print_broken(|seed| format!("seed {seed}"))
 }
 
-fn campaign(seeds: Range<u64>, jobs: usize) -> bool {
+fn campaign(seeds: Range<u64>, jobs: usize, shape: Shape) -> bool {
     let (sum, seconds) = each(seeds, jobs, |seed, sum| {
-        let outcome = run(&draw(seed, Shape::default()), Tell::Nothing);
+        let outcome = run(&draw(seed, shape), Tell::Nothing);
         sum.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
     });
     let for_each = |count: u64| count as f64 / sum.runs.max(1) as f64;

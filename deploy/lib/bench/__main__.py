@@ -10,6 +10,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import addresses
 import burst
 import heal
 import update
@@ -18,6 +19,7 @@ from engine import Engine, remove_all
 GOAL_BURST = 1.10
 GOAL_HEAL = 1.15
 GOAL_UPDATE = 1.15
+GOAL_ADDRESSES = 1.15
 GOAL_FIRST_CREATE_MS = 100
 GOAL_MEMORY_MIB = 40
 GOAL_CPU_PERCENT = 0.5
@@ -31,13 +33,13 @@ def main():
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--binary", required=True)
     parser.add_argument("--lab", required=True, help="the lab's folder")
-    parser.add_argument("--only", choices=["start30", "start60", "heal", "update30"], help="measure this part alone")
+    parser.add_argument("--only", choices=["start30", "start60", "heal", "update30", "network"], help="measure this part alone")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", help="write the JSON here instead of to stdout")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _ended)
     signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(240 if options.quick else 1200)
+    signal.alarm(360 if options.quick else 1800)
 
     lab = SimpleNamespace(manifests=os.path.join(options.lab, "manifests"))
     engines = _engines(options.lab)
@@ -131,9 +133,26 @@ def _measure(options, lab, engines, figures):
         figure["bareByConcurrency"] = {key: _rounded(samples) for key, samples in by_concurrency.items()}
         figures.append(figure | {"bestConcurrencyPerHost": best})
 
+    def network():
+        say("starting 30 tasks with addresses of their own …")
+        ours_s, by_concurrency, best, key = addresses.compare(
+            options.binary, lab, engines, 30, [2, 4] if quick else [2, 3, 4, 6], 1 if quick else 3, say
+        )
+        figure = _ratio("start 30 tasks with addresses", "s", ours_s, by_concurrency[best], GOAL_ADDRESSES)
+        figure["bareByConcurrency"] = {key: _rounded(samples) for key, samples in by_concurrency.items()}
+        figures.append(figure | {"bestConcurrencyPerHost": best})
+        say("sending from task to task …")
+        ruled, free = addresses.throughput(options.binary, lab, engines, key, 2 if quick else 5, say)
+        # The more the better: what it takes without rules over what it takes with them.
+        figures.append(_ratio("a Gbit from task to task, with rules and without", "s", *([1 / it for it in them] for them in (ruled, free)), GOAL_ADDRESSES))
+
     concurrencies, samples = ([2, 4], 1) if quick else ([1, 2, 3, 4, 6, 8], 3)
     if options.only == "heal":
         burst.ours(options.binary, lab, engines, 30, healing)
+        return
+    if options.only in (None, "network"):
+        network()
+    if options.only == "network":
         return
     if options.only in (None, "update30"):
         rolling_update()

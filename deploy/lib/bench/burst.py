@@ -27,7 +27,7 @@ def ours(binary, lab, engines, count, then=None):
     `then(controller)` is called while they run."""
     with Controller(binary, lab.manifests) as controller, Events(engines) as events:
         at = controller.write("web.yaml", service(count))
-        last = _last_start(events, OURS, count)
+        last = last_start(events, OURS, count)
         views = {engine: [engine.inspect(c["Id"]) for c in engine.list(OURS)] for engine in engines}
         running = [view for host in views.values() for view in host if view["State"]["Running"]]
         if len(running) != count:
@@ -39,8 +39,14 @@ def ours(binary, lab, engines, count, then=None):
     return (last - at) / 1e9, (first - at) / 1e6 - QUIET_PERIOD_MS, bodies
 
 
-def bare(bodies, concurrency):
-    """Seconds that the same containers take with `concurrency` creates and starts at once on each host."""
+def _make(engine, name, body):
+    engine.start(engine.create(name, body))
+
+
+def bare(bodies, concurrency, make=_make, starts=1):
+    """Seconds that the same containers take with `concurrency` creates and starts at once on each host.
+
+    `make(engine, name, body)` makes one of them, which is so many `starts`."""
     gate = threading.Event()
     jobs = []
     failures = queue.Queue()
@@ -48,32 +54,32 @@ def bare(bodies, concurrency):
         work = queue.Queue()
         for number, body in enumerate(host_bodies):
             work.put((f"bench-bare-{number}", body))
-        jobs += [threading.Thread(target=_worker, args=(gate, engine, work, failures)) for _ in range(concurrency)]
+        jobs += [threading.Thread(target=_worker, args=(gate, engine, work, failures, make)) for _ in range(concurrency)]
     with Events(list(bodies)) as events:
         for job in jobs:
             job.start()
         at = time.time_ns()
         gate.set()
-        last = _last_start(events, BARE, sum(len(host) for host in bodies.values()), failures)
+        last = last_start(events, BARE, starts * sum(len(host) for host in bodies.values()), failures)
         for job in jobs:
             job.join()
     return (last - at) / 1e9
 
 
-def _worker(gate, engine, work, failures):
+def _worker(gate, engine, work, failures, make):
     try:
         engine.version()
         gate.wait()
         while True:
             name, body = work.get_nowait()
-            engine.start(engine.create(name, body))
+            make(engine, name, body)
     except queue.Empty:
         return
     except Exception as error:  # noqa: BLE001 - told to who waits
         failures.put(error)
 
 
-def _last_start(events, key, count, failures=None):
+def last_start(events, key, count, failures=None):
     started = 0
 
     def wanted(_host, event):

@@ -24,7 +24,8 @@ def until(what, deadline_s, holds, every_s=0.1):
 class Controller:
     """For a `with` block; what it started on the hosts stays."""
 
-    def __init__(self, binary, host_manifests):
+    def __init__(self, binary, host_manifests, key=None):
+        """`key`: of an earlier one, whose networks on the hosts it is to take for its own."""
         self.binary = binary
         self.folder = tempfile.mkdtemp(prefix="roadstead-bench-")
         self.manifests = os.path.join(self.folder, "manifests")
@@ -32,6 +33,18 @@ class Controller:
         self.hosts = len(os.listdir(os.path.join(self.manifests, "hosts")))
         self.endpoint = "unix:" + os.path.join(self.folder, "socket")
         self.child = None
+        if key:
+            os.makedirs(os.path.join(self.folder, "data"), mode=0o700)
+            with open(os.open(self._key_file(), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+                out.write(key)
+
+    def _key_file(self):
+        return os.path.join(self.folder, "data", "fleet.key")
+
+    def key(self):
+        """What the next one needs to go on with what this one made on the hosts."""
+        with open(self._key_file(), "rb") as file:
+            return file.read()
 
     def __enter__(self):
         try:

@@ -12,8 +12,9 @@ use crate::api::{
     error::{ApiError, ErrorBody},
     view::{
         Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView,
-        scheduled_task, scheduled_task::ScheduledTaskView, security_group, security_group::SecurityGroupView, service,
-        service::ServiceView, subnet, subnet::SubnetView, task, task::TaskView, task_definition,
+        load_balancer, load_balancer::LoadBalancerView, scheduled_task, scheduled_task::ScheduledTaskView,
+        security_group, security_group::SecurityGroupView, service, service::ServiceView, subnet, subnet::SubnetView,
+        target_group, target_group::TargetGroupView, task, task::TaskView, task_definition,
         task_definition::TaskDefinitionView, volume, volume::VolumeView,
     },
 };
@@ -187,6 +188,38 @@ pub(super) async fn security_groups(State(api): State<Api>) -> Json<Items<Securi
 pub(super) async fn security_group(State(api): State<Api>, Named(name): Named<String>) -> Answer<SecurityGroupView> {
     let all = security_group::list(&api.handle.snapshot());
     all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("securitygroup", &name))
+}
+
+/// All target groups.
+#[utoipa::path(get, path = "/v1/targetgroups", params(InCluster), responses((status = 200, body = Items<TargetGroupView>)))]
+pub(super) async fn target_groups(
+    State(api): State<Api>,
+    Params(query): Params<InCluster>,
+) -> Json<Items<TargetGroupView>> {
+    items(target_group::list(&api.handle.snapshot(), query.cluster.as_deref()))
+}
+
+/// One target group.
+#[utoipa::path(get, path = "/v1/targetgroups/{name}", params(("name" = String, Path)), responses((status = 200, body = TargetGroupView), (status = 404, body = ErrorBody)))]
+pub(super) async fn target_group(State(api): State<Api>, Named(name): Named<String>) -> Answer<TargetGroupView> {
+    let all = target_group::list(&api.handle.snapshot(), None);
+    all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("targetgroup", &name))
+}
+
+/// All load balancers.
+#[utoipa::path(get, path = "/v1/loadbalancers", params(InCluster), responses((status = 200, body = Items<LoadBalancerView>)))]
+pub(super) async fn load_balancers(
+    State(api): State<Api>,
+    Params(query): Params<InCluster>,
+) -> Json<Items<LoadBalancerView>> {
+    items(load_balancer::list(&api.handle.snapshot(), query.cluster.as_deref()))
+}
+
+/// One load balancer.
+#[utoipa::path(get, path = "/v1/loadbalancers/{name}", params(("name" = String, Path)), responses((status = 200, body = LoadBalancerView), (status = 404, body = ErrorBody)))]
+pub(super) async fn load_balancer(State(api): State<Api>, Named(name): Named<String>) -> Answer<LoadBalancerView> {
+    let all = load_balancer::list(&api.handle.snapshot(), None);
+    all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("loadbalancer", &name))
 }
 
 /// Volumes that have one place.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::api::error::{ApiError, ErrorBody, ErrorCode};
 use roadstead_control::{
-    control::{Reading, handle::Snapshot, image_for, read_volume, stage_archive, staged_name},
+    control::{Reading, RestoreError, handle::Snapshot, image_for, read_volume, restore_archive},
     engine::Engine,
 };
 use roadstead_core::{
@@ -28,8 +28,8 @@ use roadstead_core::{
         spec::cluster::DEFAULT_CLUSTER,
         volume::{VolumeId, VolumeRecord},
     },
-    plan::absorb::{self, VolumeVerb},
-    turn::{Command, CommandError},
+    plan::absorb,
+    turn::CommandError,
 };
 
 /// Pieces that wait for a slow reader.
@@ -113,14 +113,12 @@ pub(super) async fn restore(
     let work = tokio::spawn(async move {
         let _permit = permit;
         let archive = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
-        let done = stage_archive(&api.handle.copies, &*engine, &id, &image, archive).await?;
-        let verb = VolumeVerb::Restore { from: staged_name(&id) };
-        match api.handle.command(Command::Volume { volume: id.clone(), verb }).await {
-            Ok(message) => Ok(Restoring { message, bytes: done.bytes, sha256: done.sha256 }),
-            Err(refused) => {
-                let _ = engine.remove_volume(&staged_name(&id)).await;
-                Err(ApiError::from(refused))
-            }
+        let handle = &api.handle;
+        let desk = (&handle.snapshots, &handle.commands, &handle.copies);
+        match restore_archive(desk, &*engine, &id, &image, archive).await {
+            Ok((message, done)) => Ok(Restoring { message, bytes: done.bytes, sha256: done.sha256 }),
+            Err(RestoreError::Engine(error)) => Err(ApiError::from(error)),
+            Err(RestoreError::Order(error)) => Err(ApiError::from(error)),
         }
     });
     let done = work.await.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;

@@ -18,6 +18,7 @@ use roadstead_core::{
         desired::Desired,
         name::{HostName, RevisionId, TaskId},
         observed::{EngineIdentity, HostContact},
+        ownership::FleetKey,
         report::{Doing, Report, Waiting},
         spec::{service::LaunchType, task_definition::Protocol},
         state::{
@@ -236,6 +237,8 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         },
         last_status,
         health_status: HealthStatus::Unknown,
+        target_health: None,
+        side: Default::default(),
         launch: Launch::Answered { at },
         containers: [(service.into(), container)].into(),
         epoch: 1,
@@ -252,6 +255,7 @@ fn task(id: &str, service: &str, host: &str, last_status: LastStatus, at: Timest
         protected_until: None,
         standalone: None,
         network: None,
+        uses_names: false,
     }
 }
 
@@ -306,7 +310,7 @@ impl Fleet {
             snapshots: watched,
             commands,
             engines,
-            copies: Copies::default(),
+            copies: Copies::new(FleetKey::new([7; 32])),
             store: Arc::new(store),
             manifests,
         };

@@ -5,6 +5,7 @@ pub mod fleet;
 mod http;
 mod streams;
 pub mod task_network;
+pub mod traffic;
 mod views;
 
 use roadstead_core::model::time::Timestamp;

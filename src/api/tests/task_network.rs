@@ -105,7 +105,14 @@ pub fn lay(snapshot: &mut Snapshot) {
     assert!(confirmed.is_some());
     let problem = Some("its image roadstead-node is not there".to_owned());
     let at = snapshot.world.now;
-    let seen = |confirmed, problem| NetworkSeen { at, confirmed, slices: BTreeMap::new(), problem };
+    let seen = |confirmed, problem| NetworkSeen {
+        at,
+        confirmed,
+        under_way: None,
+        slices: BTreeMap::new(),
+        problem,
+        public_key: None,
+    };
     snapshot.world.networks =
         BTreeMap::from([("box-a".into(), seen(confirmed, None)), ("box-b".into(), seen(None, problem))]).into();
     let waiting = Waiting {

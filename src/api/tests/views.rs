@@ -1,13 +1,15 @@
 //! Every view's JSON, as the contract prints it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use insta::assert_json_snapshot;
 
-use super::{NOW, fleet, task_network};
+use super::{NOW, fleet, task_network, traffic};
 use crate::api::view::{
-    cluster, deployment, event, host, plan, security_group, service, status, subnet, task, task_definition, why,
+    cluster, deployment, event, host, load_balancer, plan, security_group, service, status, subnet, target_group, task,
+    task_definition, why,
 };
+use roadstead_control::control::handle::Snapshot;
 use roadstead_core::model::{
     report::{Doing, Report},
     spec::Kind,
@@ -73,6 +75,43 @@ fn what_is_not_wanted_any_more_is_shown_while_tasks_have_it() {
     let groups = security_group::list(&snapshot);
     let auth = groups.iter().find(|group| group.name == "auth").unwrap();
     assert_eq!((auth.declared, auth.ingress.len(), auth.egress.len(), auth.members.len()), (false, 0, 0, 1));
+}
+
+#[test]
+fn load_balancers_are_shown() {
+    let mut snapshot = fleet::snapshot(NOW);
+    assert!(target_group::list(&snapshot, None).is_empty() && load_balancer::list(&snapshot, None).is_empty());
+    traffic::lay(&mut snapshot);
+    assert_json_snapshot!("target_groups", target_group::list(&snapshot, Some("default")));
+    assert_json_snapshot!("load_balancers", load_balancer::list(&snapshot, Some("default")));
+    assert!(target_group::list(&snapshot, Some("other")).is_empty());
+    assert!(load_balancer::list(&snapshot, Some("other")).is_empty());
+    let shop = service::view(&snapshot, &"shop".into(), &[]).unwrap();
+    assert_json_snapshot!("service_targets", shop.load_balancers);
+}
+
+#[test]
+fn what_no_edge_tells_is_unavailable_and_not_unhealthy() {
+    let mut snapshot = fleet::snapshot(NOW);
+    traffic::lay(&mut snapshot);
+    let states = |snapshot: &Snapshot| {
+        let groups = target_group::list(snapshot, None);
+        let blue = groups.iter().find(|group| group.name == "shop-blue").unwrap();
+        blue.targets.iter().map(|target| target.state).collect::<Vec<_>>()
+    };
+    use target_group::TargetState::{Draining, Healthy, Unavailable, Unhealthy};
+    assert_eq!(states(&snapshot), [Healthy, Unhealthy, Draining]);
+    // What a silent edge said last is not what it would say now.
+    let mut silent = snapshot.world.contacts.get("box-a").unwrap().clone();
+    silent.untrusted = Some("another machine".to_owned());
+    let contacts = snapshot.world.contacts.iter().map(|(name, contact)| (name.clone(), contact.clone()));
+    let mut contacts: BTreeMap<_, _> = contacts.collect();
+    contacts.insert("box-a".into(), silent);
+    snapshot.world.contacts = contacts.into();
+    assert_eq!(states(&snapshot), [Unavailable, Unavailable, Draining]);
+    let balancers = load_balancer::list(&snapshot, None);
+    let front = balancers.iter().find(|balancer| balancer.name == "front").unwrap();
+    assert_eq!(front.state, load_balancer::LoadBalancerState::Provisioning);
 }
 
 #[test]

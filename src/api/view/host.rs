@@ -180,7 +180,8 @@ fn waits(snapshot: &Snapshot, name: &HostName) -> Option<String> {
 /// A declared host's part of the task network; none where there is none.
 pub(super) fn network(snapshot: &Snapshot, name: &HostName) -> Option<HostNetworkView> {
     let state = &snapshot.world.state;
-    if !state.desired.hosts.contains_key(name) || !plan::network::has_network(state) {
+    let manifest = state.desired.hosts.get(name)?;
+    if !plan::network::has_part(state, &manifest.spec.cluster) {
         return None;
     }
     let slice = |record: &SubnetRecord| record.slice_of(name).map(|slice| slice.to_string());

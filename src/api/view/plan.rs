@@ -152,5 +152,6 @@ fn words(subject: &Subject) -> (&'static str, &str) {
         Subject::Task(id) => ("task", id.as_str()),
         Subject::ScheduledTask(name) => ("scheduledtask", name.as_str()),
         Subject::Subnet(name) => ("subnet", name.as_str()),
+        Subject::LoadBalancer(name) => ("loadbalancer", name.as_str()),
     }
 }

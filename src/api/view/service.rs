@@ -13,6 +13,7 @@ use roadstead_core::model::{
     spec::{
         ServiceSpec,
         cluster::DEFAULT_CLUSTER,
+        load_balancer::ServiceLoadBalancer,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
     },
     state::{DeploymentStatus, Event, EventSubject, RolloutState, State},
@@ -52,11 +53,32 @@ pub struct ServiceView {
     /// PRIMARY first, then those with tasks left.
     pub deployments: Vec<DeploymentView>,
     /// Target groups that it is in.
-    pub load_balancers: Vec<serde_json::Value>,
+    pub load_balancers: Vec<ServiceTargetsView>,
     /// The newest, newest first.
     pub events: Vec<ServiceEvent>,
     /// What holds of it now.
     pub conditions: Vec<Condition>,
+}
+
+/// Where a service's tasks are targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceTargetsView {
+    /// The target group.
+    pub target_group: String,
+    /// The one that takes turns with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternate_target_group: Option<String>,
+    /// The rule that clients come by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub production_listener_rule: Option<String>,
+    /// The rule by which a new revision is tried before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_listener_rule: Option<String>,
+    /// The container that answers.
+    pub container_name: Option<String>,
+    /// Its port.
+    pub container_port: Option<u16>,
 }
 
 /// ECS's service `status`.
@@ -193,12 +215,33 @@ pub fn view(snapshot: &Snapshot, name: &ServiceName, events: &[Event]) -> Option
         running_count: counts.running,
         pending_count: counts.pending,
         deployments,
-        load_balancers: Vec::new(),
+        load_balancers: spec.map(|spec| targets(state, spec)).unwrap_or_default(),
         events: events_of(name, events),
         conditions: Vec::new(),
     };
     view.conditions = conditions(snapshot, name, &view);
     Some(view)
+}
+
+/// What is left out in the manifest is filled in.
+fn targets(state: &State, spec: &ServiceSpec) -> Vec<ServiceTargetsView> {
+    let family = match &spec.task_definition {
+        TaskDefinitionRef::Named(family) => family.as_str(),
+        TaskDefinitionRef::Inline(_) => "",
+    };
+    let definition = state.desired.task_definitions.get(family);
+    let view = |own: &ServiceLoadBalancer| {
+        let answering = definition.and_then(|it| own.answering(&it.spec));
+        ServiceTargetsView {
+            target_group: own.target_group.to_string(),
+            alternate_target_group: own.alternate_target_group.as_ref().map(ToString::to_string),
+            production_listener_rule: own.production_listener_rule.clone(),
+            test_listener_rule: own.test_listener_rule.clone(),
+            container_name: own.container_name.clone().or_else(|| answering.map(|(name, _)| name.to_owned())),
+            container_port: own.container_port.or(answering.map(|(_, port)| port)),
+        }
+    };
+    spec.load_balancers.iter().map(view).collect()
 }
 
 fn events_of(name: &ServiceName, events: &[Event]) -> Vec<ServiceEvent> {
@@ -248,6 +291,10 @@ pub(super) fn concerns(state: &State, subject: &Subject, name: &ServiceName) -> 
     match subject {
         Subject::Service(service) => service == name,
         Subject::Task(task) => state.tasks.get(task).is_some_and(|task| task.service == *name),
-        Subject::Fleet | Subject::Host(_) | Subject::ScheduledTask(_) | Subject::Subnet(_) => false,
+        Subject::Fleet
+        | Subject::Host(_)
+        | Subject::ScheduledTask(_)
+        | Subject::Subnet(_)
+        | Subject::LoadBalancer(_) => false,
     }
 }

@@ -153,7 +153,7 @@ async fn connect(
 
 fn engine_over(transport: Arc<dyn Transport>) -> Connection {
     let engine = Arc::new(DockerEngine::new(Arc::clone(&transport), PathBuf::from(DOCKER_SOCKET), Limits::default()));
-    Connection { transport, engine, network: None }
+    Connection { transport, engine, network: None, edge: None }
 }
 
 fn refuse_known(typed: &str, target: &SshTarget, desired: &Desired) -> Result<(), Failure> {

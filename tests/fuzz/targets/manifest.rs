@@ -169,6 +169,17 @@ fn refers_to_what_is_there(desired: &Desired) {
     for (name, subnet) in &desired.subnets {
         assert!(desired.has_cluster(&subnet.spec.cluster), "subnet {name} in {}", subnet.spec.cluster);
     }
+    for (name, balancer) in &desired.load_balancers {
+        let groups = balancer.spec.forwards().flat_map(|(_, _, groups)| groups).map(|group| &group.target_group);
+        groups.for_each(|group| assert!(desired.target_groups.contains_key(group), "{group} of load balancer {name}"));
+    }
+    for (name, service) in &desired.services {
+        for own in &service.spec.load_balancers {
+            let groups = [Some(&own.target_group), own.alternate_target_group.as_ref()];
+            let mut groups = groups.into_iter().flatten();
+            assert!(groups.all(|group| desired.target_groups.contains_key(group)), "{own:?} of service {name}");
+        }
+    }
 }
 
 /// Nothing multiplies itself: neither values nor bytes.
@@ -202,6 +213,8 @@ fn renders(desired: &Desired, reached: &mut Reached) {
     written("ScheduledTask", &desired.scheduled_tasks, &mut texts);
     written("Subnet", &desired.subnets, &mut texts);
     written("SecurityGroup", &desired.security_groups, &mut texts);
+    written("TargetGroup", &desired.target_groups, &mut texts);
+    written("LoadBalancer", &desired.load_balancers, &mut texts);
     reached.extend(texts.iter().map(|(kind, ..)| *kind));
     let files = texts.iter().map(|(kind, name, text)| (format!("{kind}-{name}.json"), text.as_str()));
     let tree = SourceTree::from_texts("/srv/manifests", files);
@@ -235,6 +248,8 @@ fn placeless(mut desired: Desired) -> Desired {
     forget(&mut desired.scheduled_tasks);
     forget(&mut desired.subnets);
     forget(&mut desired.security_groups);
+    forget(&mut desired.target_groups);
+    forget(&mut desired.load_balancers);
     desired
 }
 
@@ -259,4 +274,6 @@ fn stays(before: &Desired, then: &Admission, reached: &mut Reached) {
     all(&before.scheduled_tasks, &after.scheduled_tasks, broken, reached);
     all(&before.subnets, &after.subnets, broken, reached);
     all(&before.security_groups, &after.security_groups, broken, reached);
+    all(&before.target_groups, &after.target_groups, broken, reached);
+    all(&before.load_balancers, &after.load_balancers, broken, reached);
 }

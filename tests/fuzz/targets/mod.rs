@@ -4,6 +4,7 @@
 
 pub mod constraint;
 pub mod docker;
+pub mod haproxy;
 pub mod labels;
 pub mod manifest;
 
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("docker_event", docker::events),
     ("labels", labels::ownership),
     ("constraint", constraint::language),
+    ("haproxy", haproxy::answers),
 ];
 
 /// The first two parts of an input that a line `~~~` divides; the second is empty where there is none.

@@ -10,6 +10,7 @@ use crate::{
         Agent, Destination, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home,
         resolve_with,
     },
+    lb::{HaproxyEdge, HostEdge},
     net::{HostNet, NodeImage, NodeNet},
 };
 use roadstead_core::model::{
@@ -33,6 +34,8 @@ pub struct Connection {
     pub engine: Arc<dyn Engine>,
     /// Its part of the task network, where it can have one.
     pub network: Option<Arc<dyn HostNet>>,
+    /// Its load balancers, where it can have some.
+    pub edge: Option<Arc<dyn HostEdge>>,
 }
 
 /// Hosts over SSH, and this machine itself.
@@ -60,7 +63,11 @@ impl Connector for RealHosts {
             let net = NodeNet::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone());
             Arc::new(net) as Arc<dyn HostNet>
         });
-        Ok(Connection { transport, engine, network })
+        let edge = self.key.clone().map(|key| {
+            let edge = HaproxyEdge::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone());
+            Arc::new(edge) as Arc<dyn HostEdge>
+        });
+        Ok(Connection { transport, engine, network, edge })
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, EngineError, EngineStream};
+use crate::engine::{Engine, EngineError, EngineStream, Inspected};
 use roadstead_core::{
     model::{
         container::{ContainerConfig, MountConfig, MountSource, VolumeConfig},
@@ -33,26 +33,61 @@ use roadstead_core::{
 /// Where a lending container has the volume; also the folder in every archive of one.
 pub(super) const MOUNTED_AT: &str = "/volume";
 
-/// How far copies are, for people.
-#[derive(Clone, Debug, Default)]
-pub struct Copies(Arc<Mutex<BTreeMap<VolumeId, Arc<AtomicU64>>>>);
+/// Volumes that are read, copied or replaced just now, and how far that is.
+#[derive(Clone, Debug)]
+pub struct Copies {
+    running: Arc<Mutex<BTreeMap<VolumeId, Arc<AtomicU64>>>>,
+    /// Signs what is made for them.
+    pub(super) key: FleetKey,
+}
 
 impl Copies {
+    /// None.
+    pub fn new(key: FleetKey) -> Self {
+        Self { running: Arc::default(), key }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Bytes that were copied so far, if it is copied just now.
     pub fn bytes(&self, id: &VolumeId) -> Option<u64> {
-        let copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let copies = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         copies.get(id).map(|bytes| bytes.load(Ordering::Relaxed))
     }
 
-    pub(super) fn begin(&self, id: &VolumeId) -> Arc<AtomicU64> {
+    /// Whoever reads, copies or replaces a volume does so alone: `None` while another does.
+    pub(super) fn claim(&self, id: &VolumeId) -> Option<Claimed> {
+        let mut copies = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if copies.contains_key(id) {
+            return None;
+        }
         let bytes = Arc::new(AtomicU64::new(0));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Arc::clone(&bytes));
-        bytes
+        copies.insert(id.clone(), Arc::clone(&bytes));
+        Some(Claimed { copies: self.clone(), id: id.clone(), bytes })
     }
+}
 
-    pub(super) fn end(&self, id: &VolumeId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+/// A volume that is read, copied or replaced just now: until this is dropped, also with a request whose client went away.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    copies: Copies,
+    id: VolumeId,
+    /// How far it is.
+    pub(super) bytes: Arc<AtomicU64>,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.copies.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
+}
+
+/// What a second reader of a volume is told.
+pub(super) fn in_use(id: &VolumeId) -> EngineError {
+    EngineError::Conflict { message: format!("volume {id} is being read or copied just now") }
 }
 
 /// One copy.
@@ -190,7 +225,7 @@ pub struct Reading {
     pub pieces: EngineStream<Bytes>,
     engine: Arc<dyn Engine>,
     id: VolumeId,
-    copies: Copies,
+    _claimed: Claimed,
 }
 
 /// Begins to read a volume. Who writes to it meanwhile makes it what a crash at that moment would leave.
@@ -203,11 +238,7 @@ pub async fn read_volume(
     id: &VolumeId,
     image: &str,
 ) -> Result<Reading, EngineError> {
-    if copies.bytes(id).is_some() {
-        let message = format!("volume {} is being read or copied just now", id.name);
-        return Err(EngineError::Conflict { message });
-    }
-    copies.begin(id);
+    let claimed = copies.claim(id).ok_or_else(|| in_use(id))?;
     let opened = async {
         engine.ensure_image(image, &|_| {}).await?;
         // Nobody reads it: what is there was left by a controller that died.
@@ -216,10 +247,9 @@ pub async fn read_volume(
         engine.download(&lender, MOUNTED_AT).await
     };
     match opened.await {
-        Ok(pieces) => Ok(Reading { pieces, engine, id: id.clone(), copies: copies.clone() }),
+        Ok(pieces) => Ok(Reading { pieces, engine, id: id.clone(), _claimed: claimed }),
         Err(error) => {
             let _ = clear(&*engine, id).await;
-            copies.end(id);
             Err(error)
         }
     }
@@ -232,7 +262,6 @@ impl Reading {
         if let Err(error) = clear(&*self.engine, &self.id).await {
             tracing::warn!(volume = %self.id, %error, "the container that lent the volume is left");
         }
-        self.copies.end(&self.id);
     }
 }
 
@@ -251,6 +280,16 @@ fn lender_name(id: &VolumeId, is_read: bool) -> String {
 
 fn lender_label() -> String {
     format!("{PREFIX}lends")
+}
+
+/// Whether a container may be called so because it lends a volume.
+pub(super) fn is_lender(name: &str) -> bool {
+    name.starts_with("rs-copy-") || name.starts_with("rs-fill-")
+}
+
+/// Whether it does.
+pub(super) fn lends_something(found: &Inspected) -> bool {
+    found.labels.contains_key(&lender_label())
 }
 
 /// Makes a container that has the volume, and is never started.
@@ -297,4 +336,22 @@ pub(super) async fn read(engine: &dyn Engine, lender: &RuntimeId, bytes: &Atomic
         bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
     Ok(CopyDone { bytes: length, sha256: hex(context.finish().as_ref()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_read_by_one_at_a_time_and_free_when_that_one_goes_away() {
+        let copies = Copies::new(FleetKey::new([7; 32]));
+        let id = |name: &str| VolumeId { cluster: "default".into(), name: name.to_owned() };
+        let claimed = copies.claim(&id("data")).unwrap();
+        claimed.bytes.fetch_add(5, Ordering::Relaxed);
+        assert_eq!(copies.bytes(&id("data")), Some(5));
+        assert!(copies.claim(&id("data")).is_none() && !copies.is_idle());
+        assert!(copies.claim(&id("other")).is_some());
+        drop(claimed);
+        assert!(copies.is_idle() && copies.claim(&id("data")).is_some());
+    }
 }

@@ -22,6 +22,7 @@ use roadstead_core::model::{
 };
 
 use super::{
+    edges::Edges,
     execute::{self, Execution},
     fleet::Fleet,
     handle::{CommandEnvelope, Snapshot},
@@ -65,6 +66,7 @@ pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) movers: Movers,
     pub(super) networks: Networks,
+    pub(super) edges: Edges,
     pub(super) probes: Probes,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
@@ -154,6 +156,7 @@ impl Driver {
             self.follow_manifests().await;
             if acts {
                 self.networks.follow(self.core.world(), &self.fleet);
+                self.edges.follow(self.core.world(), &self.fleet);
                 self.probes.follow(self.core.world(), &self.fleet);
             }
             self.publish();
@@ -254,8 +257,19 @@ impl Driver {
 
     fn take(&mut self, inputs: &[Input]) -> Vec<Change> {
         for input in inputs {
-            if let Input::ManifestsRead(number) = input {
-                self.readers.note(*number);
+            match input {
+                Input::ManifestsRead(number) => self.readers.note(*number),
+                Input::Look(look) => self.movers.leftovers.note(look),
+                Input::Manifests { .. }
+                | Input::Died(_)
+                | Input::Answer(_)
+                | Input::Copied(_)
+                | Input::Contacts(_)
+                | Input::Volumes(..)
+                | Input::Storage(..)
+                | Input::Network(..)
+                | Input::Edge(..)
+                | Input::Probed(_) => {}
             }
         }
         inputs.iter().flat_map(|input| self.core.take(self.clock.now(), input.clone())).collect()
@@ -419,6 +433,7 @@ fn reach_taken(input: &Input) {
         | Input::Volumes(..)
         | Input::Storage(..)
         | Input::Network(..)
+        | Input::Edge(..)
         | Input::Probed(_) => {}
     }
 }

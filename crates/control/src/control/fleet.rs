@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     crash_point::{Point, reach},
     engine::Engine,
+    net::NetError,
 };
 use roadstead_core::model::{
     desired::Desired,
@@ -169,16 +170,17 @@ impl Fleet {
     fn leave(&mut self, host: &HostName) {
         let Some(member) = self.hosts.remove(host) else { return };
         self.contacts.remove(host);
-        let Some(network) = member.connection.and_then(|connection| connection.network) else {
+        let Some(connection) = member.connection else {
             member.stop.cancel();
             return;
         };
         let host = host.clone();
         self.tasks.spawn(async move {
-            match timeout(LEAVE_WITHIN, network.clear(true)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%host, %error, "its part of the task network is left there"),
-                Err(_) => tracing::warn!(%host, "its part of the task network is left there: no answer"),
+            if let Some(edge) = connection.edge {
+                cleared(&host, "load balancers", edge.clear()).await;
+            }
+            if let Some(network) = connection.network {
+                cleared(&host, "part of the task network", network.clear(true)).await;
             }
             member.stop.cancel();
         });
@@ -217,5 +219,14 @@ impl Fleet {
     /// Asks for a look at a host's disk and images now.
     pub(super) fn storage_hint(&self, host: &HostName) -> Option<Arc<Notify>> {
         self.hosts.get(host).map(|member| Arc::clone(&member.storage_hint))
+    }
+}
+
+/// Says what is left on a host that was to be as it was found.
+async fn cleared(host: &HostName, what: &str, work: impl Future<Output = Result<(), NetError>>) {
+    match timeout(LEAVE_WITHIN, work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%host, %error, "its {what} is left there"),
+        Err(_) => tracing::warn!(%host, "its {what} is left there: no answer"),
     }
 }

@@ -81,19 +81,24 @@ pub struct Forecast {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// See [`Handle::command`].
+pub(super) async fn order(commands: &mpsc::Sender<CommandEnvelope>, command: Command) -> Result<String, CommandError> {
+    let (answer, answered) = oneshot::channel();
+    commands.try_send((command, answer)).map_err(|error| CommandError::Unavailable(error.to_string()))?;
+    match tokio::time::timeout(std::time::Duration::from_secs(10), answered).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(CommandError::Unavailable("it is stopping".to_owned())),
+        Err(_) => Err(CommandError::Unavailable("no answer within 10 s".to_owned())),
+    }
+}
+
 impl Handle {
     /// Sends an order and waits for its answer.
     ///
     /// # Errors
     /// [`CommandError`], also when the controller does not answer within ten seconds.
     pub async fn command(&self, command: Command) -> Result<String, CommandError> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.try_send((command, answer)).map_err(|error| CommandError::Unavailable(error.to_string()))?;
-        match tokio::time::timeout(std::time::Duration::from_secs(10), answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(CommandError::Unavailable("it is stopping".to_owned())),
-            Err(_) => Err(CommandError::Unavailable("no answer within 10 s".to_owned())),
-        }
+        order(&self.commands, command).await
     }
 
     /// What would happen, by the planner itself; changes nothing.

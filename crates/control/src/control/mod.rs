@@ -11,6 +11,7 @@
 pub mod connect;
 mod copy;
 mod driver;
+mod edges;
 mod execute;
 mod fleet;
 mod folder;
@@ -19,6 +20,7 @@ pub mod images;
 pub mod ingest;
 mod key;
 mod launches;
+mod leftovers;
 mod listen;
 mod movers;
 mod networks;
@@ -42,7 +44,7 @@ pub use self::{
     driver::DriverError,
     key::KeyError,
     movers::image_for,
-    restore::{stage_archive, staged_name},
+    restore::{RestoreError, restore_archive},
 };
 use self::{
     driver::Driver,
@@ -186,6 +188,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
     let (snapshots, watch_snapshots) =
         watch::channel(Arc::new(Snapshot { started_at, manifests: parts.manifests.clone(), ..Snapshot::default() }));
     let rescan = Arc::new(Rescan::default());
+    let movers = Movers::new(parts.key.clone());
     let fleet = Fleet::new(parts.connector, parts.key, clock.clone(), inputs.clone(), stop.child_token());
     let engines = fleet.engines();
     let ingest = Ingest {
@@ -198,11 +201,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         stop: stop.clone(),
     };
     let ingest = tokio::spawn(ingest.run());
-    let movers = Movers::default();
     let copies = movers.copies.clone();
     let driver = Driver {
         movers,
         networks: Default::default(),
+        edges: Default::default(),
         probes: Probes::default(),
         core,
         ledger: parts.ledger,

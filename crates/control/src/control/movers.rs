@@ -1,19 +1,19 @@
 //! The copies that are under way: what is durable says which there shall be, so after a crash they are begun again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    copy::{Copies, Copy},
+    copy::{Claimed, Copies, Copy},
     fleet::Fleet,
+    leftovers::Leftovers,
 };
-use crate::engine::Engine;
 use roadstead_core::turn::Input;
 use roadstead_core::{
     model::{
-        name::{HostName, TaskId},
+        name::TaskId,
+        ownership::FleetKey,
         time::Timestamp,
         volume::{MoveStage, VolumeId, VolumeRecord, stays_on_host},
         world::World,
@@ -23,30 +23,28 @@ use roadstead_core::{
 
 /// Copies at once: each takes the controller's own line twice.
 const AT_ONCE: usize = 2;
-/// A removal is tried so often …
-const REMOVALS: u32 = 5;
-/// … with this between.
-const REMOVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// A try of a move, by when it was asked for and how many went wrong before.
 type Try = (Timestamp, u32);
 
 /// The copies that are under way.
-#[derive(Default)]
 pub(super) struct Movers {
     pub(super) copies: Copies,
     running: BTreeMap<VolumeId, (Try, CancellationToken)>,
-    /// Volumes whose content takes the place of another's, until it has.
-    staged: BTreeMap<VolumeId, (HostName, String)>,
+    pub(super) leftovers: Leftovers,
 }
 
 impl Movers {
+    pub(super) fn new(key: FleetKey) -> Self {
+        Self { copies: Copies::new(key), running: BTreeMap::new(), leftovers: Leftovers::default() }
+    }
+
     /// Begins what is to be copied and is not, and ends what is not to be copied any more.
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
-        if self.running.is_empty() && self.staged.is_empty() && world.state.volumes.is_empty() {
+        self.leftovers.follow(world, fleet, &self.copies);
+        if self.running.is_empty() && world.state.volumes.is_empty() {
             return;
         }
-        self.follow_staged(world, fleet);
         self.running.retain(|id, (of, stop)| {
             let goes_on = world.state.volumes.get(id).and_then(wanted) == Some(*of);
             if !goes_on {
@@ -59,43 +57,17 @@ impl Movers {
             let not_before = record.moving.as_ref().and_then(|moving| moving.not_before);
             if self.running.contains_key(&record.id)
                 || self.running.len() >= AT_ONCE
-                // A backup under way ends first.
-                || self.copies.bytes(&record.id).is_some()
                 || not_before.is_some_and(|at| at > world.now)
             {
                 continue;
             }
+            // A backup under way ends first.
+            let Some(claimed) = self.copies.claim(&record.id) else { continue };
             let stop = fleet.stop.child_token();
             self.running.insert(record.id.clone(), (of, stop.clone()));
-            begin(world, fleet, record, self.copies.clone(), stop);
+            begin(world, fleet, record, claimed, stop);
         }
     }
-
-    fn follow_staged(&mut self, world: &World, fleet: &Fleet) {
-        let staged = |record: &VolumeRecord| {
-            let from = record.moving.as_ref()?.from_volume.clone()?;
-            Some((record.id.clone(), (record.host.clone(), from)))
-        };
-        let now: BTreeMap<_, _> = world.state.volumes.values().filter_map(staged).collect();
-        for (id, (host, volume)) in std::mem::replace(&mut self.staged, now) {
-            if !self.staged.contains_key(&id) {
-                fleet.tasks.spawn(remove(fleet.engine(&host, 0).map(|(engine, _)| engine), volume));
-            }
-        }
-    }
-}
-
-/// Removes what is not needed any more, when the last container that lent it is gone.
-async fn remove(engine: Option<Arc<dyn Engine>>, volume: String) {
-    let Some(engine) = engine else { return };
-    for _ in 0..REMOVALS {
-        match engine.remove_volume(&volume).await {
-            Ok(()) => return,
-            Err(error) => tracing::debug!(%volume, %error, "not removed yet"),
-        }
-        sleep(REMOVE_AGAIN).await;
-    }
-    tracing::warn!(%volume, "a volume that held an archive is left");
 }
 
 /// The try that a volume is to be copied in, if it is.
@@ -104,13 +76,13 @@ fn wanted(record: &VolumeRecord) -> Option<Try> {
     copying.map(|moving| (moving.since, moving.failures))
 }
 
-fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, stop: CancellationToken) {
+fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, claimed: Claimed, stop: CancellationToken) {
     let Some(moving) = record.moving.clone() else { return };
     let (id, inputs, clock) = (record.id.clone(), fleet.inputs.clone(), fleet.clock.clone());
     let engine = |host| fleet.engine(host, 0).map(|(engine, _)| engine);
     let copy = match (engine(&record.host), engine(&moving.to), image_for(world, record)) {
         (Some(from), Some(to), Some(image)) => Ok(Copy {
-            bytes: copies.begin(&id),
+            bytes: Arc::clone(&claimed.bytes),
             id: id.clone(),
             since: moving.since,
             source: moving.from_volume.clone().unwrap_or_else(|| record.id.name.clone()),
@@ -134,7 +106,7 @@ fn begin(world: &World, fleet: &Fleet, record: &VolumeRecord, copies: Copies, st
             }),
             Err(reason) => Err(CopyFailed { reason, for_good: false }),
         };
-        copies.end(&id);
+        drop(claimed);
         // The controller ends, the move does not: the next one begins the copy again.
         if ends.is_cancelled() {
             return;

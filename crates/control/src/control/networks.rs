@@ -19,9 +19,10 @@ use roadstead_core::{
         name::{HostName, SubnetName},
         network::{HostNetwork, NetworkSeen},
         state::State,
+        wireguard::PublicKey,
         world::World,
     },
-    plan::network::{has_network, pictures},
+    plan::network::{has_parts, pictures},
     turn::Input,
 };
 
@@ -42,7 +43,7 @@ pub(super) struct Networks {
     workers: BTreeMap<HostName, Worker>,
     /// What the pictures were made from.
     seen: Option<State>,
-    /// Whether that has a task network, or had one.
+    /// Whether hosts have parts by that, or had.
     is_needed: bool,
 }
 
@@ -57,7 +58,7 @@ impl Networks {
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
         if !self.seen.as_ref().is_some_and(|seen| shows_the_same(seen, &world.state)) {
             // Where there was one, its leavings go.
-            self.is_needed = !world.state.subnets.is_empty() || has_network(&world.state);
+            self.is_needed = !world.state.subnets.is_empty() || has_parts(&world.state);
         }
         if self.workers.is_empty() && !self.is_needed {
             self.seen = Some(world.state.clone());
@@ -78,6 +79,10 @@ impl Networks {
                 inputs: fleet.inputs.clone(),
                 clock: fleet.clock.clone(),
                 slices: BTreeMap::new(),
+                public_key: None,
+                problem: None,
+                is_clear: false,
+                has_waited: false,
             };
             let stopped = stop.clone();
             fleet.tasks.spawn(async move {
@@ -114,6 +119,7 @@ fn shows_the_same(before: &State, after: &State) -> bool {
         && before.tasks.is_the_same(&after.tasks)
         && before.subnets.is_the_same(&after.subnets)
         && before.revisions.is_the_same(&after.revisions)
+        && before.hosts.is_the_same(&after.hosts)
 }
 
 impl Drop for Networks {
@@ -130,6 +136,13 @@ struct Work {
     inputs: mpsc::Sender<Input>,
     clock: Clock,
     slices: BTreeMap<SubnetName, Ipv4Net>,
+    public_key: Option<PublicKey>,
+    /// What went wrong with the last try.
+    problem: Option<String>,
+    /// Nothing of ours is there.
+    is_clear: bool,
+    /// The planner had the time to say what is to be there.
+    has_waited: bool,
 }
 
 impl Work {
@@ -149,30 +162,33 @@ impl Work {
         }
         self.tell(None, None).await;
         let mut applied: Option<Arc<HostNetwork>> = None;
-        let mut told: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             let done = match (&wanted, &applied) {
                 (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
+                (Some(wanted), None) if wanted.bridges.is_empty() && !self.slices.is_empty() => {
+                    self.clear_unknown(&mut applied).await
+                }
                 (Some(wanted), _) => self.apply(wanted, &mut applied).await,
-                (None, None) if self.slices.is_empty() => Ok(()),
+                (None, None) if self.is_clear => Ok(()),
+                // Rules and names may be there without a network.
                 (None, _) => self.clear(&mut applied).await,
             };
             let wait = match done {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
-                    told = None;
+                    self.problem = None;
                     LOOK_EVERY
                 }
                 Err(error) => {
                     let problem = error.to_string();
-                    if told.as_ref() != Some(&problem) {
+                    if self.problem.as_ref() != Some(&problem) {
                         tracing::warn!(host = %self.host, %problem, "its part of the task network is not as it should be");
                     }
-                    told = Some(problem);
                     applied = None;
-                    self.tell(None, Some(error.to_string())).await;
+                    self.tell(None, Some(problem.clone())).await;
+                    self.problem = Some(problem);
                     let wait = pause;
                     pause = (pause * 2).min(LAST_PAUSE);
                     wait
@@ -206,27 +222,61 @@ impl Work {
         wanted: &Arc<HostNetwork>,
         applied: &mut Option<Arc<HostNetwork>>,
     ) -> Result<(), NetError> {
-        // Without a slice there is nothing to make, and nothing that a task could lean on.
-        if wanted.bridges.is_empty() && applied.is_none() {
+        self.say(applied.clone(), Some(Arc::clone(wanted)), self.problem.clone()).await;
+        // What is asked for by now may be something else.
+        if self.wanted.has_changed().unwrap_or(false) {
+            self.say(applied.clone(), None, self.problem.clone()).await;
             return Ok(());
         }
-        within(APPLY_WITHIN, self.net.apply(wanted)).await?;
-        self.slices = wanted.bridges.iter().map(|bridge| (bridge.subnet.clone(), bridge.slice)).collect();
+        self.is_clear = false;
+        let made = wanted.bridges.iter().map(|bridge| (bridge.subnet.clone(), bridge.slice));
+        // Without an answer they may be there.
+        self.slices.extend(made.clone());
+        self.public_key = within(APPLY_WITHIN, self.net.apply(wanted)).await?;
+        self.slices = made.collect();
         *applied = Some(Arc::clone(wanted));
         self.tell(Some(Arc::clone(wanted)), None).await;
         Ok(())
     }
 
+    /// Networks that an earlier controller made, and that are not to be there: the planner hears of them first, since it may have
+    /// forgotten whose they are, and one that a container has stays.
+    async fn clear_unknown(&mut self, applied: &mut Option<Arc<HostNetwork>>) -> Result<(), NetError> {
+        if !std::mem::replace(&mut self.has_waited, true) {
+            return Ok(());
+        }
+        match self.clear(applied).await {
+            Err(error @ NetError::Lost(_)) => Err(error),
+            Err(error) => {
+                tracing::debug!(host = %self.host, %error, "a network that is not to be there stays for now");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     async fn clear(&mut self, applied: &mut Option<Arc<HostNetwork>>) -> Result<(), NetError> {
         within(LOOK_WITHIN, self.net.clear(false)).await?;
         self.slices.clear();
+        self.is_clear = true;
         *applied = None;
         self.tell(None, None).await;
         Ok(())
     }
 
     async fn tell(&self, confirmed: Option<Arc<HostNetwork>>, problem: Option<String>) {
-        let seen = NetworkSeen { at: self.clock.now(), confirmed, slices: self.slices.clone(), problem };
+        self.say(confirmed, None, problem).await;
+    }
+
+    async fn say(
+        &self,
+        confirmed: Option<Arc<HostNetwork>>,
+        under_way: Option<Arc<HostNetwork>>,
+        problem: Option<String>,
+    ) {
+        let public_key = self.public_key.clone().filter(|_| confirmed.is_some());
+        let slices = self.slices.clone();
+        let seen = NetworkSeen { at: self.clock.now(), confirmed, under_way, slices, problem, public_key };
         let _ = self.inputs.send(Input::Network(self.host.clone(), seen)).await;
     }
 }

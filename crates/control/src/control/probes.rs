@@ -338,7 +338,7 @@ mod tests {
             address: Some(Ipv4Addr::LOCALHOST.into()),
             is_certain: true,
             known,
-            connection: Connection { transport, engine: Arc::new(engine), network: None },
+            connection: Connection { transport, engine: Arc::new(engine), network: None, edge: None },
             slots: Arc::new(Semaphore::new(1)),
             inputs,
             clock: Clock::system(),

@@ -83,6 +83,8 @@ fn removed(before: &Desired, after: &Desired) -> Vec<(Kind, String)> {
                 Kind::ScheduledTask => gone(&before.scheduled_tasks, &after.scheduled_tasks),
                 Kind::Subnet => gone(&before.subnets, &after.subnets),
                 Kind::SecurityGroup => gone(&before.security_groups, &after.security_groups),
+                Kind::TargetGroup => gone(&before.target_groups, &after.target_groups),
+                Kind::LoadBalancer => gone(&before.load_balancers, &after.load_balancers),
             };
             names.into_iter().map(|name| (row.kind, name.to_owned()))
         })

@@ -3,21 +3,24 @@
 //!
 //! All that touches the host runs in one container of ours, the node (see [`node`]): it puts back what it was last told when
 //! its host reboots, with the controller away. What it is told is rendered by pure functions: [`nft`] the rules, [`names`]
-//! the answers to names, [`script`] the rest and how they come into force.
+//! the answers to names, [`tunnel`] the encrypted way to other hosts, [`script`] the rest and how they come into force.
 
 pub mod names;
 pub mod nft;
 mod node;
+pub(crate) mod ours;
 pub mod script;
-mod session;
+pub(crate) mod session;
+pub mod tunnel;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use roadstead_core::model::{name::SubnetName, network::HostNetwork};
+use roadstead_core::model::{name::SubnetName, network::HostNetwork, wireguard::PublicKey};
 
-pub use node::{NodeImage, NodeNet};
+pub use node::NodeNet;
+pub use ours::NodeImage;
 
 use crate::engine::EngineError;
 
@@ -60,8 +63,9 @@ pub trait HostNet: Send + Sync {
     /// Our networks that are there, whoever made them.
     async fn look(&self) -> Result<BTreeMap<SubnetName, Ipv4Net>, NetError>;
 
-    /// Makes the host's part so, and returns when it is in force. Rules change in one transaction (S11).
-    async fn apply(&self, wanted: &HostNetwork) -> Result<(), NetError>;
+    /// Makes the host's part so, and returns when it is in force, with the host's public key if it has one. Rules change in one
+    /// transaction (S11).
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError>;
 
     /// What is no longer as it was applied, in words; nothing when all of it is.
     async fn drift(&self, applied: &HostNetwork) -> Result<Option<String>, NetError>;

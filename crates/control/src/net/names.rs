@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use roadstead_core::model::network::HostNetwork;
+use roadstead_core::model::network::{Bridge, HostNetwork, NAME_SERVER};
 
 use super::script::FOLDER;
 
@@ -23,8 +23,9 @@ pub fn configuration(wanted: &HostNetwork) -> String {
     );
     let _ = writeln!(text, "local-ttl={TTL_S}\nmax-cache-ttl={TTL_S}");
     let _ = writeln!(text, "addn-hosts={FOLDER}/names.hosts\nservers-file={FOLDER}/names.servers");
-    for bridge in &wanted.bridges {
-        let _ = writeln!(text, "listen-address={}", bridge.gateway());
+    let gateways = wanted.bridges.iter().map(Bridge::gateway);
+    for address in gateways.chain([NAME_SERVER]) {
+        let _ = writeln!(text, "listen-address={address}");
     }
     if is_name(&names.namespace) {
         // What is not known there does not exist: nobody else is asked.
@@ -77,10 +78,7 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-    use roadstead_core::model::{
-        network::{Bridge, FleetNetwork, Names},
-        spec::network::Encapsulation,
-    };
+    use roadstead_core::model::network::{FleetNetwork, Names};
 
     use super::*;
 
@@ -89,11 +87,12 @@ mod tests {
             node_image: "node".into(),
             bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.1.0/24".parse().unwrap() }],
             routes: BTreeMap::new(),
+            tunnel: None,
             tasks: BTreeMap::new(),
             fleet: Arc::new(FleetNetwork {
+                balancers: Default::default(),
                 cluster: "default".into(),
                 cidr: "10.64.0.0/16".parse().unwrap(),
-                encapsulation: Encapsulation::None,
                 hosts: Default::default(),
                 groups: BTreeMap::new(),
                 members: BTreeMap::new(),

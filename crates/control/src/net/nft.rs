@@ -13,7 +13,7 @@
 //! The hosts themselves are out of reach of a rule for everybody: sshd, the Docker Engine or what a cloud tells its machines
 //! on 169.254.169.254 are meant by no one who writes `0.0.0.0/0`. A rule reaches them that is narrower, or names a group that
 //! they are in. The hosts' addresses inside the task network are further in: a rule for a subnet means its tasks, so only one for
-//! that very address reaches them.
+//! that very address reaches them. A load balancer on a host is no part of it: a rule for everybody reaches its ports.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +26,12 @@ use ipnet::Ipv4Net;
 use roadstead_core::model::{
     hex::hex,
     name::SecurityGroupName,
-    network::{Bridge, HostNetwork, LINK_LOCAL, gateway, mac_address},
+    network::{HostNetwork, LINK_LOCAL, gateway, mac_address},
     spec::{
         security_group::{IpProtocol, Peer, Permission},
         task_definition::Protocol,
     },
+    wireguard::INTERFACE,
 };
 
 /// The name of our tables, of both families.
@@ -147,8 +148,7 @@ fn inet(wanted: &HostNetwork) -> Table {
     table.set("bridges", "ifname", wanted.bridges.iter().map(|bridge| format!("\"{}\"", bridge.interface())));
     table.set("tasks", "ipv4_addr", texts(wanted.tasks.keys()));
     table.set("hosts", "ipv4_addr", texts(&fleet.hosts));
-    let gateways: Vec<Ipv4Addr> =
-        wanted.bridges.iter().map(Bridge::gateway).chain(wanted.routes.keys().copied().map(gateway)).collect();
+    let gateways: Vec<Ipv4Addr> = wanted.slices().map(gateway).collect();
     table.set("gateways", "ipv4_addr", texts(&gateways));
     let checked = wanted.tasks.iter().flat_map(|(address, task)| {
         task.checked.iter().map(move |(protocol, port)| match protocol {
@@ -157,6 +157,9 @@ fn inet(wanted: &HostNetwork) -> Table {
         })
     });
     table.set("checked", "ipv4_addr . inet_proto . inet_service", checked);
+
+    let balancers = fleet.balancers.iter().map(|(address, port)| format!("{address} . {port}"));
+    table.set("balancers", "ipv4_addr . inet_service", balancers);
 
     let (mut out, mut to_hosts, mut to_tasks) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups(wanted) {
@@ -180,10 +183,12 @@ fn inet(wanted: &HostNetwork) -> Table {
 
     let rules = |parts: &[&[String]]| parts.concat();
     let texts = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    const TO_BALANCERS: &str = "ip daddr . tcp dport @balancers goto out";
     const TRACKED: &str = "ct state established,related accept";
     let refuse = ["tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset", "counter drop"];
     table.chain("refuse", &texts(&refuse));
     table.chain("to_hosts", &rules(&[&to_hosts, &texts(&["goto refuse"])]));
+    table.chain("out", &rules(&[&out, &texts(&["goto refuse"])]));
     // The host's own resets come back to it by its loopback, in a task's name.
     let forged = [
         "type filter hook prerouting priority raw; policy accept;",
@@ -192,17 +197,19 @@ fn inet(wanted: &HostNetwork) -> Table {
         "iifname @bridges ip saddr != @tasks counter drop",
         "iifname != @bridges ip saddr @tasks counter drop",
     ];
-    table.chain("forged", &texts(&forged));
+    let by_tunnel = encrypted(wanted, &mut table);
+    table.chain("forged", &rules(&[&texts(&forged), &by_tunnel]));
     let link_local = format!("ip daddr {LINK_LOCAL} goto to_hosts");
     let egress = [
         "type filter hook forward priority -11; policy accept;",
         "iifname != @bridges accept",
         TRACKED,
+        TO_BALANCERS,
         "ip daddr @hosts goto to_hosts",
         "ip daddr @gateways goto to_hosts",
         &link_local,
     ];
-    table.chain("egress", &rules(&[&texts(&egress), &out, &texts(&["goto refuse"])]));
+    table.chain("egress", &rules(&[&texts(&egress), &texts(&["goto out"])]));
     let ingress = [
         "type filter hook forward priority -10; policy accept;",
         "oifname != @bridges accept",
@@ -217,6 +224,7 @@ fn inet(wanted: &HostNetwork) -> Table {
         TRACKED,
         "ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept",
         "ip daddr @gateways icmp type echo-request accept",
+        TO_BALANCERS,
         "goto to_hosts",
     ];
     table.chain("input", &texts(&input));
@@ -229,13 +237,45 @@ fn inet(wanted: &HostNetwork) -> Table {
     let from_host = [TRACKED, "ip daddr . meta l4proto . th dport @checked accept"];
     table.chain("from_host", &rules(&[&texts(&from_host), &to_tasks, &texts(&["goto refuse"])]));
     table.chain("output", &texts(&output));
-    let slices = wanted.bridges.iter().map(|bridge| bridge.slice).chain(wanted.routes.keys().copied());
-    let cluster: Vec<Ipv4Net> = slices.chain([fleet.cidr]).map(|cidr| cidr.trunc()).collect();
-    let cluster = list(Ipv4Net::aggregate(&cluster).iter().map(Ipv4Net::to_string));
+    let cluster = ranges(wanted.slices().chain([fleet.cidr]));
     let masquerade = format!("ip saddr {{ {cluster} }} ip daddr != {{ {cluster} }} oifname != @bridges masquerade");
     let hook = "type nat hook postrouting priority srcnat; policy accept;";
     table.chain("leaving", &texts(&[hook, &masquerade]));
     table
+}
+
+/// What belongs to the encrypted way between hosts: what comes by it is from a peer's tasks, what is from them comes by it and
+/// nothing for them leaves by another way, whatever becomes of routes. Returns what `forged` is to say of it.
+fn encrypted(wanted: &HostNetwork, table: &mut Table) -> Vec<String> {
+    if wanted.tunnel.is_none() {
+        return Vec::new();
+    }
+    let others = ranges(wanted.slices_elsewhere());
+    if others.is_empty() {
+        return vec![format!("iifname \"{INTERFACE}\" counter drop")];
+    }
+    let rules = [
+        "type filter hook postrouting priority -1; policy accept;".to_owned(),
+        format!("oifname != {{ \"{INTERFACE}\", \"lo\" }} ip daddr {{ {others} }} counter drop"),
+    ];
+    table.chain("plain", &rules);
+    // A network of the engine's that is older than the encryption has larger packets.
+    let rules = [
+        "type filter hook forward priority mangle; policy accept;".to_owned(),
+        format!("oifname \"{INTERFACE}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"),
+    ];
+    table.chain("fits", &rules);
+    vec![
+        format!("iifname \"{INTERFACE}\" meta nfproto ipv6 counter drop"),
+        format!("iifname \"{INTERFACE}\" ip saddr != {{ {others} }} counter drop"),
+        format!("iifname != \"{INTERFACE}\" ip saddr {{ {others} }} counter drop"),
+    ]
+}
+
+/// Address ranges, neither twice nor one in the other.
+fn ranges(ranges: impl Iterator<Item = Ipv4Net>) -> String {
+    let ranges: Vec<Ipv4Net> = ranges.map(|range| range.trunc()).collect();
+    list(Ipv4Net::aggregate(&ranges).iter().map(Ipv4Net::to_string))
 }
 
 fn texts<'a>(addresses: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<String> {
@@ -290,8 +330,7 @@ fn bridge(wanted: &HostNetwork) -> Table {
         "ether saddr @hardware ether type != { ip, arp } counter drop".to_owned(),
         "ether daddr @hardware ether type != { ip, arp } counter drop".to_owned(),
     ];
-    let slices: Vec<Ipv4Net> = wanted.bridges.iter().map(|bridge| bridge.slice.trunc()).collect();
-    let slices = list(Ipv4Net::aggregate(&slices).iter().map(Ipv4Net::to_string));
+    let slices = ranges(wanted.bridges.iter().map(|bridge| bridge.slice));
     let mut whose = vec![("ip", "ether saddr @hardware".to_owned()), ("arp", "ether saddr @hardware".to_owned())];
     if !slices.is_empty() {
         whose.push(("ip", format!("ip saddr {{ {slices} }}")));

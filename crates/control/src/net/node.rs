@@ -1,29 +1,24 @@
 //! The node: the one container of ours on a host that touches the host's network, and the engine's networks beside it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::BytesMut;
-use futures_util::stream;
 use ipnet::Ipv4Net;
 use roadstead_core::model::{
-    container::{ContainerConfig, ContainerState, LogConfig, MountConfig, MountSource, VolumeConfig},
-    hex::hex,
-    name::{HostName, RuntimeId, SubnetName},
+    container::{ContainerConfig, ContainerState, DeviceConfig, LogConfig, MountConfig, MountSource, VolumeConfig},
+    name::{HostName, SubnetName},
     network::{Bridge, HostNetwork},
-    ownership::{self, FleetKey, NODE_CONTAINER, Owner},
-    spec::{network::Encapsulation, task_definition::NetworkMode},
+    ownership::{FleetKey, NODE_CONTAINER, Owner},
+    spec::task_definition::NetworkMode,
+    wireguard::PublicKey,
 };
-use tokio::{fs::File, io::AsyncReadExt, sync::Mutex};
+use tokio::sync::Mutex;
 
 use super::{
-    HostNet, NetError,
-    script::{BOOT, DRIFTED, FOLDER, Parts, clear},
+    HostNet, NetError, NodeImage, ours,
+    script::{DRIFTED, FOLDER, Parts, boot_of_node, clear},
     session::Session,
+    tunnel,
 };
 use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError};
 
@@ -31,16 +26,8 @@ use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError};
 const NODE: &str = NODE_CONTAINER;
 /// Bytes that fit into one packet between hosts that share a network.
 const MTU: u32 = 1_500;
-/// The same inside WireGuard over any network.
-const MTU_ENCRYPTED: u32 = 1_420;
-/// Pieces that an image is sent in.
-const PIECE_BYTES: usize = 64 << 10;
-
-/// Where the node image is, when no registry serves it: an archive as `docker save` makes it; `{arch}` in its path stands for
-/// the host's, amd64 or arm64.
-#[derive(Clone, Debug, Default)]
-pub struct NodeImage(pub Option<PathBuf>);
-
+/// What wireguard-go makes its interface with.
+const TUN: &str = "/dev/net/tun";
 /// A host's part of the task network, through its Docker engine.
 pub struct NodeNet {
     engine: Arc<DockerEngine>,
@@ -55,6 +42,7 @@ struct State {
     session: Option<Session>,
     /// What is in force.
     applied: Option<(HostNetwork, Parts)>,
+    public_key: Option<PublicKey>,
     is_left: bool,
 }
 
@@ -69,7 +57,8 @@ impl NodeNet {
         Ok(self.engine.networks(&verify).await?)
     }
 
-    /// Makes the engine's networks what they should be. One that a container still has stays until it has none.
+    /// Makes the engine's networks what they should be. One that a container still has stays until it has none; with the last
+    /// one go rules, for which all must be gone.
     async fn make_networks(&self, wanted: &HostNetwork) -> Result<(), NetError> {
         let there = self.networks().await?;
         let is_wanted = |name: &String, slice: Ipv4Net| {
@@ -81,17 +70,16 @@ impl NodeNet {
                     Ok(()) => {
                         tracing::info!(host = %self.host, network = %name, "removed: it is no part of a subnet any more")
                     }
-                    Err(error @ (EngineError::Conflict { .. } | EngineError::Refused { .. })) => {
+                    Err(error @ (EngineError::Conflict { .. } | EngineError::Refused { .. }))
+                        if !wanted.bridges.is_empty() =>
+                    {
                         tracing::debug!(host = %self.host, network = %name, %error, "in use still");
                     }
                     Err(other) => return Err(other.into()),
                 }
             }
         }
-        let mtu = match wanted.fleet.encapsulation {
-            Encapsulation::None => MTU,
-            Encapsulation::Wireguard => MTU_ENCRYPTED,
-        };
+        let mtu = if wanted.tunnel.is_some() { tunnel::MTU } else { MTU };
         let mut made = false;
         for bridge in &wanted.bridges {
             if there.get(&bridge.network()).is_some_and(|(_, slice)| *slice == bridge.slice) {
@@ -111,42 +99,19 @@ impl NodeNet {
         }
     }
 
-    async fn make_image(&self, image: &str) -> Result<(), NetError> {
-        if self.engine.image(image).await?.is_some() {
-            return Ok(());
-        }
-        let lacks = |why: String| NetError::NoNodeImage { image: image.to_owned(), why };
-        let Some(archive) = self.archive.0.as_deref() else {
-            return self.engine.pull(image, &|_| {}).await.map_err(|error| match error {
-                unreachable @ EngineError::Unreachable(_) => unreachable.into(),
-                other => lacks(other.to_string()),
-            });
-        };
-        let identity = self.engine.identify().await?;
-        let arch = match identity.architecture.as_str() {
-            "ARM64" => "arm64",
-            _ => "amd64",
-        };
-        let path = archive.to_string_lossy().replace("{arch}", arch);
-        let content = archive_of(Path::new(&path), &self.host).await.map_err(|why| lacks(format!("{path}: {why}")))?;
-        self.engine.load_images(content).await?;
-        match self.engine.image(image).await? {
-            Some(_) => Ok(()),
-            None => Err(lacks(format!("{path} holds another image than that"))),
-        }
-    }
-
-    /// The node as it is to be; `image` by its name.
-    fn config(&self, image: &str) -> ContainerConfig {
+    /// The node as it is to be.
+    fn config(&self, wanted: &HostNetwork) -> ContainerConfig {
+        let tun = || DeviceConfig { host_path: TUN.into(), container_path: TUN.into(), permissions: "rw".into() };
         let mut config = ContainerConfig {
             name: NODE.to_owned(),
-            image: image.to_owned(),
+            image: wanted.node_image.clone(),
             entry_point: vec!["/bin/sh".to_owned(), "-c".to_owned()],
-            command: vec![BOOT.to_owned()],
+            command: vec![boot_of_node()],
             network_mode: NetworkMode::Host,
             // Not more than it needs: `privileged` would give it the host's devices, too.
             capabilities_added: vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()],
             security_options: vec![ALL_SYSTEM_PATHS.to_owned(), "apparmor=unconfined".to_owned()],
+            devices: wanted.tunnel.iter().map(|_| tun()).collect(),
             restart: true,
             stop_timeout_s: 2,
             log: LogConfig::default(),
@@ -157,40 +122,19 @@ impl NodeNet {
             }],
             ..ContainerConfig::default()
         };
-        use aws_lc_rs::digest;
-        let content = format!("{config:?}");
-        let hash = digest::digest(&digest::SHA256, content.as_bytes());
-        let labels = BTreeMap::from([(ownership::NODE.to_owned(), hex(hash.as_ref().get(..8).unwrap_or_default()))]);
-        config.labels = self.key.sign(&self.host, NODE, &labels);
+        ours::sign(&mut config, &self.key, &self.host);
         config
     }
 
-    /// The running node, made anew when another one is needed.
-    async fn make_node(&self, image: &str) -> Result<RuntimeId, NetError> {
-        let config = self.config(image);
-        if let Some(there) = self.engine.inspect(NODE, &|_| Owner::Foreign).await? {
-            if !self.key.has_signed(&self.host, NODE, &there.labels) {
-                return Err(NetError::NotOurs(format!(
-                    "a container `{NODE}` is there that is not this fleet's: remove it (docker rm -f {NODE})"
-                )));
-            }
-            if there.labels == config.labels && there.view.state == ContainerState::Running {
-                return Ok(there.view.id);
-            }
-            if there.labels == config.labels && there.view.state != ContainerState::Removing {
-                self.engine.start(&there.view.id).await?;
-                return Ok(there.view.id);
-            }
-            self.engine.remove(&there.view.id, true).await?;
-        }
-        let id = self.engine.create(&config).await?.id;
-        self.engine.start(&id).await?;
-        Ok(id)
-    }
-
-    async fn tell(&self, state: &mut State, image: &str, what: &str, script: &str) -> Result<String, NetError> {
+    async fn tell(
+        &self,
+        state: &mut State,
+        wanted: &HostNetwork,
+        what: &str,
+        script: &str,
+    ) -> Result<String, NetError> {
         if state.session.is_none() {
-            let node = self.make_node(image).await?;
+            let node = ours::container(&*self.engine, &self.host, &self.key, &self.config(wanted)).await?;
             state.session = Some(Session::open(&*self.engine, &node).await?);
         }
         let Some(session) = &mut state.session else { return Err(NetError::Lost("none was opened".to_owned())) };
@@ -202,36 +146,13 @@ impl NodeNet {
     }
 }
 
-/// An archive's bytes, with how far it is in the log.
-async fn archive_of(path: &Path, host: &HostName) -> Result<crate::engine::Content, std::io::Error> {
-    let file = File::open(path).await?;
-    let total = file.metadata().await?.len();
-    tracing::info!(%host, archive = %path.display(), mib = total >> 20, "sending the node image");
-    let pieces = stream::unfold((file, 0_u64, host.clone()), move |(mut file, sent, host)| async move {
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
-        match file.read_buf(&mut piece).await {
-            Ok(0) => None,
-            Ok(bytes) => {
-                let now = sent + bytes as u64;
-                let tenth = |sent: u64| sent.saturating_mul(10) / total.max(1);
-                if tenth(now) > tenth(sent) {
-                    tracing::info!(%host, percent = tenth(now) * 10, "the node image is on its way");
-                }
-                Some((Ok(piece.freeze()), (file, now, host)))
-            }
-            Err(error) => Some((Err(error), (file, sent, host))),
-        }
-    });
-    Ok(Box::pin(pieces))
-}
-
 #[async_trait]
 impl HostNet for NodeNet {
     async fn look(&self) -> Result<BTreeMap<SubnetName, Ipv4Net>, NetError> {
         Ok(self.networks().await?.into_values().collect())
     }
 
-    async fn apply(&self, wanted: &HostNetwork) -> Result<(), NetError> {
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError> {
         let mut state = self.state.lock().await;
         if state.is_left {
             return Err(NetError::Lost("the host was left".to_owned()));
@@ -240,10 +161,13 @@ impl HostNet for NodeNet {
         // What is half done is told anew, whole.
         let before = state.applied.take();
         let same_ground = before.as_ref().is_some_and(|(was, _)| {
-            was.bridges == wanted.bridges && was.node_image == wanted.node_image && state.session.is_some()
+            was.bridges == wanted.bridges
+                && was.node_image == wanted.node_image
+                && was.tunnel.is_some() == wanted.tunnel.is_some()
+                && state.session.is_some()
         });
         if !same_ground {
-            self.make_image(&wanted.node_image).await?;
+            self.archive.make(&self.engine, &self.host, &wanted.node_image).await?;
             self.make_networks(wanted).await?;
             // Whoever is told next makes sure of the node.
             state.session = None;
@@ -253,16 +177,18 @@ impl HostNet for NodeNet {
             Some(_) | None => parts.whole(wanted),
         };
         if !script.is_empty() {
-            self.tell(&mut state, &wanted.node_image, "its part of the task network", &script).await?;
+            let said = self.tell(&mut state, wanted, "its part of the task network", &script).await?;
+            // Of what was not said again the key is as it was.
+            state.public_key =
+                tunnel::public_key(&said).or(state.public_key.take()).filter(|_| wanted.tunnel.is_some());
         }
         state.applied = Some((wanted.clone(), parts));
-        Ok(())
+        Ok(state.public_key.clone())
     }
 
     async fn drift(&self, applied: &HostNetwork) -> Result<Option<String>, NetError> {
         let mut state = self.state.lock().await;
-        let said =
-            self.tell(&mut state, &applied.node_image, "a look at the task network", &Parts::check(applied)).await;
+        let said = self.tell(&mut state, applied, "a look at the task network", &Parts::check(applied)).await;
         let drifted = match said {
             Ok(said) => match said.lines().filter_map(|line| line.strip_prefix(DRIFTED)).collect::<Vec<_>>() {
                 none if none.is_empty() => return Ok(None),

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use roadstead_core::model::network::HostNetwork;
+use roadstead_core::model::network::{HostNetwork, NAME_SERVER};
 
-use super::{names, nft};
+use super::{names, nft, tunnel};
 
 /// Where the node keeps what it was told.
 pub const FOLDER: &str = "/var/lib/roadstead";
@@ -16,9 +16,16 @@ pub const DRIFTED: &str = "! ";
 const END: &str = "--end-of-this-file-of-roadstead--";
 
 /// What runs when the node starts: what it was last told comes into force again, then names are answered until it is stopped.
-pub const BOOT: &str = r#"
+pub fn boot_of_node() -> String {
+    format!("{BEGIN}{}{KEEP}", tunnel::KEEP)
+}
+
+const BEGIN: &str = "
 trap 'exit 0' TERM INT
 cd /var/lib/roadstead || exit 1
+";
+
+const KEEP: &str = r#"
 [ ! -f boot.sh ] || /bin/sh boot.sh
 keep() {
   while :; do
@@ -46,6 +53,7 @@ fi
 pub struct Parts {
     /// Lets pass Docker's own rules what ours judge.
     accept: String,
+    tunnel: String,
     routes: String,
     names: Names,
 }
@@ -83,13 +91,23 @@ impl Names {
 impl Parts {
     /// Of a whole picture.
     pub fn of(wanted: &HostNetwork) -> Self {
-        Self { accept: accept(wanted), routes: routes(wanted), names: Names::of(wanted) }
+        Self {
+            accept: accept(wanted),
+            tunnel: tunnel::script(wanted),
+            routes: routes(wanted),
+            names: Names::of(wanted),
+        }
     }
 
     /// Everything: after it the host is so, whatever it was before.
     pub fn whole(&self, wanted: &HostNetwork) -> String {
+        if wanted.bridges.is_empty() {
+            let files = [file("boot.sh", &boot_for_names()), self.names.files()].concat();
+            return clear_network() + &files + &listen() + NAMES;
+        }
         let mut script = format!("cd {FOLDER}\n{KERNEL}");
         script += &file("accept.sh", &self.accept);
+        script += &file("tunnel.sh", &self.tunnel);
         script += &file("routes.sh", &self.routes);
         script += &self.names.files();
         script += &file("boot.sh", &boot());
@@ -97,7 +115,9 @@ impl Parts {
         script += &transaction(&nft::ruleset(wanted));
         script += &on_bridges(&nft::bridge_ruleset(wanted));
         script += KEEP_RULES;
-        script += "/bin/sh accept.sh\n/bin/sh routes.sh\n";
+        // Nothing is known of what peers were told before.
+        script += "rm -f /run/wg.peers\n/bin/sh accept.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n";
+        script += &listen();
         script += NAMES;
         script
     }
@@ -105,16 +125,7 @@ impl Parts {
     /// What differs from `before`, which is in force; empty when nothing does. `wanted` and `was` are what these are of.
     pub fn since(&self, before: &Self, wanted: &HostNetwork, was: &HostNetwork) -> String {
         let mut script = String::new();
-        let mut rules = match nft::update(was, wanted) {
-            Some(update) if update.is_empty() => update,
-            Some(update) => transaction(&update),
-            None => transaction(&nft::ruleset(wanted)),
-        };
-        rules += &match nft::bridge_update(was, wanted) {
-            Some(update) if update.is_empty() => update,
-            Some(update) => on_bridges(&update),
-            None => on_bridges(&nft::bridge_ruleset(wanted)),
-        };
+        let rules = rules_since(was, wanted);
         if !rules.is_empty() {
             script += &rules;
             script += KEEP_RULES;
@@ -123,7 +134,11 @@ impl Parts {
             script += &file("accept.sh", &self.accept);
             script += "/bin/sh accept.sh\n";
         }
-        if self.routes != before.routes {
+        if self.tunnel != before.tunnel {
+            script += &file("tunnel.sh", &self.tunnel);
+            script += "/bin/sh tunnel.sh\n";
+        }
+        if self.routes != before.routes || self.tunnel != before.tunnel {
             script += &file("routes.sh", &self.routes);
             script += "/bin/sh routes.sh\n";
         }
@@ -136,16 +151,24 @@ impl Parts {
 
     /// Prints what is not as it was when it was last told, each on a line that begins with [`DRIFTED`].
     pub fn check(wanted: &HostNetwork) -> String {
-        let mut script = format!(
+        let names = format!(
             "cd {FOLDER}\n\
-             [ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
+             [ -n \"$(ip -4 addr show dev lo to {NAME_SERVER})\" ] || echo '! its address for names is gone'\n\
+             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n\
+             kill -0 \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || echo '! its name server for ports is down'\n"
+        );
+        if wanted.bridges.is_empty() {
+            return names;
+        }
+        let mut script = names
+            + &format!(
+                "[ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
              [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo '! its routes were changed'\n\
              [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
              [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
              /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
-             kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n\
-             kill -0 \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || echo '! its name server for ports is down'\n"
-        );
+             /bin/sh tunnel.sh check || echo '! its encrypted way to other hosts was changed'\n"
+            );
         for bridge in &wanted.bridges {
             let _ =
                 writeln!(script, "[ -e /sys/class/net/{0} ] || echo '! its network {0} is gone'", bridge.interface());
@@ -154,15 +177,44 @@ impl Parts {
     }
 }
 
+/// What differs in its rules. Both have the same networks; with none there are no rules.
+fn rules_since(was: &HostNetwork, wanted: &HostNetwork) -> String {
+    if wanted.bridges.is_empty() {
+        return String::new();
+    }
+    let mut rules = match nft::update(was, wanted) {
+        Some(update) if update.is_empty() => update,
+        Some(update) => transaction(&update),
+        None => transaction(&nft::ruleset(wanted)),
+    };
+    rules += &match nft::bridge_update(was, wanted) {
+        Some(update) if update.is_empty() => update,
+        Some(update) => on_bridges(&update),
+        None => on_bridges(&nft::bridge_ruleset(wanted)),
+    };
+    rules
+}
+
 /// Takes everything of ours from the host but the node itself.
 pub fn clear() -> String {
+    clear_network()
+        + &format!(
+            "rm -f boot.sh names.conf names.srv.conf names.hosts names.servers\n\
+             ip -4 addr del {NAME_SERVER}/32 dev lo 2>/dev/null || true\n"
+        )
+}
+
+/// Takes all from the host that tasks with addresses need.
+fn clear_network() -> String {
     format!(
         "nft delete table inet roadstead 2>/dev/null || true\n\
          nft delete table bridge roadstead 2>/dev/null || true\n\
          ip -4 route flush proto {ROUTE_PROTOCOL} || true\n\
          cd {FOLDER}\n\
          [ ! -f accept.sh ] || /bin/sh accept.sh clear\n\
-         rm -f boot.sh names.conf names.srv.conf names.hosts names.servers accept.sh routes.sh rules.nft bridge.nft\n"
+         [ ! -f tunnel.sh ] || /bin/sh tunnel.sh clear\n\
+         rm -f accept.sh routes.sh rules.nft bridge.nft {}\n",
+        tunnel::FILES
     )
 }
 
@@ -180,12 +232,23 @@ if take names.srv.conf; then kill \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null ||
 if take names.conf; then kill \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true\n\
 else kill -HUP \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || true; fi\n";
 
+/// Names are asked for at an address that no other host is sent to.
+fn listen() -> String {
+    format!("ip -4 addr replace {NAME_SERVER}/32 dev lo scope host\n")
+}
+
+/// What a host without networks puts back.
+fn boot_for_names() -> String {
+    format!("cd {FOLDER}\n{}", listen())
+}
+
 fn boot() -> String {
     format!(
         "cd {FOLDER}\n{KERNEL}\
          if [ -f rules.nft ]; then {{ printf 'table inet roadstead\\ndelete table inet roadstead\\n'; cat rules.nft; }} | nft -f -; fi\n\
          if [ -f bridge.nft ]; then {{ printf 'table bridge roadstead\\ndelete table bridge roadstead\\n'; cat bridge.nft; }} | nft -f - || true; fi\n\
-         /bin/sh accept.sh\n/bin/sh routes.sh\n"
+         /bin/sh accept.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n{}",
+        listen()
     )
 }
 
@@ -242,10 +305,12 @@ exit $status
 /// Every other host's slices by that host, and nothing of before.
 fn routes(wanted: &HostNetwork) -> String {
     let mut script = String::from("set -e\n");
-    for (slice, via) in &wanted.routes {
-        let _ = writeln!(script, "ip -4 route replace {slice} via {via} proto {ROUTE_PROTOCOL}");
+    let plain = wanted.routes.iter().map(|(slice, via)| (slice.to_string(), format!("via {via}")));
+    let routes: Vec<(String, String)> = plain.chain(tunnel::routes(wanted)).collect();
+    for (slice, by) in &routes {
+        let _ = writeln!(script, "ip -4 route replace {slice} {by} proto {ROUTE_PROTOCOL}");
     }
-    let slices: Vec<String> = wanted.routes.keys().map(ToString::to_string).collect();
+    let slices: Vec<&str> = routes.iter().map(|(slice, _)| slice.as_str()).collect();
     let _ = write!(
         script,
         "ip -4 route show proto {ROUTE_PROTOCOL} | while read -r slice _; do\n  \

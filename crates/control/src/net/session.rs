@@ -14,7 +14,7 @@ use roadstead_core::model::name::RuntimeId;
 /// No script takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// What a script prints beyond this is not read: the shell is given up.
-const OUTPUT_MAX_BYTES: usize = 1 << 20;
+const OUTPUT_MAX_BYTES: usize = 8 << 20;
 
 /// Says whose turn it is: what a shell that was given up still reads, it does not do.
 const TURN: &str = "/run/roadstead.turn";
@@ -22,7 +22,7 @@ const TURN: &str = "/run/roadstead.turn";
 const OVERTAKEN: i32 = 75;
 
 /// A running shell.
-pub(super) struct Session {
+pub(crate) struct Session {
     shell: ExecSession,
     /// Ends what a script prints: no script can print it by chance.
     mark: String,
@@ -35,7 +35,7 @@ impl Session {
     ///
     /// # Errors
     /// As the engine's.
-    pub(super) async fn open(engine: &dyn Engine, node: &RuntimeId) -> Result<Self, NetError> {
+    pub(crate) async fn open(engine: &dyn Engine, node: &RuntimeId) -> Result<Self, NetError> {
         let options = ExecOptions { argv: vec!["/bin/sh".to_owned()], stdin: true, ..ExecOptions::default() };
         let shell = engine.exec(node, options).await?;
         let mark = format!("--{:032x}--", rand::rng().random::<u128>());
@@ -49,7 +49,7 @@ impl Session {
     ///
     /// # Errors
     /// [`NetError::Refused`] with its output when it failed; [`NetError::Lost`] when the shell is of no use any more.
-    pub(super) async fn run(&mut self, what: &str, script: &str) -> Result<String, NetError> {
+    pub(crate) async fn run(&mut self, what: &str, script: &str) -> Result<String, NetError> {
         let in_turn = format!("[ \"$(cat {TURN})\" = '{}' ] || exit {OVERTAKEN}\n{script}", self.mark);
         self.tell(what, &in_turn).await
     }

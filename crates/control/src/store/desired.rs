@@ -19,6 +19,8 @@ const SERVICE: &str = "Service";
 const SCHEDULED_TASK: &str = "ScheduledTask";
 const SUBNET: &str = "Subnet";
 const SECURITY_GROUP: &str = "SecurityGroup";
+const TARGET_GROUP: &str = "TargetGroup";
+const LOAD_BALANCER: &str = "LoadBalancer";
 
 /// (kind, name).
 type Key = (String, String);
@@ -76,6 +78,8 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Arc<Desire
             SCHEDULED_TASK => put(&mut desired.scheduled_tasks, name, row)?,
             SUBNET => put(&mut desired.subnets, name, row)?,
             SECURITY_GROUP => put(&mut desired.security_groups, name, row)?,
+            TARGET_GROUP => put(&mut desired.target_groups, name, row)?,
+            LOAD_BALANCER => put(&mut desired.load_balancers, name, row)?,
             _ => return Err(StoreError::corrupt(format_args!("desired {kind} {name}: no such kind"))),
         }
     }
@@ -100,7 +104,17 @@ where
 }
 
 fn rows(desired: &Desired) -> Result<BTreeMap<Key, Row>, StoreError> {
-    let Desired { clusters, hosts, task_definitions, services, scheduled_tasks, subnets, security_groups } = desired;
+    let Desired {
+        clusters,
+        hosts,
+        task_definitions,
+        services,
+        scheduled_tasks,
+        subnets,
+        security_groups,
+        target_groups,
+        load_balancers,
+    } = desired;
     let mut rows = BTreeMap::new();
     add(&mut rows, CLUSTER, clusters)?;
     add(&mut rows, HOST, hosts)?;
@@ -109,6 +123,8 @@ fn rows(desired: &Desired) -> Result<BTreeMap<Key, Row>, StoreError> {
     add(&mut rows, SCHEDULED_TASK, scheduled_tasks)?;
     add(&mut rows, SUBNET, subnets)?;
     add(&mut rows, SECURITY_GROUP, security_groups)?;
+    add(&mut rows, TARGET_GROUP, target_groups)?;
+    add(&mut rows, LOAD_BALANCER, load_balancers)?;
     Ok(rows)
 }
 

@@ -52,6 +52,8 @@ const WEB: &str = "web";
 const DATA: &str = "data base; flush ruleset";
 const ADMIN: &str = "admin}";
 const SEALED: &str = "sealed\"";
+/// Of the load balancer on the first host, which answers on 9000.
+const FRONT: &str = "front";
 
 pub const TASKS: &[TaskOf] = &[
     task("web1", 0, 0, 2, &[WEB]),
@@ -102,7 +104,16 @@ pub fn groups() -> Groups {
                 { "protocol": "tcp", "fromPort": 8080, "destinations": [{ "cidr": "10.78.0.1/32" }, { "cidr": "10.77.1.1/32" }] },
             ] }),
         ),
-        (SEALED, json!({ "ingress": [{ "sources": [{ "cidr": "10.78.0.0/16" }] }], "egress": [] })),
+        (
+            SEALED,
+            json!({
+                "ingress": [
+                    { "sources": [{ "cidr": "10.78.0.0/16" }] },
+                    { "protocol": "tcp", "fromPort": 5432, "sources": [{ "securityGroup": FRONT }] },
+                ],
+                "egress": [],
+            }),
+        ),
     ])
 }
 
@@ -119,6 +130,7 @@ pub fn drawn(random: &mut StdRng) -> Groups {
         json!({ "securityGroup": DATA }),
         json!({ "securityGroup": ADMIN }),
         json!({ "securityGroup": SEALED }),
+        json!({ "securityGroup": FRONT }),
     ];
     let mut rules = |field: &str| {
         let rule = |_| {
@@ -152,6 +164,11 @@ pub fn state(groups: &Groups) -> State {
     for (host, address, _) in HOSTS {
         desired.hosts.insert(host.into(), manifest(json!({ "address": address })));
     }
+    let balancer = json!({
+        "hosts": { "role": "edge" }, "securityGroups": [FRONT], "listeners": [{ "name": "http", "port": 9000 }],
+    });
+    desired.load_balancers.insert("front".into(), manifest(balancer));
+    desired.hosts.get_mut(HOSTS[0].0).unwrap().labels.insert("role".into(), "edge".into());
     for (name, spec) in groups {
         desired.security_groups.insert((*name).into(), manifest(spec.clone()));
     }

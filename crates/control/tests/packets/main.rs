@@ -1,5 +1,6 @@
 //! Every packet passes or not as is said of it: hosts' rules, loaded into a kernel, against the verdicts on the same state.
 
+mod encrypted;
 mod far_end;
 mod fleet;
 mod lab;

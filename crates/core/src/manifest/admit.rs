@@ -219,6 +219,8 @@ impl Clerk<'_> {
             Spec::ScheduledTask(spec) => check::scheduled_task(spec, &mut scope, self.check_expression),
             Spec::Subnet(spec) => check::subnet(spec, &mut scope),
             Spec::SecurityGroup(spec) => check::security_group(spec, &mut scope),
+            Spec::TargetGroup(spec) => check::target_group(spec, &mut scope),
+            Spec::LoadBalancer(spec) => check::load_balancer(spec, &mut scope),
         }
         scope.findings
     }
@@ -259,6 +261,14 @@ impl Clerk<'_> {
             Spec::SecurityGroup(spec) => {
                 let good = self.first(Kind::SecurityGroup, &name, file, name_span) && good;
                 self.tables.security_groups.put(name.into(), good, declared(file, metadata, line, node, spec));
+            }
+            Spec::TargetGroup(spec) => {
+                let good = self.first(Kind::TargetGroup, &name, file, name_span) && good;
+                self.tables.target_groups.put(name.into(), good, declared(file, metadata, line, node, *spec));
+            }
+            Spec::LoadBalancer(spec) => {
+                let good = self.first(Kind::LoadBalancer, &name, file, name_span) && good;
+                self.tables.load_balancers.put(name.into(), good, declared(file, metadata, line, node, *spec));
             }
             Spec::Service(spec) => {
                 let mut spec = *spec;
@@ -360,7 +370,7 @@ fn folder_of(root: &Path, file: &str) -> PathBuf {
 /// What to do in place of a field that is not acted on.
 fn instead_of(field: &str) -> Option<&'static str> {
     Some(match field {
-        "taskRoleArn" | "executionRoleArn" => "said once: there are no roles here",
+        "taskRoleArn" | "executionRoleArn" | "roleArn" => "said once: there are no roles here",
         "proxyConfiguration" => "there is no service mesh: containers reach each other directly",
         "ephemeralStorage" => "containers share the host's disk: what they write is not limited",
         "inferenceAccelerators" => "nobody but Amazon has them",

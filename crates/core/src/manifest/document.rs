@@ -14,13 +14,13 @@ use super::{
 use crate::model::{
     name::Family,
     spec::{
-        API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, Metadata, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec,
-        SubnetSpec, TaskDefinitionSpec,
+        API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, LoadBalancerSpec, Metadata, ScheduledTaskSpec,
+        SecurityGroupSpec, ServiceSpec, SubnetSpec, TargetGroupSpec, TaskDefinitionSpec,
     },
 };
 
 /// Kinds of the contract that this version knows by name only.
-const LATER_KINDS: &[&str] = &["TargetGroup", "LoadBalancer", "Secret"];
+const LATER_KINDS: &[&str] = &["Secret"];
 
 /// Of a host's label and of its value (ECS: attributes).
 const MAX_LABEL_CHARS: usize = 128;
@@ -69,6 +69,10 @@ pub enum Spec {
     Subnet(SubnetSpec),
     /// See [`SecurityGroupSpec`].
     SecurityGroup(SecurityGroupSpec),
+    /// See [`TargetGroupSpec`].
+    TargetGroup(Box<TargetGroupSpec>),
+    /// See [`LoadBalancerSpec`].
+    LoadBalancer(Box<LoadBalancerSpec>),
 }
 
 /// What became of a document.
@@ -202,6 +206,8 @@ fn assemble(mut root: Node, kind: Kind, line: u32) -> Result<Document, Box<Findi
         Kind::ScheduledTask => Spec::ScheduledTask(decode(&node)?),
         Kind::Subnet => Spec::Subnet(decode(&node)?),
         Kind::SecurityGroup => Spec::SecurityGroup(decode(&node)?),
+        Kind::TargetGroup => Spec::TargetGroup(decode(&node)?),
+        Kind::LoadBalancer => Spec::LoadBalancer(decode(&node)?),
     };
     Ok(Document { metadata, name_span, line, node, spec })
 }
@@ -218,12 +224,26 @@ fn bad_name(kind: Kind, name: &str, span: Span) -> Option<Finding> {
     match kind {
         Kind::TaskDefinition if is_family(name) => None,
         Kind::TaskDefinition => Some(finding.help(FAMILY_RULE)),
-        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup
+        Kind::Cluster
+        | Kind::Host
+        | Kind::Service
+        | Kind::ScheduledTask
+        | Kind::Subnet
+        | Kind::SecurityGroup
+        | Kind::TargetGroup
+        | Kind::LoadBalancer
             if is_label(name) =>
         {
             None
         }
-        Kind::Cluster | Kind::Host | Kind::Service | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup => {
+        Kind::Cluster
+        | Kind::Host
+        | Kind::Service
+        | Kind::ScheduledTask
+        | Kind::Subnet
+        | Kind::SecurityGroup
+        | Kind::TargetGroup
+        | Kind::LoadBalancer => {
             let fixed: String =
                 name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
             let fixed = fixed.trim_matches('-');
@@ -298,7 +318,13 @@ fn dress(mut spec: Node) -> Node {
 fn normalise(root: &mut Node, kind: Kind) {
     let Some(spec) = child(root, "spec") else { return };
     match kind {
-        Kind::Cluster | Kind::Host | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup => {}
+        Kind::Cluster
+        | Kind::Host
+        | Kind::ScheduledTask
+        | Kind::Subnet
+        | Kind::SecurityGroup
+        | Kind::TargetGroup
+        | Kind::LoadBalancer => {}
         Kind::TaskDefinition => unwrap_ecs(spec),
         Kind::Service => {
             if let Some(inline) = child(spec, "taskDefinition") {

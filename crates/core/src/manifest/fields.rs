@@ -126,7 +126,7 @@ impl Walk {
                 schema = self.root.pointer(reference.strip_prefix('#')?)?;
             } else if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Schema::as_array)
             {
-                schema = choices.iter().find(|choice| self.fits(node, choice))?;
+                schema = choices.iter().find(|choice| self.fits(node, choice, 0))?;
             } else {
                 return Some(schema);
             }
@@ -134,15 +134,16 @@ impl Walk {
         None
     }
 
-    fn fits(&self, node: &Node, schema: &'static Schema) -> bool {
-        let schema = match schema
-            .get("$ref")
-            .and_then(Schema::as_str)
-            .and_then(|reference| self.root.pointer(reference.strip_prefix('#')?))
-        {
+    fn fits(&self, node: &Node, schema: &'static Schema, depth: usize) -> bool {
+        let referred = schema.get("$ref").and_then(Schema::as_str);
+        let schema = match referred.and_then(|to| self.root.pointer(to.strip_prefix('#')?)) {
             Some(target) => target,
             None => schema,
         };
+        // What may be absent is a choice between a choice and null.
+        if let Some(choices) = schema.get("anyOf").and_then(Schema::as_array) {
+            return depth < 4 && choices.iter().any(|choice| self.fits(node, choice, depth + 1));
+        }
         let wanted = match node.value {
             Value::Map(_) => "object",
             Value::List(_) => "array",

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::variables;
 use crate::model::spec::{
-    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, Metadata, ScheduledTaskSpec, SecurityGroupSpec,
-    ServiceSpec, SubnetSpec, TaskDefinitionSpec,
+    API_VERSION, ClusterSpec, HostSpec, KINDS, Kind, KindInfo, LoadBalancerSpec, Metadata, ScheduledTaskSpec,
+    SecurityGroupSpec, ServiceSpec, SubnetSpec, TargetGroupSpec, TaskDefinitionSpec,
 };
 
 /// Marks a field that is known, kept and not acted on.
@@ -42,11 +42,19 @@ fn manifest_schema(info: &KindInfo) -> Value {
         Kind::ScheduledTask => generator.subschema_for::<ScheduledTaskSpec>(),
         Kind::Subnet => generator.subschema_for::<SubnetSpec>(),
         Kind::SecurityGroup => generator.subschema_for::<SecurityGroupSpec>(),
+        Kind::TargetGroup => generator.subschema_for::<TargetGroupSpec>(),
+        Kind::LoadBalancer => generator.subschema_for::<LoadBalancerSpec>(),
     };
     // A cluster has nothing that it must say, nor has a group that nobody may reach.
     let required = match info.kind {
         Kind::Cluster | Kind::SecurityGroup => json!(["apiVersion", "kind", "metadata"]),
-        Kind::Host | Kind::TaskDefinition | Kind::Service | Kind::ScheduledTask | Kind::Subnet => {
+        Kind::Host
+        | Kind::TaskDefinition
+        | Kind::Service
+        | Kind::ScheduledTask
+        | Kind::Subnet
+        | Kind::TargetGroup
+        | Kind::LoadBalancer => {
             json!(["apiVersion", "kind", "metadata", "spec"])
         }
     };

@@ -21,6 +21,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("labels", "dockerLabels"),
     ("mem", "memory"),
     ("restart", "restartPolicy"),
+    ("httpHeaderName", "name"),
 ];
 
 /// The candidate that was probably meant.

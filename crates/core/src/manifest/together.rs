@@ -2,6 +2,8 @@
 
 mod hosts;
 mod network;
+mod targets;
+mod traffic;
 
 use std::{
     cell::Cell,
@@ -22,9 +24,13 @@ use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
     fargate,
-    name::{ClusterName, Family, HostName, ScheduleName, SecurityGroupName, ServiceName, SubnetName},
+    name::{
+        ClusterName, Family, HostName, LoadBalancerName, ScheduleName, SecurityGroupName, ServiceName, SubnetName,
+        TargetGroupName,
+    },
     spec::{
-        ClusterSpec, HostSpec, Kind, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
+        ClusterSpec, HostSpec, Kind, LoadBalancerSpec, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
+        TargetGroupSpec,
         cluster::DEFAULT_CLUSTER,
         network::AwsvpcConfiguration,
         service::{LaunchType, SchedulingStrategy, TaskDefinitionRef},
@@ -101,6 +107,10 @@ pub struct Tables {
     pub subnets: Table<SubnetName, SubnetSpec>,
     /// By name.
     pub security_groups: Table<SecurityGroupName, SecurityGroupSpec>,
+    /// By name.
+    pub target_groups: Table<TargetGroupName, TargetGroupSpec>,
+    /// By name.
+    pub load_balancers: Table<LoadBalancerName, LoadBalancerSpec>,
     /// Families written inside services: a service and its own task definition take effect together or not at all.
     pub inline: BTreeMap<ServiceName, Family>,
 }
@@ -117,6 +127,8 @@ impl Tables {
                 Kind::ScheduledTask => self.scheduled_tasks.fail(name.into()),
                 Kind::Subnet => self.subnets.fail(name.into()),
                 Kind::SecurityGroup => self.security_groups.fail(name.into()),
+                Kind::TargetGroup => self.target_groups.fail(name.into()),
+                Kind::LoadBalancer => self.load_balancers.fail(name.into()),
             }
         }
     }
@@ -149,8 +161,11 @@ impl Kept<'_> {
         let scheduled = previous.scheduled_tasks.values().map(|manifest| &manifest.file);
         let subnets = previous.subnets.values().map(|manifest| &manifest.file);
         let groups = previous.security_groups.values().map(|manifest| &manifest.file);
+        let target_groups = previous.target_groups.values().map(|manifest| &manifest.file);
+        let balancers = previous.load_balancers.values().map(|manifest| &manifest.file);
         let tasks = task_definitions.chain(services).chain(scheduled);
-        clusters.chain(hosts).chain(tasks).chain(subnets).chain(groups).map(String::as_str).collect()
+        let traffic = target_groups.chain(balancers);
+        clusters.chain(hosts).chain(tasks).chain(subnets).chain(groups).chain(traffic).map(String::as_str).collect()
     }
 
     fn covers(&self, file: &str) -> bool {
@@ -170,7 +185,8 @@ pub fn settle(
     for _ in 0..ROUNDS {
         tables.fail_inline();
         let desired = compose(&tables, kept);
-        let judge = Judge { tables: &tables, kept, desired: &desired, files, hints: Cell::new(0) };
+        let home = desired.home_cluster();
+        let judge = Judge { tables: &tables, kept, desired: &desired, home, files, hints: Cell::new(0) };
         let fallen = judge.all();
         if fallen.is_empty() {
             for (file, warning) in judge.warnings() {
@@ -197,6 +213,8 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         scheduled_tasks: tables.scheduled_tasks.resolve(&previous.scheduled_tasks, kept),
         subnets: tables.subnets.resolve(&previous.subnets, kept),
         security_groups: tables.security_groups.resolve(&previous.security_groups, kept),
+        target_groups: tables.target_groups.resolve(&previous.target_groups, kept),
+        load_balancers: tables.load_balancers.resolve(&previous.load_balancers, kept),
     };
     // What stays as it was needs what it referred to, should that be gone.
     let scheduled = desired.scheduled_tasks.values().map(|scheduled| family_of(&scheduled.spec.task_definition));
@@ -207,6 +225,7 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
             desired.task_definitions.entry(family).or_insert_with(|| before.clone());
         }
     }
+    traffic::keep(&mut desired, tables, kept);
     let stays = |file: &str, failed: bool| failed || kept.covers(file);
     let services = desired
         .services
@@ -244,8 +263,9 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
         .iter()
         .filter(|(name, _)| !tables.subnets.good.contains_key(*name))
         .map(|(_, subnet)| &subnet.spec.cluster);
+    let staying = staying.iter().map(|(cluster, _)| cluster);
     let clusters: Vec<ClusterName> =
-        hosts.chain(subnets).chain(staying.iter().map(|(cluster, _)| cluster)).cloned().collect();
+        hosts.chain(subnets).chain(staying).chain(traffic::clusters(&desired, tables)).cloned().collect();
     for cluster in clusters {
         if let Some(before) = previous.clusters.get(&cluster) {
             desired.clusters.entry(cluster).or_insert_with(|| before.clone());
@@ -314,6 +334,8 @@ struct Judge<'a> {
     tables: &'a Tables,
     kept: &'a Kept<'a>,
     desired: &'a Desired,
+    /// The cluster of what names none.
+    home: ClusterName,
     files: &'a BTreeMap<String, SourceFile>,
     /// How many slips have been looked up among all names: that is worth it for a few.
     hints: Cell<usize>,
@@ -330,13 +352,15 @@ impl Judge<'_> {
             let found = self.cluster(&subnet.manifest.spec.cluster, &subnet.node).or_else(|| self.outside(subnet));
             fallen.extend(found.map(|finding| (Kind::Subnet, name.to_string(), subnet.manifest.file.clone(), finding)));
         }
+        fallen.extend(self.traffic());
         for (name, service) in &self.tables.services.good {
             let (spec, node) = (&service.manifest.spec, &service.node);
             let found = self
                 .cluster(&spec.cluster, node)
                 .or_else(|| self.task_definition(service))
                 .or_else(|| self.network(&Wish::of_service(service)))
-                .or_else(|| self.registries(service));
+                .or_else(|| self.registries(service))
+                .or_else(|| self.load_balancers(service));
             fallen
                 .extend(found.map(|finding| (Kind::Service, name.to_string(), service.manifest.file.clone(), finding)));
         }
@@ -355,6 +379,8 @@ impl Judge<'_> {
             fallen.extend(self.private_address_clashes());
             fallen.extend(self.subnet_overlaps());
             fallen.extend(self.name_clashes());
+            fallen.extend(self.port_clashes());
+            fallen.extend(self.target_clashes());
         }
         fallen
     }
@@ -481,6 +507,7 @@ impl Judge<'_> {
         let mut warnings = Vec::new();
         self.about_hosts(&mut warnings);
         self.about_networks(&mut warnings);
+        self.about_traffic(&mut warnings);
         for service in self.tables.services.good.values() {
             let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
             let found = found.chain(self.suspected_before(service));

@@ -21,7 +21,13 @@ pub fn fill(root: &mut Node, kind: Kind, given: &BTreeMap<String, String>) -> Ve
     let path: &[&str] = match kind {
         Kind::TaskDefinition => &["spec", "containerDefinitions"],
         Kind::Service => &["spec", "taskDefinition", "containerDefinitions"],
-        Kind::Cluster | Kind::Host | Kind::ScheduledTask | Kind::Subnet | Kind::SecurityGroup => return Vec::new(),
+        Kind::Cluster
+        | Kind::Host
+        | Kind::ScheduledTask
+        | Kind::Subnet
+        | Kind::SecurityGroup
+        | Kind::TargetGroup
+        | Kind::LoadBalancer => return Vec::new(),
     };
     let mut findings = Vec::new();
     let own = take(root, FIELD).map(|entry| read(&entry.value, &mut findings)).unwrap_or_default();

@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     definition::Definition,
-    name::{ClusterName, Family, HostName, ScheduleName, SecurityGroupName, ServiceName, SubnetName},
+    name::{
+        ClusterName, Family, HostName, LoadBalancerName, ScheduleName, SecurityGroupName, ServiceName, SubnetName,
+        TargetGroupName,
+    },
     spec::{
-        ClusterSpec, HostSpec, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
+        ClusterSpec, HostSpec, LoadBalancerSpec, ScheduledTaskSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec,
+        TargetGroupSpec,
         cluster::{DEFAULT_CLUSTER, HostLoss, ImageCleanup},
     },
 };
@@ -52,6 +56,12 @@ pub struct Desired {
     /// Security groups by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub security_groups: BTreeMap<SecurityGroupName, Manifest<SecurityGroupSpec>>,
+    /// Target groups by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub target_groups: BTreeMap<TargetGroupName, Manifest<TargetGroupSpec>>,
+    /// Load balancers by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub load_balancers: BTreeMap<LoadBalancerName, Manifest<LoadBalancerSpec>>,
 }
 
 impl Desired {
@@ -64,6 +74,17 @@ impl Desired {
             && self.scheduled_tasks.is_empty()
             && self.subnets.is_empty()
             && self.security_groups.is_empty()
+            && self.target_groups.is_empty()
+            && self.load_balancers.is_empty()
+    }
+
+    /// The cluster of what names none and is no task's: the one that all hosts are in, else `default`.
+    pub fn home_cluster(&self) -> ClusterName {
+        let mut clusters = self.hosts.values().map(|host| &host.spec.cluster);
+        match clusters.next() {
+            Some(first) if clusters.all(|other| other == first) => first.clone(),
+            Some(_) | None => DEFAULT_CLUSTER.into(),
+        }
     }
 
     /// A cluster's settings; the defaults when it has no manifest.

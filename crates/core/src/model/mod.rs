@@ -25,5 +25,7 @@ pub mod storage;
 pub mod task;
 pub mod time;
 pub mod timing;
+pub mod traffic;
 pub mod volume;
+pub mod wireguard;
 pub mod world;

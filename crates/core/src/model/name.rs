@@ -67,6 +67,10 @@ name_type! {
     SubnetName
     /// A `SecurityGroup` manifest's `metadata.name`.
     SecurityGroupName
+    /// A `TargetGroup` manifest's `metadata.name`.
+    TargetGroupName
+    /// A `LoadBalancer` manifest's `metadata.name`.
+    LoadBalancerName
     /// A task definition family.
     Family
     /// The name of a container inside its task definition.

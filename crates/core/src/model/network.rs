@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     hex::hex,
     name::{ClusterName, HostName, SecurityGroupName, SubnetName, TaskId},
-    spec::{network::Encapsulation, security_group::Permission, subnet::Cut, task_definition::Protocol},
+    spec::{security_group::Permission, subnet::Cut, task_definition::Protocol},
     time::Timestamp,
+    wireguard::{self, PublicKey},
 };
 
 /// The container that holds a task's network: the others join it. No container of a task definition can be called so.
@@ -27,6 +28,9 @@ pub const NODE_IMAGE: &str = concat!("roadstead-node:", env!("CARGO_PKG_VERSION"
 /// Where machines are told of themselves (169.254.169.254), and of no use to a task: as the hosts, out of its reach unless a rule
 /// says otherwise.
 pub const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+
+/// Where containers without an address in the task network ask for names: the same on every host, and each answers itself.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(169, 254, 73, 53);
 
 /// A task's place in the task network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,14 +127,39 @@ pub fn mac_address(address: Ipv4Addr) -> String {
 pub struct HostNetwork {
     /// The image of all that touches the network there.
     pub node_image: String,
-    /// Its networks, by subnet.
+    /// Its networks, by subnet; a host without one answers for names alone.
     pub bridges: Vec<Bridge>,
-    /// The other hosts' slices, and where they are.
+    /// The other hosts' slices, and where they are, when hosts share a network.
     pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
+    /// The way to the other hosts, when they share none.
+    pub tunnel: Option<Tunnel>,
     /// The tasks that are there, by address.
     pub tasks: BTreeMap<Ipv4Addr, LocalTask>,
     /// What is the same on every host.
     pub fleet: Arc<FleetNetwork>,
+}
+
+impl HostNetwork {
+    /// The other hosts' slices.
+    pub fn slices_elsewhere(&self) -> impl Iterator<Item = Ipv4Net> {
+        let by_tunnel = self.tunnel.iter().flat_map(|tunnel| tunnel.peers.values()).flat_map(|peer| &peer.slices);
+        self.routes.keys().chain(by_tunnel).copied()
+    }
+
+    /// All hosts' slices.
+    pub fn slices(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.bridges.iter().map(|bridge| bridge.slice).chain(self.slices_elsewhere())
+    }
+}
+
+/// A host's end of the encrypted way between hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnel {
+    /// Where it listens (UDP).
+    pub listen_port: u16,
+    /// The other hosts that have slices.
+    pub peers: BTreeMap<HostName, wireguard::Peer>,
 }
 
 /// A task on its own host.
@@ -153,14 +182,15 @@ pub struct FleetNetwork {
     pub cluster: ClusterName,
     /// All addresses that tasks may have.
     pub cidr: Ipv4Net,
-    /// How packets come from host to host.
-    pub encapsulation: Encapsulation,
     /// The hosts' own addresses: out of tasks' reach unless a rule says otherwise.
     pub hosts: BTreeSet<Ipv4Addr>,
     /// The groups that have members, or that rules of these name.
     pub groups: BTreeMap<SecurityGroupName, GroupRules>,
     /// Their members' addresses.
     pub members: BTreeMap<SecurityGroupName, BTreeSet<Ipv4Addr>>,
+    /// Where load balancers answer on hosts: for rules of tasks these are no hosts.
+    #[serde(default)]
+    pub balancers: BTreeSet<(Ipv4Addr, u16)>,
     /// What names stand for.
     pub names: Names,
 }
@@ -187,6 +217,14 @@ pub struct Names {
     pub services: BTreeMap<String, BTreeSet<(String, u16)>>,
 }
 
+impl Names {
+    /// Whether a task is answered with: it has a name of its own then.
+    pub fn stand_for(&self, task: &TaskId) -> bool {
+        let own = format!("{task}.");
+        self.addresses.range(own.clone()..).next().is_some_and(|(name, _)| name.starts_with(&own))
+    }
+}
+
 /// What was found of a host's part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -195,8 +233,12 @@ pub struct NetworkSeen {
     pub at: Timestamp,
     /// What the host was last made to be and was found to be; none until then, and not any more once it was found otherwise.
     pub confirmed: Option<Arc<HostNetwork>>,
+    /// What it is being made just now: in force or not, nobody knows.
+    pub under_way: Option<Arc<HostNetwork>>,
     /// Our networks there, whoever made them.
     pub slices: BTreeMap<SubnetName, Ipv4Net>,
+    /// Its public key, when it was told of it just now.
+    pub public_key: Option<PublicKey>,
     /// What keeps the host from being as it should, in words a person can act on.
     pub problem: Option<String>,
 }
@@ -211,12 +253,16 @@ impl NetworkSeen {
         self.confirmed.as_ref().is_some_and(guarded)
     }
 
-    /// Whether names there may still stand for this address.
-    pub fn names(&self, address: Ipv4Addr) -> bool {
-        let answers = |confirmed: &Arc<HostNetwork>| {
-            confirmed.fleet.names.addresses.values().any(|addresses| addresses.contains(&address))
-        };
-        self.confirmed.as_ref().is_some_and(answers)
+    /// The slices of a subnet that are there, or are just being made.
+    pub fn may_have(&self, subnet: &SubnetName) -> impl Iterator<Item = Ipv4Net> {
+        let pictures = self.confirmed.iter().chain(&self.under_way).flat_map(|picture| &picture.bridges);
+        let made = pictures.filter(move |bridge| bridge.subnet == *subnet).map(|bridge| bridge.slice);
+        self.slices.get(subnet).copied().into_iter().chain(made)
+    }
+
+    /// Whether names there may still stand for this task.
+    pub fn names(&self, task: &TaskId) -> bool {
+        self.confirmed.iter().chain(&self.under_way).any(|picture| picture.fleet.names.stand_for(task))
     }
 }
 

@@ -36,10 +36,12 @@ const MOVED: &str = label!("moved-at-ms");
 const CLUSTER: &str = label!("cluster");
 /// On a network of ours, too: the subnet that it is a part of.
 pub const SUBNET: &str = label!("subnet");
-/// On the container through which a host's network is made: what it was made from.
+/// On the containers of ours that are no task's: what they were made from.
 pub const NODE: &str = label!("node");
 /// That container's name on every host.
 pub const NODE_CONTAINER: &str = "rs-node";
+/// The name of the container in which a host's load balancers run.
+pub const BALANCER_CONTAINER: &str = "rs-lb";
 const ADDRESS: &str = label!("address");
 const SECURITY_GROUPS: &str = label!("security-groups");
 
@@ -92,7 +94,8 @@ impl FleetKey {
         }
         let Some(claim) = Claim::from_labels(labels) else {
             // What touches the host's network for us is no task's.
-            let is_node = labels.contains_key(NODE) && self.has_signed(host, NODE_CONTAINER, labels);
+            let is_node = labels.contains_key(NODE)
+                && [NODE_CONTAINER, BALANCER_CONTAINER].iter().any(|name| self.has_signed(host, name, labels));
             return if is_node { Owner::Foreign } else { Owner::Forged };
         };
         let expected = hex(&mac(&self.bytes, &message(host, &claim.created_name, labels)));

@@ -18,7 +18,9 @@ use super::{
     spec::TaskDefinitionSpec,
     task::{Launch, Task},
     time::Timestamp,
+    traffic::Shift,
     volume::{VolumeId, VolumeRecord},
+    wireguard::PublicKey,
 };
 
 /// An immutable revision of a task definition.
@@ -76,6 +78,9 @@ pub struct HostRecord {
     /// Since when its disk is too full and no image can be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_pressure_since: Option<Timestamp>,
+    /// What other hosts know it by, where packets between hosts are encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
 }
 
 /// ECS's deployment `status`.
@@ -225,6 +230,9 @@ pub struct ServiceRecord {
     /// A deployment that a person asked for and that has not begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again: Option<Again>,
+    /// Where its rules send requests, if its revisions take turns in two target groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Shift>,
 }
 
 impl ServiceRecord {

@@ -15,6 +15,7 @@ use super::{
     standalone::Standalone,
     state::EventSubject,
     time::Timestamp,
+    traffic::Side,
 };
 
 /// ECS's `lastStatus`, in the order in which a task goes through it.
@@ -166,6 +167,12 @@ pub struct Task {
     pub last_status: LastStatus,
     /// Over its essential containers.
     pub health_status: HealthStatus,
+    /// As the load balancers say of it as a target; none while they say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_health: Option<HealthStatus>,
+    /// Which of its service's two target groups it is in.
+    #[serde(default, skip_serializing_if = "Side::is_blue")]
+    pub side: Side,
     /// The last launch order.
     pub launch: Launch,
     /// Its containers by name.
@@ -201,6 +208,9 @@ pub struct Task {
     /// Its place in the task network, with `networkMode: awsvpc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Arc<TaskNetwork>>,
+    /// Its containers ask their host for names, which answers for as long as they are there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uses_names: bool,
     /// Of a standalone task what was said when it was started; absent also when the database that knew it was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone: Option<Arc<Standalone>>,
@@ -261,6 +271,8 @@ impl Task {
             desired_status: DesiredStatus::Running,
             last_status: LastStatus::Provisioning,
             health_status: HealthStatus::Unknown,
+            target_health: None,
+            side: Side::default(),
             launch: Launch::NotIssued,
             containers: given.containers,
             epoch: given.epoch,
@@ -276,6 +288,7 @@ impl Task {
             deployment: 0,
             protected_until: None,
             network: None,
+            uses_names: false,
             standalone: None,
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     action::{Action, ActionKey},
-    name::{HostName, ScheduleName, ServiceName, SubnetName, TaskId},
+    name::{HostName, LoadBalancerName, ScheduleName, ServiceName, SubnetName, TaskId},
     network::NetworkSeen,
     observed::HostContact,
     report::Report,
@@ -14,6 +14,7 @@ use super::{
     state::{Change, State},
     storage::StorageSeen,
     time::Timestamp,
+    traffic::EdgeSeen,
     volume::VolumesSeen,
 };
 
@@ -36,6 +37,8 @@ pub struct World {
     pub storage: Shared<BTreeMap<HostName, StorageSeen>>,
     /// Each host's part of the task network, as last found.
     pub networks: Shared<BTreeMap<HostName, NetworkSeen>>,
+    /// Each edge's load balancers, as last found.
+    pub edges: Shared<BTreeMap<HostName, EdgeSeen>>,
     /// Orders under way: from being sent until a complete look that began after their answer.
     pub in_flight: Shared<BTreeSet<ActionKey>>,
     /// Orders that went wrong: not again before this, and what went wrong.
@@ -92,4 +95,6 @@ pub enum Subject {
     ScheduledTask(ScheduleName),
     /// A subnet.
     Subnet(SubnetName),
+    /// A load balancer.
+    LoadBalancer(LoadBalancerName),
 }

@@ -155,7 +155,7 @@ fn reason_to_end(
     if unhealthy {
         throttle::count_sick(draft, no);
     }
-    unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(draft.task(no))))
+    unhealthy.then(|| (StopCode::ServiceSchedulerInitiated, unhealthy_words(draft.world, draft.task(no))))
 }
 
 /// Whether live tasks of services other than daemons are on a host.

@@ -17,10 +17,7 @@ use crate::model::{
     world::{Plan, Subject, World},
 };
 
-use super::{
-    absorb,
-    network::{has_network, pictures},
-};
+use super::{absorb, network::pictures};
 
 /// More rounds than any deployment of the allowed sizes needs.
 const MAX_ROUNDS: usize = 2_000;
@@ -104,12 +101,16 @@ fn pretend(world: &mut World, action: &Action) {
 
 /// Hosts make their parts of the task network at once, but for those that have a problem with it.
 fn pretend_networks(world: &mut World) {
-    if !has_network(&world.state) {
-        return;
-    }
     let now = world.now;
     for (host, picture) in pictures(&world.state) {
-        let new = || NetworkSeen { at: now, confirmed: None, slices: BTreeMap::new(), problem: None };
+        let new = || NetworkSeen {
+            at: now,
+            confirmed: None,
+            under_way: None,
+            slices: BTreeMap::new(),
+            problem: None,
+            public_key: None,
+        };
         let seen = world.networks.entry(host).or_insert_with(new);
         if seen.problem.is_none() {
             seen.confirmed = Some(picture);

@@ -4,10 +4,11 @@
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
-    spec::service::CrashLoop,
+    spec::{ServiceSpec, service::CrashLoop},
     task::{LastStatus, Task},
     time::Timestamp,
 };
+use crate::plan::traffic;
 
 /// Task health over the essential containers: any UNHEALTHY → UNHEALTHY; else any UNKNOWN → UNKNOWN; else HEALTHY.
 pub fn task_health(task: &Task) -> HealthStatus {
@@ -32,9 +33,13 @@ pub fn all_running(task: &Task) -> bool {
 
 /// Whether a task counts as healthy at `now`; `Err` tells when it will by itself, if it only has to wait.
 ///
-/// With a check: HEALTHY. Without any: RUNNING for `minimum_healthy_ms`.
-pub fn healthy(task: &Task, minimum_healthy_ms: u64, now: Timestamp) -> Result<(), Option<Timestamp>> {
+/// With a check: HEALTHY. Behind a load balancer: its target is healthy, too. Without any: RUNNING for `minimumHealthySeconds`.
+pub fn healthy(task: &Task, spec: &ServiceSpec, now: Timestamp) -> Result<(), Option<Timestamp>> {
     if !task.is_wanted() || task.last_status != LastStatus::Running || !all_running(task) {
+        return Err(None);
+    }
+    let is_behind = traffic::is_behind(spec);
+    if is_behind && task.target_health != Some(HealthStatus::Healthy) {
         return Err(None);
     }
     let mut healthy_at = Timestamp(0);
@@ -43,13 +48,19 @@ pub fn healthy(task: &Task, minimum_healthy_ms: u64, now: Timestamp) -> Result<(
             if container.health != HealthStatus::Healthy {
                 return Err(None);
             }
-        } else {
+        } else if !is_behind {
             // By our own clock: the host's may be wrong. A restart by the engine starts the wait anew.
             let running_since = task.restarts.last().copied().max(task.started_at).unwrap_or(now);
-            healthy_at = healthy_at.max(running_since.plus_ms(minimum_healthy_ms));
+            healthy_at = healthy_at.max(running_since.plus_ms(spec.minimum_healthy_seconds.as_ms()));
         }
     }
     if healthy_at <= now { Ok(()) } else { Err(Some(healthy_at)) }
+}
+
+/// Whether a check says that a task is unhealthy: one of its containers, or its service's load balancer.
+pub(super) fn is_unhealthy(task: &Task, spec: &ServiceSpec) -> bool {
+    task.health_status == HealthStatus::Unhealthy
+        || traffic::is_behind(spec) && task.target_health == Some(HealthStatus::Unhealthy)
 }
 
 /// Whether the containers of a task were restarted so often that it is a crash loop by now.

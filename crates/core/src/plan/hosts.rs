@@ -1,6 +1,9 @@
 //! Hosts: their status, their loss, and the brake.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::model::{
     name::HostName,
@@ -272,17 +275,23 @@ pub(super) fn end_standalone_tasks(draft: &mut Draft<'_>) {
     }
 }
 
-/// When a host counts as lost for the tasks of a service that says so itself; `None`: when it is LOST.
-fn own_limits(world: &World, host: &HostName, own: ServiceHostLoss) -> Option<HostLoss> {
+/// When a host counts as lost for the tasks of a service that says so itself, and whether that is sooner than it is LOST;
+/// `None`: when it is LOST.
+fn own_limits(world: &World, host: &HostName, own: ServiceHostLoss) -> Option<(HostLoss, bool)> {
     let cluster = world.state.desired.host_loss(host);
-    Some(cluster.of_service(own)).filter(|limits| limits.lost_after != cluster.lost_after)
+    let limits = cluster.of_service(own);
+    match limits.lost_after.cmp(&cluster.lost_after) {
+        Ordering::Less => Some((limits, true)),
+        Ordering::Equal => None,
+        Ordering::Greater => Some((limits, false)),
+    }
 }
 
 /// Whether a host that is not LOST counts as lost for a service's tasks.
 pub fn is_lost_early(world: &World, host: &HostName, spec: &ServiceSpec) -> bool {
     let has_error = || world.contacts.get(host).is_some_and(|contact| contact.error.is_some());
     own_limits(world, host, spec.host_loss)
-        .is_some_and(|limits| has_error() && matches!(silence_by(world, host, limits), Silence::Lost { .. }))
+        .is_some_and(|(limits, _)| has_error() && matches!(silence_by(world, host, limits), Silence::Lost { .. }))
 }
 
 /// Hosts that are silent for too long to get a new task of a service, by what the service says itself.
@@ -300,8 +309,7 @@ pub(super) fn too_silent<'w>(draft: &mut Draft<'w>, spec: &ServiceSpec) -> Vec<&
 }
 
 /// Whether a host counts as lost for a service with its own limits; when it does not yet, and how long its cluster waits.
-fn lost_by(world: &World, host: &Host<'_>, limits: HostLoss) -> Result<(), Option<Timestamp>> {
-    let is_sooner = limits.lost_after < world.state.desired.host_loss(host.name).lost_after;
+fn lost_by(world: &World, host: &Host<'_>, (limits, is_sooner): (HostLoss, bool)) -> Result<(), Option<Timestamp>> {
     if is_sooner && lost_since(host).is_some() {
         return Ok(());
     }
@@ -324,7 +332,7 @@ fn is_lost(draft: &mut Draft<'_>, no: TaskNo, host: HostNo, own: ServiceHostLoss
         None => Err(None),
         Some(limits) => lost_by(world, &draft.hosts[host], limits),
     };
-    let lost_after = limits.unwrap_or_else(|| world.state.desired.host_loss(name)).lost_after;
+    let lost_after = limits.map_or_else(|| world.state.desired.host_loss(name), |(limits, _)| limits).lost_after;
     // When the brake has just ended, the other hosts' silence counts anew: they come back one by one.
     let resumes_at = draft.fleet().brake_ended_at.map(|at| at.plus_ms(lost_after.as_ms())).filter(|at| *at > world.now);
     let words = match (verdict, resumes_at) {
@@ -363,13 +371,8 @@ fn is_lost(draft: &mut Draft<'_>, no: TaskNo, host: HostNo, own: ServiceHostLoss
 /// that own a volume there stay wanted.
 pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     let world = draft.world;
-    if draft.braked() {
-        return;
-    }
-    let has_limits = draft.services.iter().any(|service| service.manifest.spec.host_loss.lost_after.is_some());
     let may_be_lost = |host: &Host<'_>| {
-        let has_error = || world.contacts.get(host.name).is_some_and(|contact| contact.error.is_some());
-        lost_since(host).is_some() || (has_limits && has_error())
+        lost_since(host).is_some() || world.contacts.get(host.name).is_some_and(|contact| contact.error.is_some())
     };
     let silent: Vec<bool> = draft.hosts.iter().map(may_be_lost).collect();
     if !silent.contains(&true) {
@@ -377,12 +380,24 @@ pub(super) fn give_up_lost_tasks(draft: &mut Draft<'_>) {
     }
     let replaceable =
         |spec: &ServiceSpec| !spec.waits_for_lost_host() && spec.scheduling_strategy == SchedulingStrategy::Replica;
+    let braked = draft.braked();
     for no in draft.tasks.numbers() {
         let Some(host) = draft.tasks.host(no).filter(|host| silent[*host]) else { continue };
+        let spec = draft.tasks.service(no).map(|service| &draft.services[service].manifest.spec);
         if draft.task(no).desired_status != DesiredStatus::Running {
+            // It makes room when its service counts the host as lost.
+            if let Some(limits) = spec
+                .filter(|_| draft.task(no).is_live())
+                .and_then(|spec| own_limits(world, draft.hosts[host].name, spec.host_loss))
+                && let Err(Some(at)) = lost_by(world, &draft.hosts[host], limits)
+            {
+                draft.wake_at(at);
+            }
             continue;
         }
-        let spec = draft.tasks.service(no).map(|service| &draft.services[service].manifest.spec);
+        if braked {
+            continue;
+        }
         let given_up = spec.map_or_else(|| draft.task(no).is_standalone(), replaceable);
         let own = spec.map(|spec| spec.host_loss).unwrap_or_default();
         if !given_up || !is_lost(draft, no, host, own) {

@@ -29,6 +29,7 @@ mod schedule;
 mod service;
 mod sweep;
 mod throttle;
+pub mod traffic;
 mod volumes;
 
 pub use hosts::{host_status, is_lost_early, takes_orders};
@@ -71,6 +72,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
     deployment::announce_outcomes(&mut draft);
     // Last: what is needed is known by now.
     image_cleanup::issue(&mut draft);
+    network::cut_again(&mut draft);
     draft.finish()
 }
 

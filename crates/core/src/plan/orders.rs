@@ -17,7 +17,7 @@ use super::{
     gc,
     images::{self, Resolving},
     launch::{self, Revivals, Surroundings, Unmet},
-    network, service, throttle,
+    network, service, throttle, traffic,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -161,7 +161,7 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
     let zone = draft.tasks.host(no).and_then(|host| draft.hosts[host].zone());
     let cluster = draft.world.state.desired.cluster(&task.cluster);
     let revivals = Revivals::of(task, spec, now);
-    let name_server = task.network.as_ref().and_then(|network| network::gateway_of(draft, &task.host, &network.subnet));
+    let name_server = network::name_server(draft, task);
     let around = Surroundings { zone, cluster: &cluster, name_server };
     let containers = launch::steps(task, revision, &revivals, &around);
     let digests = launch::digests(revision, spec);
@@ -260,7 +260,7 @@ fn stop_task(draft: &mut Draft<'_>, no: TaskNo, kept: &mut Option<gc::Kept>) {
         draft.waiting(subject(draft, no), "its launch has not answered yet", "it answers, or its time is over", None);
         return;
     }
-    if !network::has_left_names(draft, no) {
+    if !network::has_left_names(draft, no) || !traffic::has_left(draft, no) {
         return;
     }
     let task = draft.task(no);

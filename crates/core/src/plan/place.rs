@@ -192,6 +192,7 @@ pub(super) fn start(
         created_at: draft.now(),
     });
     task.network = network::of_placed(&placement, service.spec.network_configuration.as_ref());
+    task.uses_names = network::uses_names(draft, &task);
     let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
     task.deployment = primary.map_or(0, |primary| primary.id);
     draft.event(
@@ -251,6 +252,7 @@ pub(super) fn start_standalone(draft: &mut Draft<'_>, job: &Job<'_>, reason: &st
     });
     task.standalone = Some(Arc::clone(&job.standalone));
     task.network = network::of_placed(&placement, job.network);
+    task.uses_names = network::uses_names(draft, &task);
     let words = format!("task {id} of {} goes to {}: {reason}", job.revision, placement.host);
     draft.event(EventSubject::Task(id.clone()), EventLevel::Normal, "TaskPlaced", words);
     draft.doing("place", Subject::Task(id.clone()), Some(&placement.host), reason);

@@ -41,6 +41,7 @@ impl Quiet {
             volumes,
             storage,
             networks,
+            edges,
             in_flight,
             retry_at,
             settling,
@@ -50,7 +51,17 @@ impl Quiet {
             && networks.iter().zip(&world.networks).all(|((host, seen), (other_host, other))| {
                 host == other_host
                     && seen.confirmed == other.confirmed
+                    && asks_no_more(seen.under_way.as_ref(), other.under_way.as_ref())
                     && seen.slices == other.slices
+                    && seen.problem == other.problem
+            });
+        let shows_same_edges = edges.len() == world.edges.len()
+            && edges.iter().zip(&world.edges).all(|((host, seen), (other_host, other))| {
+                host == other_host
+                    && seen.confirmed == other.confirmed
+                    && asks_no_more(seen.under_way.as_ref(), other.under_way.as_ref())
+                    && seen.targets == other.targets
+                    && seen.is_there == other.is_there
                     && seen.problem == other.problem
             });
         let is_early = *now <= world.now && world.now < self.until;
@@ -68,11 +79,17 @@ impl Quiet {
             && *state == world.state
             && shows_same_volumes
             && shows_same_networks
+            && shows_same_edges
             && *storage == world.storage
             // What is too full becomes old enough to remove as time goes on.
             && !image_cleanup::is_needed(world)
             && state.desired.hosts.keys().all(|host| Standing::of(&self.world, host) == Standing::of(world, host))
     }
+}
+
+/// Whether what is under way to a host now lets nothing happen that did not before: it only ever keeps a task from being stopped.
+fn asks_no_more<T: PartialEq>(before: Option<&T>, now: Option<&T>) -> bool {
+    before.is_none() || before == now
 }
 
 /// What follows from when a host answered last.

@@ -11,7 +11,7 @@ use crate::model::{
     spec::service::{CrashLoop, DeploymentConfiguration},
     task::{LastStatus, Launch, StopCode, Task, TaskContainer},
     time::Timestamp,
-    world::{HostStatus, Subject},
+    world::{HostStatus, Subject, World},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     placement::Unplaceable,
     rebalance,
     service::{self, Subjected},
-    throttle, volumes,
+    throttle, traffic, volumes,
 };
 
 /// Fewest healthy and most live tasks.
@@ -66,11 +66,11 @@ impl Replace {
         }
     }
 
-    fn words(self, service: &Subjected<'_>, task: &Task) -> String {
+    fn words(self, world: &World, service: &Subjected<'_>, task: &Task) -> String {
         match self {
             Self::Outdated => service.replacement_words(task),
             Self::Draining => format!("host {} is being drained", task.host),
-            Self::Unhealthy => unhealthy_words(task),
+            Self::Unhealthy => unhealthy_words(world, task),
             Self::CrashLoop => crash_loop_words(task, service.spec.crash_loop),
         }
     }
@@ -79,7 +79,12 @@ impl Replace {
 const HEALTH_CHECK_FAILS: &str = "its health check fails";
 
 /// Why a task counts as unhealthy, in words.
-pub(super) fn unhealthy_words(task: &Task) -> String {
+pub(super) fn unhealthy_words(world: &World, task: &Task) -> String {
+    if task.health_status != HealthStatus::Unhealthy
+        && let Some(words) = traffic::reason(world, task)
+    {
+        return words;
+    }
     let paused = task.containers.iter().find(|(_, container)| container.state == Some(ContainerState::Paused));
     let reason = || task.containers.values().find_map(|container| container.health_reason.as_deref());
     match paused {
@@ -114,7 +119,7 @@ pub(super) fn is_unhealthy(draft: &mut Draft<'_>, service: &Subjected<'_>, no: T
     let task = draft.task(no);
     // Also before all of it runs: others may wait for the very container that fails.
     let is_up = matches!(task.last_status, LastStatus::Activating | LastStatus::Running);
-    if task.health_status != HealthStatus::Unhealthy || !is_up {
+    if !health::is_unhealthy(task, service.spec) || !is_up {
         return false;
     }
     let first_seen = || task.containers.values().filter_map(|row| row.seen_started_at).min();
@@ -142,11 +147,11 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
             // A crash loop is over at once: what it does is not service.
             Some(why @ Replace::CrashLoop) => {
                 throttle::count_start_failure(draft, no);
-                service::stop(draft, no, why.code(), &why.words(service, draft.task(no)));
+                service::stop(draft, no, why.code(), &why.words(draft.world, service, draft.task(no)));
             }
             // Nothing was ever sent of it: it is over at once, and its place is free in this very plan.
             Some(why) if draft.task(no).launch == Launch::NotIssued && protected_until(draft, no).is_none() => {
-                service::stop(draft, no, why.code(), &why.words(service, draft.task(no)));
+                service::stop(draft, no, why.code(), &why.words(draft.world, service, draft.task(no)));
             }
             Some(why) => replaced.push((no, why)),
             None => keepers.push(no),
@@ -325,7 +330,7 @@ fn stop_replaced(
     // A sick task may hold the very room, or the port, that its replacement needs; one at a time.
     let mut makes_room = blocked == Blocked::NoRoom;
     for (no, why) in replaced.iter().copied() {
-        let words = why.words(service, draft.task(no));
+        let words = why.words(draft.world, service, draft.task(no));
         if why == Replace::Outdated && is_protected(draft, no, &words) {
             continue;
         }

@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 
 use crate::model::{
-    container::HealthStatus,
     name::{HostName, RevisionId, ServiceName, TaskId},
     spec::{
         TaskDefinitionSpec,
@@ -95,7 +94,7 @@ fn pass(draft: &mut Draft<'_>) {
 pub(super) fn is_kept(draft: &Draft<'_>, service: &Service<'_>, host: Option<&Host<'_>>, task: &Task) -> bool {
     task.is_wanted()
         && task.healthy_at.is_some()
-        && task.health_status != HealthStatus::Unhealthy
+        && !health::is_unhealthy(task, &service.manifest.spec)
         && service.target.as_ref().is_some_and(|target| target.as_ref() == Ok(&task.revision))
         && task.cluster == service.manifest.spec.cluster
         && !health::crash_loops(task, service.manifest.spec.crash_loop, draft.now())
@@ -175,7 +174,7 @@ fn note_first_health(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     for no in service.live {
         replica::protected_until(draft, *no).into_iter().for_each(|at| draft.wake_at(at));
         let task = draft.task(*no);
-        match health::healthy(task, service.spec.minimum_healthy_seconds.as_ms(), now) {
+        match health::healthy(task, service.spec, now) {
             Ok(()) if task.healthy_at.is_none() => {
                 draft.tasks.change(*no, |task| task.healthy_at = Some(now));
                 draft.change_service_of(*no, |task, record| {
@@ -270,7 +269,7 @@ impl<'a> Subjected<'a> {
 
     /// Whether a task was healthy when it was last seen.
     pub(super) fn serves(&self, draft: &Draft<'_>, no: TaskNo) -> bool {
-        health::healthy(draft.task(no), self.spec.minimum_healthy_seconds.as_ms(), draft.now()).is_ok()
+        health::healthy(draft.task(no), self.spec, draft.now()).is_ok()
     }
 
     /// Whether a task is healthy now: its host can be asked.

@@ -1,6 +1,6 @@
 //! The short ways of the planner lead where the long ones do.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use crate::model::{
     state::{Again, Change, Deployment, DeploymentStatus, HostRecord, Pin, Revision, RolloutState, Schedulability},
     task::{StopCode, Task},
     time::Timestamp,
+    traffic::EdgeSeen,
     volume::VolumesSeen,
 };
 
@@ -439,6 +440,35 @@ fn a_fleet_at_rest_is_quiet_until_something_matters() {
     assert!(!contact(&|contact| contact.error = Some("no answer".into())));
     assert!(!contact(&|contact| contact.looked_at = None));
     assert!(!contact(&|contact| contact.untrusted = Some("a clone".into())));
+}
+
+#[test]
+fn what_is_told_to_an_edge_lets_nothing_happen_that_was_not_to_before() {
+    let edge = || EdgeSeen {
+        at: Timestamp(1),
+        confirmed: None,
+        under_way: None,
+        targets: BTreeMap::new(),
+        is_there: Some(false),
+        problem: None,
+    };
+    let mut rest = at_rest(1, &[one_pair()]);
+    carry_out(&mut rest);
+    let later = |host: &str, edge: EdgeSeen| {
+        let mut world = World { now: rest.now.plus_ms(2_000), ..rest.clone() };
+        world.edges.insert(host.into(), edge);
+        world
+    };
+    let quiet = Quiet::new(later("h0", edge()), rest.now.plus_ms(10_000));
+    assert!(quiet.goes_on(&later("h0", EdgeSeen { at: Timestamp(2), ..edge() })), "when it was looked at is no matter");
+    assert!(!quiet.goes_on(&later("h0", EdgeSeen { is_there: Some(true), ..edge() })));
+    assert!(!quiet.goes_on(&later("h0", EdgeSeen { problem: Some("no".into()), ..edge() })));
+    assert!(!quiet.goes_on(&later("h1", edge())));
+    let told = EdgeSeen { under_way: Some(Arc::default()), ..edge() };
+    assert!(quiet.goes_on(&later("h0", told.clone())), "it only ever keeps a task from being stopped");
+    let quiet = Quiet::new(later("h0", told.clone()), rest.now.plus_ms(10_000));
+    assert!(quiet.goes_on(&later("h0", told)));
+    assert!(!quiet.goes_on(&later("h0", edge())), "it is in force, or not");
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::model::{
     state::{Change, Event, EventLevel, EventSubject, FleetRecord, State},
     storage::StorageSeen,
     time::Timestamp,
+    traffic::EdgeSeen,
     volume::VolumesSeen,
     world::{HostStatus, Plan, Subject, World},
 };
@@ -63,6 +64,8 @@ pub enum Input {
     Storage(HostName, StorageSeen),
     /// A host's part of the task network.
     Network(HostName, NetworkSeen),
+    /// A host's load balancers.
+    Edge(HostName, EdgeSeen),
     /// An engine announced the end of a container.
     Died(Death),
     /// An order ended.
@@ -167,15 +170,10 @@ impl Core {
                 return self.sync();
             }
             Input::Contacts(contacts) => {
-                if self.world.volumes.keys().any(|host| !contacts.contains_key(host)) {
-                    self.world.volumes.retain(|host, _| contacts.contains_key(host));
-                }
-                if self.world.storage.keys().any(|host| !contacts.contains_key(host)) {
-                    self.world.storage.retain(|host, _| contacts.contains_key(host));
-                }
-                if self.world.networks.keys().any(|host| !contacts.contains_key(host)) {
-                    self.world.networks.retain(|host, _| contacts.contains_key(host));
-                }
+                forget_others(&mut self.world.volumes, &contacts);
+                forget_others(&mut self.world.storage, &contacts);
+                forget_others(&mut self.world.networks, &contacts);
+                forget_others(&mut self.world.edges, &contacts);
                 self.world.contacts = contacts.into();
                 for (host, contact) in &mut self.world.contacts {
                     contact.looked_at = self.looked.get(host).copied();
@@ -199,11 +197,27 @@ impl Core {
                 self.storage(host, seen);
                 Vec::new()
             }
-            Input::Network(host, seen) => {
-                if self.world.state.desired.hosts.contains_key(&host) {
+            Input::Network(host, mut seen) => {
+                let is_declared = self.world.state.desired.hosts.contains_key(&host);
+                let is_believed = is_declared && self.believes(&host);
+                // Who could not be asked has what it had.
+                if let Some(before) = self.world.networks.get(&host).filter(|_| seen.problem.is_some())
+                    && seen.slices.is_empty()
+                {
+                    seen.slices.clone_from(&before.slices);
+                }
+                let changes =
+                    if is_believed { absorb::network(&self.world.state, &host, &mut seen) } else { Vec::new() };
+                if is_declared {
                     self.world.networks.insert(host, seen);
                 }
-                Vec::new()
+                changes
+            }
+            Input::Edge(host, seen) => {
+                if self.world.state.desired.hosts.contains_key(&host) {
+                    self.world.edges.insert(host, seen);
+                }
+                absorb::targets(&self.world)
             }
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
@@ -436,6 +450,13 @@ impl Core {
                     && self.world.state.observations.contains_key(host);
                 looked || matches!(plan::host_status(&self.world, host), HostStatus::Lost | HostStatus::Untrusted)
             })
+    }
+}
+
+/// Forgets what was seen on hosts that there are no more; what is shared with an earlier world is copied for that alone.
+fn forget_others<T: Clone>(seen: &mut Shared<BTreeMap<HostName, T>>, contacts: &BTreeMap<HostName, HostContact>) {
+    if seen.keys().any(|host| !contacts.contains_key(host)) {
+        seen.retain(|host, _| contacts.contains_key(host));
     }
 }
 

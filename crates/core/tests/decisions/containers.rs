@@ -243,6 +243,19 @@ fn after_an_exit_code_that_is_ignored_nothing_is_restarted() {
         assert_eq!(story.containers.values().flat_map(BTreeMap::values).count(), if goes_on { 1 } else { 2 });
         assert!(story.made > made, "a start was ordered");
     }
+    // What goes on with another container is no restart of it.
+    let side = json!({ "name": "side", "image": "demo:1", "memory": 64, "essential": false });
+    let mut both = definition(json!([3]));
+    both["containerDefinitions"].as_array_mut().unwrap().push(side);
+    let mut story = Story::begin(web(1), both);
+    story.settle(&[]);
+    for restart in 1..6 {
+        let now = story.now;
+        change(&mut story, "side", |view| (view.restart_count, view.started_at) = (restart, Some(now)));
+        story.decide(1_000, &[]);
+    }
+    let task = story.core.world().state.tasks.values().next().unwrap();
+    assert_eq!((task.restarts.len(), story.stop_codes()), (0, vec![]));
     // What is not ignored is a crash, and three of them are a loop.
     let mut story = Story::begin(web(1), definition(json!([3])));
     story.settle(&[]);

@@ -8,7 +8,8 @@ use roadstead_core::{
         container::{ContainerState, HealthStatus},
         name::HostName,
         observed::EngineIdentity,
-        spec::service::SchedulingStrategy,
+        quantity::Seconds,
+        spec::{ServiceSpec, service::SchedulingStrategy},
         state::{Change, DeploymentStatus, Outcome, RolloutState, Schedulability},
         task::{LastStatus, StopCode, Task},
         time::Timestamp,
@@ -250,11 +251,18 @@ fn the_next_try_is_told_until_it_is_due() {
     assert_eq!(words(&record), None);
 }
 
+fn spec_of(story: &Three) -> ServiceSpec {
+    ServiceSpec {
+        minimum_healthy_seconds: Seconds(1),
+        ..story.state.desired.services[&story.task().service].spec.clone()
+    }
+}
+
 #[test]
 fn a_task_is_healthy_when_it_is_wanted_and_all_it_needs_runs() {
     let now = |story: &Three| story.look.started_at;
     let story = Three::begin();
-    assert_eq!(health::healthy(story.task(), 1_000, now(&story)), Ok(()));
+    assert_eq!(health::healthy(story.task(), &spec_of(&story), now(&story)), Ok(()));
     let changes: [fn(&mut Task); 4] = [
         |task| task.order_stop(Timestamp(1), StopCode::UserInitiated, "a person said so"),
         |task| task.desired_status = roadstead_core::model::task::DesiredStatus::Stopped,
@@ -264,11 +272,11 @@ fn a_task_is_healthy_when_it_is_wanted_and_all_it_needs_runs() {
     for (number, change) in changes.into_iter().enumerate() {
         let mut story = Three::begin();
         story.edit(change);
-        assert_eq!(health::healthy(story.task(), 1_000, now(&story)), Err(None), "{number}");
+        assert_eq!(health::healthy(story.task(), &spec_of(&story), now(&story)), Err(None), "{number}");
     }
     let mut story = Three::begin();
     story.row("side", |row| row.state = Some(ContainerState::Exited));
-    assert_eq!(health::healthy(story.task(), 1_000, now(&story)), Ok(()), "it can be without that one");
+    assert_eq!(health::healthy(story.task(), &spec_of(&story), now(&story)), Ok(()), "it can be without that one");
 }
 
 #[test]

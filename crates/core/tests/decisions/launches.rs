@@ -47,6 +47,13 @@ fn config(container: Value) -> ContainerConfig {
 }
 
 #[test]
+fn a_container_that_is_alone_in_its_network_asks_for_names_where_it_says() {
+    let main = config(json!({ "dnsServers": ["198.51.100.7"], "dnsSearchDomains": ["example.com"] }));
+    assert_eq!(main.dns_servers, ["198.51.100.7"]);
+    assert_eq!(main.dns_search_domains, ["example.com"]);
+}
+
+#[test]
 fn sizes_are_in_the_engines_units() {
     let linux = |linux: Value| json!({ "linuxParameters": linux });
     let plain = config(json!({ "memory": 96, "memoryReservation": 32 }));

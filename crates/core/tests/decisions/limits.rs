@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use roadstead_core::{
-    model::{state::Outcome::Succeeded, task::StopCode},
+    model::{quantity::Seconds, spec::service::ServiceHostLoss, state::Outcome::Succeeded, task::StopCode},
+    plan,
     turn::Input,
 };
 use serde_json::{Value, json};
@@ -56,6 +57,64 @@ fn whoever_waits_for_longer_than_the_cluster_says_so() {
 }
 
 #[test]
+fn a_host_that_is_lost_already_is_lost_to_whoever_would_have_waited_for_less() {
+    let mut story = settled(json!({ "hostLoss": { "lostAfter": "10m" } }));
+    story.live_without(20, &["c"]);
+    assert_eq!(story.stop_codes(), []);
+    // The next controller counts silence anew; that the host is LOST it knows.
+    story.desired.services.get_mut("web").unwrap().spec.host_loss.lost_after = Some(Seconds(11));
+    story.restart_controller();
+    assert_eq!(given_up_after(&mut story, &["c"]), Some(1));
+}
+
+#[test]
+fn a_service_without_limits_does_not_go_by_those_of_another() {
+    let mut story = settled(json!({ "hostLoss": { "lostAfter": "3s" } }));
+    let mut patient = story.desired.services["web"].clone();
+    patient.spec.host_loss = ServiceHostLoss::default();
+    story.desired.services.insert("patient".into(), patient);
+    story.tell();
+    story.live(20);
+    let given_up = |story: &Story| -> BTreeSet<String> {
+        let tasks = story.core.world().state.tasks.values();
+        tasks.filter(|task| task.stop_code == Some(StopCode::HostLost)).map(|task| task.service.to_string()).collect()
+    };
+    story.live_without(8, &["c"]);
+    assert_eq!(given_up(&story), BTreeSet::from(["web".to_owned()]));
+    story.live_without(8, &["c"]);
+    assert_eq!(given_up(&story), BTreeSet::from(["web".to_owned(), "patient".to_owned()]));
+}
+
+#[test]
+fn a_host_is_lost_early_when_it_does_not_answer_for_as_long_as_the_service_says() {
+    let mut story = settled(json!({ "hostLoss": { "lostAfter": "4s" } }));
+    let is_lost_early = |story: &Story| {
+        let world = story.core.world();
+        plan::is_lost_early(world, &"c".into(), &world.state.desired.services["web"].spec)
+    };
+    for (more_ms, expected) in [(1_000, false), (2_000, false), (1_000, true), (7_000, true)] {
+        story.time_passes(more_ms, &["c"]);
+        assert_eq!(is_lost_early(&story), expected, "{more_ms} later");
+    }
+    story.time_passes(1_000, &[]);
+    // Nobody asked it since then.
+    story.now = story.now.plus_ms(8_000);
+    story.core.take(story.now, Input::Contacts(story.contacts.clone()));
+    assert!(!is_lost_early(&story), "nothing went wrong with it");
+}
+
+#[test]
+fn what_the_brake_let_pass_when_a_host_was_lost_is_not_judged_again_for_whoever_waits_longer() {
+    let mut story = settled(json!({ "hostLoss": { "lostAfter": "30s" } }));
+    story.live_without(22, &["b"]);
+    assert_eq!(story.core.world().state.fleet.brake, None);
+    story.live_without(7, &["b", "c"]);
+    assert_eq!(story.stop_codes(), []);
+    story.live_without(1, &["b", "c"]);
+    assert_eq!(story.stop_codes(), [StopCode::HostLost], "{}", story.waiting());
+}
+
+#[test]
 fn a_limit_of_its_own_is_no_way_around_the_brake() {
     let mut story = settled(json!({ "hostLoss": { "lostAfter": "3s" } }));
     story.live_without(8, &["b", "c"]);
@@ -73,6 +132,23 @@ fn what_was_given_up_early_does_not_count_against_the_ceiling() {
     }));
     story.live_without(6, &["c"]);
     assert_eq!(story.wanted().len(), 3, "{}", story.waiting());
+}
+
+/// Nobody else would look at the moment when it makes room.
+#[test]
+fn a_task_that_does_not_end_on_a_silent_host_has_its_alarm() {
+    let mut story = settled(json!({
+        "hostLoss": { "lostAfter": "3s" }, "deploymentConfiguration": { "maximumPercent": 100 },
+    }));
+    story.scale(2);
+    story.decide(0, &[]);
+    let tasks = story.core.world().state.tasks.values();
+    let ending =
+        tasks.filter(|task| !task.is_wanted() && task.is_live()).map(|task| task.host.to_string()).collect::<Vec<_>>();
+    let [host] = ending.as_slice() else { panic!("{ending:?}") };
+    let heard = story.now;
+    let waits = story.decide(1_000, &[host]);
+    assert_eq!(waits.wake_at, Some(heard.plus_ms(3_000)), "{waits:?}");
 }
 
 #[test]
@@ -126,8 +202,10 @@ fn a_service_may_say_itself_what_a_crash_loop_is() {
         let words = format!("{crash_loop} {strategy} {restarts} every {every_s} s");
         assert_eq!(replaced_after(&mut story, restarts, every_s), replaced, "{words}");
     }
-    let mut story = settled(json!({ "crashLoop": { "restarts": 2, "period": "10m" } }));
-    assert!(replaced_after(&mut story, 2, 1));
-    let reason = story.core.world().state.tasks.values().find_map(|task| task.stopped_reason.clone()).unwrap();
-    assert_eq!(reason, "container main was restarted 2 times in 10 minutes");
+    for (period, within) in [("10m", "10 minutes"), ("60s", "a minute"), ("90s", "90 s")] {
+        let mut story = settled(json!({ "crashLoop": { "restarts": 2, "period": period } }));
+        assert!(replaced_after(&mut story, 2, 1));
+        let reason = story.core.world().state.tasks.values().find_map(|task| task.stopped_reason.clone()).unwrap();
+        assert_eq!(reason, format!("container main was restarted 2 times in {within}"));
+    }
 }

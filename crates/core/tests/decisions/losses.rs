@@ -207,3 +207,20 @@ fn after_the_brake_the_others_have_their_whole_time_to_answer() {
     story.decide(1, &["b"]);
     assert_eq!(hosts_given_up(&story), ["b"]);
 }
+
+#[test]
+fn the_brake_keeps_nothing_of_an_earlier_revision_that_was_never_sent() {
+    let mut story = Story::begin(web(3), one_container());
+    // Nobody says what its image stands for.
+    for _ in 0..5 {
+        story.decide_once(1_000, &[]);
+    }
+    for _ in 0..14 {
+        story.decide_once(1_000, &["b", "c"]);
+    }
+    assert!(brake(&story).is_some());
+    assert_eq!(story.revisions(), [1, 1, 1]);
+    story.deploy("demo:2");
+    story.decide_once(1_000, &["b", "c"]);
+    assert_eq!(story.revisions(), [2, 2, 2]);
+}

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod answers;
+mod bare_names;
 mod bounds;
 mod containers;
 mod daemons;
@@ -17,6 +18,7 @@ mod limits;
 mod looks;
 mod losses;
 mod moves;
+mod names;
 mod network;
 mod probes;
 mod rebalancing;
@@ -25,6 +27,8 @@ mod rollouts;
 mod schedules;
 mod standalone;
 mod story;
+mod subnets;
+mod traffic;
 mod turns;
 mod volumes;
 

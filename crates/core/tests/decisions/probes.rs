@@ -48,7 +48,9 @@ fn task(story: &Story, life: &Life) -> Arc<Task> {
 }
 
 fn is_healthy(story: &Story, life: &Life) -> bool {
-    health::healthy(&task(story, life), 1_000, story.now).is_ok()
+    let task_row = task(story, life);
+    let spec = &story.core.world().state.desired.services[&task_row.service].spec;
+    health::healthy(&task_row, spec, story.now).is_ok()
 }
 
 fn change(story: &mut Story, life: &Life, change: impl FnOnce(&mut ContainerView)) {

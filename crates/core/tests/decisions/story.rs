@@ -43,7 +43,7 @@ pub struct Story {
     pub pushed: BTreeMap<String, u32>,
 }
 
-fn manifest<S>(spec: S, labels: &[(&str, &str)]) -> Manifest<S> {
+pub fn manifest<S>(spec: S, labels: &[(&str, &str)]) -> Manifest<S> {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Manifest { labels, annotations: BTreeMap::new(), file: "story.yaml".into(), line: 1, spec }
 }

@@ -10,7 +10,7 @@ use roadstead_core::{
         spec::service::{SchedulingStrategy, ServiceSpec},
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
-        volume::works_alone,
+        volume::{VolumeId, stays_on_host, works_alone},
         world::{HostStatus, Plan, World},
     },
     plan::{self, health},
@@ -199,16 +199,22 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         let was = world.state.tasks.get(&task.id);
         let is_new = touched.entry(&task.service).or_default();
         *is_new |= was.is_none();
-        let is_by_choice = match task.stop_code {
-            Some(StopCode::ServiceSchedulerInitiated | StopCode::TerminationNotice) => true,
-            Some(
-                StopCode::TaskFailedToStart
-                | StopCode::EssentialContainerExited
-                | StopCode::UserInitiated
-                | StopCode::HostLost,
-            )
-            | None => false,
-        };
+        // A person moves what it mounts.
+        let id = |name: &str| VolumeId { cluster: task.cluster.clone(), name: name.to_owned() };
+        let moves = |name: &str| world.state.volumes.get(&id(name)).is_some_and(|record| record.moving.is_some());
+        let spec = world.state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+        let is_moved = spec.is_some_and(|spec| stays_on_host(spec).any(moves));
+        let is_by_choice = !is_moved
+            && match task.stop_code {
+                Some(StopCode::ServiceSchedulerInitiated | StopCode::TerminationNotice) => true,
+                Some(
+                    StopCode::TaskFailedToStart
+                    | StopCode::EssentialContainerExited
+                    | StopCode::UserInitiated
+                    | StopCode::HostLost,
+                )
+                | None => false,
+            };
         if is_by_choice
             && task.desired_status == DesiredStatus::Stopped
             && was.is_some_and(|was| was.desired_status == DesiredStatus::Running)
@@ -238,9 +244,8 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         if has_new && live > ceiling {
             return broken(Predicate::S2, format!("{name}: {live} live tasks after a start, the ceiling is {ceiling}"));
         }
-        let minimum_ms = manifest.spec.minimum_healthy_seconds.as_ms();
         let is_healthy = |task: &&std::sync::Arc<Task>| {
-            task.service == *name && health::healthy(task, minimum_ms, world.now).is_ok()
+            task.service == *name && health::healthy(task, &manifest.spec, world.now).is_ok()
         };
         let healthy = world.state.tasks.values().filter(is_healthy).count();
         let stopped = world.state.tasks.values().filter(is_healthy).filter(|task| voluntary.contains(&task.id)).count();

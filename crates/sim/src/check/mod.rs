@@ -8,14 +8,17 @@
 //! | [`standalone`] | a standalone task is committed, made, started |
 //! | [`rest`] | faults are over |
 //! | [`network`] | each of these, about addresses, rules and names |
-//! | [`volumes`] | each of these, about volumes |
+//! | [`traffic`] | the same about load balancers |
+//! | [`volumes`], [`data`] | each of these, about volumes |
 
+pub(crate) mod data;
 mod decisions;
 pub(crate) mod network;
 mod requests;
 mod rest;
 mod rows;
 mod standalone;
+mod traffic;
 mod volumes;
 
 use std::{
@@ -164,6 +167,8 @@ pub(crate) struct Checks {
     known_since: BTreeMap<HostName, Timestamp>,
     /// What hosts said of their parts of the task network.
     told: Shared<BTreeMap<HostName, NetworkSeen>>,
+    /// What is in volumes.
+    pub(crate) data: data::Data,
 }
 
 impl Checks {
@@ -179,6 +184,7 @@ impl Checks {
         self.database_lost_at = now;
         self.known_since.clear();
         self.fires.clear();
+        self.data.database_lost();
     }
 
     pub(crate) fn repinned(&mut self, host: &HostName) {

@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{Broken, Checks, Predicate, broken};
+use super::{Broken, Checks, Predicate, broken, traffic};
 use crate::fleet::{FakeHost, Ground};
 use roadstead_core::{
     model::{
         container::ContainerState,
         name::{HostName, RuntimeId, ServiceName, SubnetName},
-        network::LocalTask,
+        network::{LocalTask, NetworkSeen},
         ownership::Claim,
         spec::{
             TaskDefinitionSpec, network::default_subnet, service::SchedulingStrategy, task_definition::NetworkMode,
@@ -25,7 +25,7 @@ use roadstead_core::{
     },
     plan::{
         host_status,
-        network::{has_network, pictures},
+        network::{has_parts, pictures},
         takes_orders,
     },
 };
@@ -151,7 +151,7 @@ pub(super) fn s4_address(durable: &State, task: &Task) -> Result<(), Broken> {
     }
 }
 
-/// A task is told to stop when no host answers with its address that confirmed that it does, or after the longest wait.
+/// A task is told to stop when no host answers with it that confirmed that it does, or after the longest wait.
 pub(super) fn s10_left_names(
     checks: &Checks,
     durable: &State,
@@ -162,18 +162,24 @@ pub(super) fn s10_left_names(
     let Some(row) = durable.tasks.get(&claim.task).filter(|row| row.desired_status == DesiredStatus::Stopped) else {
         return Ok(());
     };
-    let (Some(network), Some(since)) = (&row.network, row.stopping_at) else { return Ok(()) };
+    let Some(since) = row.stopping_at else { return Ok(()) };
     if now.since_ms(since) >= LEAVE_NAMES_WITHIN_MS {
         return Ok(());
     }
-    let answers = |host: &FakeHost| {
-        let names = host.machine.part.names().map(|part| &part.fleet.names.addresses);
-        names.is_some_and(|names| names.values().any(|addresses| addresses.contains(&network.address)))
-    };
-    let is_told = |name: &HostName| checks.told.get(name).is_some_and(|seen| seen.names(network.address));
+    // The task's other containers go with the one that was stopped when nobody was to be asked.
+    let is_it = |other: &Claim| other.task == claim.task && other.essential && other.container != claim.container;
+    let mut serving = hosts.get(&row.host).into_iter().flat_map(FakeHost::containers);
+    if !serving.any(|(_, other, state, _)| is_it(other) && state.is_live()) {
+        return Ok(());
+    }
+    let answers =
+        |host: &FakeHost| host.machine.part.names().is_some_and(|part| part.fleet.names.stand_for(&claim.task));
+    // What was under way to a host that could not be asked then was waited for by nobody.
+    let names = |seen: &NetworkSeen| NetworkSeen { under_way: None, ..seen.clone() }.names(&claim.task);
+    let is_told = |name: &HostName| checks.told.get(name).is_some_and(names);
     match hosts.iter().find(|(name, host)| host.is_well() && is_told(name) && answers(host)) {
         Some((name, _)) => {
-            let words = format!("{} is stopped, and {name} answers with {}", claim.created_name, network.address);
+            let words = format!("{} is stopped, and {name} answers with it", claim.created_name);
             broken(Predicate::S10, words)
         }
         None => Ok(()),
@@ -182,19 +188,24 @@ pub(super) fn s10_left_names(
 
 /// What hosts have is what they should, no more and no less: nothing of tasks or subnets that are gone; and nothing runs in a
 /// network that is gone.
-pub(super) fn l6_as_it_should_be(ground: &Ground, reachable: &BTreeSet<&HostName>) -> Result<(), Broken> {
+pub(super) fn l6_as_it_should_be(
+    ground: &Ground,
+    reachable: &BTreeSet<&HostName>,
+    held: &traffic::Held<'_>,
+) -> Result<(), Broken> {
     let mut wanted = None;
     for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
         let part = &host.machine.part;
-        let lost = host.containers().find(|(id, _, _, _)| host.machine.has_lost_its_network(id));
-        if let Some((_, claim, _, _)) = lost {
+        let is_held = |claim: &Claim| ground.durable.tasks.get(&claim.task).is_some_and(|task| held.has(task));
+        let mut lost = host.containers().filter(|(id, _, _, _)| host.machine.has_lost_its_network(id));
+        if let Some((_, claim, _, _)) = lost.find(|(_, claim, _, _)| !is_held(claim)) {
             return broken(Predicate::L1, format!("{} on {name} runs without a network", claim.created_name));
         }
-        if part.is_clear() && wanted.is_none() && !has_network(&ground.durable) {
+        if part.is_clear() && wanted.is_none() && !has_parts(&ground.durable) {
             continue;
         }
         let wanted = wanted.get_or_insert_with(|| pictures(&ground.durable));
-        let Some(picture) = wanted.get(name).filter(|picture| !picture.bridges.is_empty() || !part.is_clear()) else {
+        let Some(picture) = wanted.get(name) else {
             // With the database went what told of it.
             if part.is_clear() || ground.checks.database_lost {
                 continue;
@@ -208,6 +219,13 @@ pub(super) fn l6_as_it_should_be(ground: &Ground, reachable: &BTreeSet<&HostName
         }
         if part.rules.as_ref() != Some(picture) {
             return broken(Predicate::L6, format!("{name} has other rules than it should"));
+        }
+        let peers = picture.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+        for (other, peer) in peers.filter(|(other, _)| reachable.contains(other)) {
+            let key = ground.hosts.get(other).and_then(|other| other.machine.part.public_key());
+            if peer.public_key.as_ref() != key {
+                return broken(Predicate::L6, format!("{name} knows {other} by a key that it does not have"));
+            }
         }
         if part.names() != Some(picture) {
             return broken(Predicate::L6, format!("{name} answers for other names than it should"));
@@ -231,7 +249,10 @@ fn l6_nothing_of_the_dead(durable: &State, name: &HostName, host: &FakeHost) -> 
             return broken(Predicate::L6, words);
         }
         let mut named = rules.fleet.members.values().chain(rules.fleet.names.addresses.values()).flatten();
-        if let Some(address) = named.find(|address| !holders.contains_key(*address)) {
+        // Names of tasks without an address of their own stand for hosts, and load balancers are there, too.
+        let hosts: BTreeSet<Ipv4Addr> =
+            durable.desired.hosts.values().filter_map(|manifest| manifest.spec.route_address()).collect();
+        if let Some(address) = named.find(|address| !holders.contains_key(*address) && !hosts.contains(address)) {
             return broken(Predicate::L6, format!("{name} knows {address}, which nobody has"));
         }
     }

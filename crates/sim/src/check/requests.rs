@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Broken, Checks, Predicate, broken, network, volumes};
+use super::{Broken, Checks, Predicate, broken, data, network, traffic, volumes};
 use crate::{
     engine::machine::{Answer, Request},
     fleet::{FakeHost, Reach},
@@ -36,9 +36,10 @@ impl Checks {
         now: Timestamp,
     ) -> Result<(), Broken> {
         match request {
-            Request::Pull(_) | Request::Network(..) => Ok(()),
-            Request::RemoveVolume(name) => volumes::s5_of_the_dead(durable, host, name),
+            Request::Pull(_) | Request::Network(..) | Request::Edge(..) | Request::Unpack { .. } => Ok(()),
+            Request::RemoveVolume(name) => volumes::s5_of_the_dead(&self.data, durable, host, name),
             Request::RemoveImage(id) => s1_image_nobody_needs(durable, host, id, now),
+            Request::Create(config) if data::lends(config) => data::s4_lent(durable, host, config),
             Request::Create(config) => {
                 let Some(claim) = Claim::from_labels(&config.labels) else {
                     return broken(Predicate::S1, format!("{} is made without labels of ours", config.name));
@@ -49,15 +50,18 @@ impl Checks {
             Request::Start(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "started") };
                 s9_not_wanted_again(durable, &claim.task)?;
+                data::s4_not_while_copied(durable, host, id)?;
                 self.s20_dependencies(durable, host, claim, now)
             }
             Request::Stop(id) => {
                 let Some(claim) = host.ours.get(id) else { return s1_not_ours(host, id, "stopped") };
                 s8_stop_was_decided(durable, claim, id, host.machine.state(id))?;
+                traffic::s10_left_balancers(durable, hosts, host, claim, id)?;
                 network::s10_left_names(self, durable, hosts, claim, now)
             }
             Request::Remove { id, .. } => match host.ours.get(id) {
                 Some(_) => Ok(()),
+                None if host.machine.config(id).is_some_and(data::lends) => Ok(()),
                 None => s1_not_ours(host, id, "removed"),
             },
         }
@@ -100,6 +104,7 @@ impl Checks {
                 }
                 Ok(())
             }
+            (Request::RemoveVolume(volume), Ok(_)) => self.data.s4_kept(durable, hosts, volume),
             (Request::Network(..), Ok(_)) => network::s4_slices(self, durable, hosts, name),
             (Request::Stop(id) | Request::Remove { id, .. }, Ok(_)) => {
                 if !host.ours.contains_key(id) && host.machine.state(id).is_some() {
@@ -113,9 +118,11 @@ impl Checks {
                 | Request::Stop(_)
                 | Request::Remove { .. }
                 | Request::RemoveVolume(_)
+                | Request::Unpack { .. }
                 | Request::Pull(_)
                 | Request::RemoveImage(_)
-                | Request::Network(..),
+                | Request::Network(..)
+                | Request::Edge(..),
                 Ok(_) | Err(_),
             ) => Ok(()),
         }
@@ -197,7 +204,8 @@ fn s1_image_nobody_needs(durable: &State, host: &FakeHost, id: &str, now: Timest
 }
 
 fn s1_strangers(host: &FakeHost) -> Result<(), Broken> {
-    let others = host.machine.ids().filter(|id| !host.ours.contains_key(*id)).count();
+    let is_others = |id: &&RuntimeId| !host.ours.contains_key(*id) && !host.machine.config(id).is_some_and(data::lends);
+    let others = host.machine.ids().filter(is_others).count();
     if others == host.strangers {
         return Ok(());
     }

@@ -1,8 +1,11 @@
 //! What must finally be so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Broken, Checks, Predicate, broken, network, volumes};
+use super::{Broken, Checks, Predicate, broken, data, network, traffic, volumes};
 use crate::{
     fleet::{FakeHost, Ground, Reach},
     scenario::{has_fixed_port, takes_fixed_port},
@@ -36,15 +39,18 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
             missing.map_or_else(|| "more is in force than they declare".to_owned(), |name| format!("{name} is not"));
         return broken(Predicate::L1, format!("the manifests are not in force: {words}"));
     }
-    let live = live_tasks(ground, &reachable)?;
+    let held = traffic::Held::of(state, &ground.hosts, &reachable);
+    let live = live_tasks(ground, &reachable, &held)?;
     volumes::l6_swept(ground, &reachable)?;
-    network::l6_as_it_should_be(ground, &reachable)?;
+    data::l6_copies_end(ground, &reachable)?;
+    network::l6_as_it_should_be(ground, &reachable, &held)?;
+    traffic::l6_as_they_should_be(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
         let wanted = match manifest.spec.scheduling_strategy {
             SchedulingStrategy::Replica => manifest.spec.desired_count as usize,
             SchedulingStrategy::Daemon => reachable.len(),
         };
-        if may_wait(state, name, wanted, &reachable, ground.hosts.len()) {
+        if held.has_of(name) || may_wait(state, name, wanted, &reachable, ground.hosts.len()) {
             continue;
         }
         let tasks = live.get(name).cloned().unwrap_or_default();
@@ -57,7 +63,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
             if Some(&task.revision) != newest.map(|deployment| &deployment.revision) {
                 return broken(stability, format!("{name}: task {id} still runs {}", task.revision));
             }
-            if health::healthy(task, manifest.spec.minimum_healthy_seconds.as_ms(), ground.now).is_err() {
+            if health::healthy(task, &manifest.spec, ground.now).is_err() {
                 return broken(stability, format!("{name}: task {id} is not healthy"));
             }
         }
@@ -73,6 +79,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
 fn live_tasks<'g>(
     ground: &'g Ground,
     reachable: &BTreeSet<&HostName>,
+    held: &traffic::Held<'_>,
 ) -> Result<BTreeMap<&'g ServiceName, BTreeSet<&'g TaskId>>, Broken> {
     let mut live: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
     let host_of = |id: &TaskId| ground.durable.tasks.get(id).map(|task| &task.host);
@@ -82,7 +89,8 @@ fn live_tasks<'g>(
     }
     let is_ending =
         |task: &Task| task.desired_status == DesiredStatus::Stopped && task.last_status < LastStatus::Stopped;
-    if let Some(task) = ground.durable.tasks.values().find(|task| is_ending(task) && reachable.contains(&task.host)) {
+    let ending = |task: &&Arc<Task>| is_ending(task) && reachable.contains(&task.host) && !held.has(task);
+    if let Some(task) = ground.durable.tasks.values().find(ending) {
         return Err(Broken::new(Predicate::L1, format!("task {} is still being stopped", task.id)));
     }
     for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
@@ -96,6 +104,9 @@ fn live_tasks<'g>(
                 return Err(Broken::new(Predicate::L6, format!("{} on {name} has no row", claim.created_name)));
             };
             if state.is_live() && row.desired_status == DesiredStatus::Stopped {
+                if held.has(row) {
+                    continue;
+                }
                 return Err(Broken::new(
                     Predicate::L5,
                     format!("{} on {name} still runs although its task was stopped", claim.created_name),
@@ -135,6 +146,7 @@ fn may_wait(
         || crowded
         || waits_for_host
         || network::waits_for_address(state, service, reachable)
+        || traffic::waits_for_edge(state, service, reachable)
         || volumes::waits_for_data(state, service, reachable, hosts)
 }
 
@@ -175,11 +187,17 @@ fn may_keep(service: &ServiceName) -> usize {
 
 /// What ended is removed, but for the newest failure of each service on each host, and for some standalone tasks.
 fn l6_leftovers(durable: &State, hosts: &BTreeMap<HostName, FakeHost>) -> Result<(), Broken> {
-    for (name, host) in hosts.iter().filter(|(_, host)| host.reach(Timestamp(u64::MAX)) == Reach::Fine) {
+    let reachable = hosts.iter().filter(|(_, host)| host.reach(Timestamp(u64::MAX)) == Reach::Fine);
+    let reachable: BTreeSet<&HostName> = reachable.map(|(name, _)| name).collect();
+    let held = traffic::Held::of(durable, hosts, &reachable);
+    for (name, host) in hosts.iter().filter(|(name, _)| reachable.contains(name)) {
         let mut kept: BTreeMap<&ServiceName, BTreeSet<&TaskId>> = BTreeMap::new();
         for (_, claim, state, _) in host.containers() {
-            let is_over =
-                durable.tasks.get(&claim.task).is_none_or(|task| task.desired_status == DesiredStatus::Stopped);
+            let is_ending = |task: &Arc<Task>| task.is_live() && held.has(task);
+            let is_over = durable
+                .tasks
+                .get(&claim.task)
+                .is_none_or(|task| task.desired_status == DesiredStatus::Stopped && !is_ending(task));
             if is_over && !state.is_live() {
                 kept.entry(&claim.service).or_default().insert(&claim.task);
             }

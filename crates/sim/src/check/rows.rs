@@ -63,6 +63,7 @@ impl Ground {
                 s17_rollbacks(durable.services.get(&service.name), service)
             }
             Change::Desired(desired) => self.s13_blast_radius(desired),
+            Change::Volume(_) | Change::VolumeRemoved(_) => checks.data.committed(durable, hosts, change),
             Change::RevisionRemoved(_)
             | Change::Host(_)
             | Change::HostRemoved(_)
@@ -71,8 +72,6 @@ impl Ground {
             | Change::ScheduleRemoved(_)
             | Change::TaskRemoved(_)
             | Change::Observation(_)
-            | Change::Volume(_)
-            | Change::VolumeRemoved(_)
             | Change::Subnet(_)
             | Change::SubnetRemoved(_)
             | Change::Event(_) => Ok(()),
@@ -93,6 +92,12 @@ impl Ground {
                 )
             }),
             Change::Event(event) => {
+                match event.reason.as_str() {
+                    "VolumeMoved" => self.count("volume moved"),
+                    "VolumeRestored" => self.count("volume restored"),
+                    "VolumeMoveFailed" => self.count("volume not moved"),
+                    _ => {}
+                }
                 self.trace.line(self.now, &["said", &event.reason], || format!("    “{}”", event.message));
             }
             Change::Desired(_)

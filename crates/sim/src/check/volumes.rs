@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Predicate, broken};
+use super::{
+    Broken, Predicate, broken,
+    data::{Data, MOVED},
+};
 use crate::fleet::{FakeHost, Ground};
 use roadstead_core::model::{
     container::is_task_volume,
@@ -49,6 +52,8 @@ pub(super) fn s4_not_empty(
         let was_reinstalled = hosts.get(name).is_some_and(|host| host.lives > 0);
         if let [one, other] = with.as_slice()
             && durable.volumes.len() < 2
+            // A move makes a second one, and leaves the first for a while.
+            && ![one, other].iter().any(|host| was_moved(hosts, host, volume))
             && !was_reinstalled
             && !durable.tasks.values().any(|task| task.service == claim.service && task.slot > 1)
         {
@@ -57,6 +62,11 @@ pub(super) fn s4_not_empty(
         }
     }
     Ok(())
+}
+
+fn was_moved(hosts: &BTreeMap<HostName, FakeHost>, host: &HostName, volume: &str) -> bool {
+    let found = hosts.get(host).and_then(|host| host.machine.volumes.get(volume));
+    found.is_some_and(|found| found.labels.contains_key(MOVED))
 }
 
 impl Ground {
@@ -85,11 +95,11 @@ impl Ground {
 }
 
 /// Data is removed with its task only: of one that is not over, or of none at all, never.
-pub(super) fn s5_of_the_dead(durable: &State, host: &FakeHost, name: &str) -> Result<(), Broken> {
-    let Some(labels) = host.machine.volumes.get(name) else { return Ok(()) };
-    let task = labels.get(ownership::TASK).map(|id| TaskId::from(id.as_str()));
+pub(super) fn s5_of_the_dead(data: &Data, durable: &State, host: &FakeHost, name: &str) -> Result<(), Broken> {
+    let Some(volume) = host.machine.volumes.get(name) else { return Ok(()) };
+    let task = volume.labels.get(ownership::TASK).map(|id| TaskId::from(id.as_str()));
     let Some(task) = task.filter(|task| is_task_volume(name, task)) else {
-        return broken(Predicate::S1, format!("volume {name} of {} is removed, and is no task's own", host.name));
+        return data.s5_may_remove(durable, host, name);
     };
     match durable.tasks.get(&task) {
         Some(row) if row.last_status != LastStatus::Stopped => {
@@ -102,8 +112,8 @@ pub(super) fn s5_of_the_dead(durable: &State, host: &FakeHost, name: &str) -> Re
 /// No ended task's volume is left on a host that can be asked.
 pub(super) fn l6_swept(ground: &Ground, reachable: &BTreeSet<&HostName>) -> Result<(), Broken> {
     for (name, host) in ground.hosts.iter().filter(|(name, _)| reachable.contains(name)) {
-        for (volume, labels) in &host.machine.volumes {
-            let Some(task) = labels.get(ownership::TASK) else { continue };
+        for (volume, found) in &host.machine.volumes {
+            let Some(task) = found.labels.get(ownership::TASK) else { continue };
             let row = ground.durable.tasks.get(task.as_str());
             let is_over = row.is_none_or(|row| {
                 row.last_status == LastStatus::Stopped && row.containers.values().all(|row| row.runtime_id.is_none())

@@ -1,28 +1,32 @@
 //! What a Docker Engine does, as a pure state machine: the behaviour measured on Docker 20.10.
 
+mod edge;
 mod images;
 mod network;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use roadstead_control::engine::{
-    Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, VerifyVolume, check_name,
+    Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, check_name,
 };
-use roadstead_core::model::container::{
-    ContainerConfig, ContainerState, ContainerView, HealthStatus, MountSource, PortBinding, VolumeConfig,
-};
+use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView, HealthStatus, PortBinding};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::ownership::{Owner, PREFIX};
 use roadstead_core::model::spec::task_definition::Protocol;
 use roadstead_core::model::time::Timestamp;
-use roadstead_core::model::volume::VolumeClaim;
+use roadstead_core::model::wireguard::PublicKey;
 
+use edge::Balancers;
+pub use edge::EdgeChange;
 pub use images::Registry;
 pub use network::NetworkChange;
 use network::{Joined, Part};
+pub(crate) use volumes::{FakeVolume, Pieces, archive, unpacked, writable, written};
 
 /// Docker remembers so many events.
 const EVENT_RING: usize = 256;
@@ -57,12 +61,23 @@ pub enum Request {
     },
     /// Remove a volume.
     RemoveVolume(String),
+    /// Write the nth piece of an archive to what a container has mounted.
+    Unpack {
+        /// Which container.
+        id: RuntimeId,
+        /// Which piece.
+        index: usize,
+        /// It.
+        piece: Bytes,
+    },
     /// Pull an image.
     Pull(String),
     /// Remove an image, by its id.
     RemoveImage(String),
     /// Make the host's part of the task network so; said in this session, of which the last one counts.
     Network(u64, NetworkChange),
+    /// Its load balancers, as a session tells them.
+    Edge(u64, EdgeChange),
 }
 
 /// What a request brought.
@@ -70,6 +85,8 @@ pub enum Request {
 pub(crate) enum Answer {
     Created(Created),
     Done,
+    /// The host's public key, if it has one.
+    Network(Option<PublicKey>),
 }
 
 struct Container {
@@ -108,8 +125,8 @@ pub(crate) struct Machine {
     pub(crate) identity: EngineIdentity,
     pub(crate) info: EngineInfo,
     containers: BTreeMap<RuntimeId, Container>,
-    /// Volumes with a name, and their labels.
-    pub(crate) volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// By name.
+    pub(crate) volumes: BTreeMap<String, FakeVolume>,
     /// By reference, with the digest of what was pulled.
     pub(crate) images: BTreeMap<String, Option<String>>,
     /// How often other content was pushed under a reference.
@@ -120,6 +137,8 @@ pub(crate) struct Machine {
     pub(crate) disk_full: bool,
     /// Its part of the task network.
     pub(crate) part: Part,
+    /// Its load balancers.
+    pub(crate) balancers: Balancers,
     ring: VecDeque<EngineEvent>,
     /// Events that followers were not told of yet.
     fresh: Vec<EngineEvent>,
@@ -155,6 +174,7 @@ impl Machine {
             foreign_ports: BTreeSet::new(),
             disk_full: false,
             part: Part::default(),
+            balancers: Balancers::default(),
             ring: VecDeque::new(),
             fresh: Vec::new(),
         }
@@ -171,9 +191,11 @@ impl Machine {
             }
             Request::Remove { id, force } => self.remove(id, *force, now).map(|()| Answer::Done),
             Request::RemoveVolume(name) => self.remove_volume(name).map(|()| Answer::Done),
+            Request::Unpack { id, index, piece } => self.unpack(id, *index, piece).map(|()| Answer::Done),
             Request::Pull(image) => self.pull(image).map(|()| Answer::Done),
             Request::RemoveImage(id) => self.remove_image(id).map(|()| Answer::Done),
-            Request::Network(session, change) => self.change_network(*session, change).map(|()| Answer::Done),
+            Request::Edge(session, change) => self.change_edge(*session, change).map(|()| Answer::Done),
+            Request::Network(session, change) => self.change_network(*session, change).map(Answer::Network),
         }
     }
 
@@ -205,19 +227,11 @@ impl Machine {
         if self.disk_full {
             return Err(out_of_space());
         }
-        if let Some(missing) =
-            mounted(config).find(|volume| volume.must_exist && !self.volumes.contains_key(&volume.name))
-        {
-            let message = format!("there is no volume `{}` on this host", missing.name);
-            return Err(EngineError::Refused { status: 404, message });
-        }
-        for volume in mounted(config) {
-            self.volumes.entry(volume.name.clone()).or_insert_with(|| volume.labels.clone());
-        }
+        self.make_volumes(config)?;
         self.made += 1;
         let id = RuntimeId::from(format!("{:08x}{:08x}{:048x}", self.seed, self.made, 0));
         let container = Container {
-            config: config.clone(),
+            config: self.by_id(config.clone()),
             image_id,
             owner: OnceLock::new(),
             name: config.name.clone(),
@@ -325,21 +339,6 @@ impl Machine {
         self.emit(id, EventAction::Destroy, now);
         self.containers.remove(id);
         Ok(())
-    }
-
-    /// A task's volumes stay when its last container goes: what a real engine is asked for with that is left to the sweep.
-    fn remove_volume(&mut self, name: &str) -> Result<(), EngineError> {
-        check_name(name)?;
-        let user = self.containers.iter().find(|(_, c)| mounted(&c.config).any(|volume| volume.name == name));
-        if let Some((id, _)) = user {
-            return Err(EngineError::Conflict { message: format!("remove {name}: volume is in use - [{id}]") });
-        }
-        self.volumes.remove(name);
-        Ok(())
-    }
-
-    pub(crate) fn our_volumes(&self, verify: VerifyVolume<'_>) -> BTreeMap<String, VolumeClaim> {
-        self.volumes.iter().filter_map(|(name, labels)| Some((name.clone(), verify(name, labels)?))).collect()
     }
 
     /// `docker kill`: the restart policy is off afterwards.
@@ -570,13 +569,6 @@ impl Machine {
     pub(crate) fn take_fresh(&mut self) -> Vec<EngineEvent> {
         std::mem::take(&mut self.fresh)
     }
-}
-
-fn mounted(config: &ContainerConfig) -> impl Iterator<Item = &VolumeConfig> {
-    config.mounts.iter().filter_map(|mount| match &mount.source {
-        MountSource::Volume(volume) => Some(volume),
-        MountSource::Host(_) => None,
-    })
 }
 
 fn holds_ports(state: ContainerState) -> bool {

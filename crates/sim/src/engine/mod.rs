@@ -19,7 +19,6 @@ use roadstead_core::model::time::Timestamp;
 
 use machine::{Answer, Machine};
 pub use machine::{Registry, Request};
-pub(crate) use verbs::no_content;
 
 /// Tells the time; the simulator's, or a test's.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -69,7 +69,7 @@ impl Engine for FakeEngine {
         let request = Request::Create(Box::new(config.clone()));
         match self.change(&format!("create {}", config.name), request)? {
             Answer::Created(created) => Ok(created),
-            Answer::Done => Err(no_answer("create")),
+            Answer::Done | Answer::Network(_) => Err(no_answer("create")),
         }
     }
 
@@ -98,12 +98,23 @@ impl Engine for FakeEngine {
         self.ask("inspect volume", |inner| Ok(inner.machine.volumes.contains_key(name)))
     }
 
-    async fn download(&self, _id: &RuntimeId, _path: &str) -> Result<EngineStream<Bytes>, EngineError> {
-        self.ask("read an archive", |_| Ok(no_content()))
+    async fn download(&self, id: &RuntimeId, path: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        let piece = |index| self.ask("read an archive", |inner| inner.machine.archive_piece(id, path, index));
+        let mut pieces = Vec::new();
+        while let Some(piece) = piece(pieces.len())? {
+            pieces.push(piece);
+        }
+        Ok(Box::pin(stream::iter(pieces.into_iter().map(Ok))))
     }
 
-    async fn upload(&self, _id: &RuntimeId, _path: &str, _content: Content) -> Result<(), EngineError> {
-        self.ask("write an archive", |_| Ok(()))
+    async fn upload(&self, id: &RuntimeId, _path: &str, mut content: Content) -> Result<(), EngineError> {
+        let mut index = 0;
+        while let Some(piece) = content.next().await {
+            let piece = piece.map_err(|_| no_answer("write an archive"))?;
+            self.change("write an archive", Request::Unpack { id: id.clone(), index, piece })?;
+            index += 1;
+        }
+        Ok(())
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {
@@ -197,11 +208,6 @@ impl Engine for FakeEngine {
             code.map(|code| Some(*code)).ok_or_else(|| EngineError::NotFound { what: "exec".into() })
         })
     }
-}
-
-/// Fake volumes have labels and no content.
-pub(crate) fn no_content() -> EngineStream<Bytes> {
-    Box::pin(stream::empty())
 }
 
 /// The items up to the first error, which is the last.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use super::{Due, Durable, Ending, Folder, Ground, host::CONNECTION_LASTS_MS};
 use crate::{
     engine::machine::Request,
+    run::Errand,
     scenario::{Change, Database, FIXED_PORT, Happening, JOB, short},
 };
 use roadstead_core::model::{
     name::{HostName, TaskId},
     network::NODE_IMAGE,
-    spec::task_definition::Protocol,
+    spec::{cluster::DEFAULT_CLUSTER, task_definition::Protocol},
     standalone::RunTask,
     state::{Schedulability, State},
     time::Timestamp,
+    volume::VolumeId,
 };
 use roadstead_core::turn::Command;
 
@@ -203,6 +205,10 @@ impl Ground {
                 self.count("node removed");
                 self.on(host, |host, _| host.machine.remove_node());
             }
+            Happening::RemoveBalancers { host } => {
+                self.count("load balancers removed");
+                self.on(host, |host, _| host.machine.remove_balancers());
+            }
             Happening::PruneNetworks { host } => {
                 self.count("networks pruned");
                 self.on(host, |host, _| host.machine.prune_networks());
@@ -212,6 +218,17 @@ impl Ground {
                 self.on(host, |host, _| host.machine.lose_node_image(NODE_IMAGE));
             }
             Happening::NodeImageBack { host } => self.on(host, |host, _| host.machine.part.lacks_image = false),
+            Happening::Volume { volume, verb } => {
+                self.count("word about a volume");
+                let volume = VolumeId { cluster: DEFAULT_CLUSTER.into(), name: volume.clone() };
+                self.orders.push(Command::Volume { volume, verb: verb.clone() });
+            }
+            Happening::Backup { volume, gone_after_ms } => {
+                self.errands.push(Errand::Backup { volume: volume.clone(), gone_after_ms: *gone_after_ms });
+            }
+            Happening::Restore { volume, cut } => {
+                self.errands.push(Errand::Restore { volume: volume.clone(), cut: *cut });
+            }
             Happening::Confirm => self.confirm(),
             Happening::Repin { host } => {
                 self.checks.repinned(host);
@@ -362,6 +379,7 @@ impl Ground {
     /// Gives a cloned machine an identity of its own again, and has a person accept it.
     /// All containers of a host are about to go with it.
     fn struck_all(&mut self, host: &HostName) {
+        self.checks.data.reinstalled(host);
         let ours = self.hosts.get(host).into_iter().flat_map(|host| host.ours.values());
         let gone = ours.map(|claim| ((claim.task.clone(), claim.container.clone()), self.now));
         self.checks.struck.extend(gone);

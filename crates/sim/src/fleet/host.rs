@@ -30,6 +30,8 @@ pub(crate) struct InFlight {
     /// The controller is killed when the answer is there.
     pub(crate) kill_at_answer: bool,
     pub(crate) server_error: bool,
+    /// It is told that it was done, and nothing was.
+    pub(crate) torn: bool,
     pub(crate) sent_at: Timestamp,
 }
 

@@ -34,6 +34,7 @@ impl Ground {
             let Some(host) = self.hosts.get_mut(name) else { return };
             match &event.action {
                 EventAction::Start => {
+                    self.writes(name, &event.id, event.at);
                     let checked = network::started(&self.checks, &self.durable, &self.hosts, name, &event.id);
                     self.breaks(checked);
                     let Some(host) = self.hosts.get_mut(name) else { return };

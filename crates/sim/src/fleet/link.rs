@@ -12,10 +12,7 @@ use tokio::{
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{FakeFleet, FakeHost, Reach, Sent};
-use crate::engine::{
-    machine::{Answer, Request},
-    no_content,
-};
+use crate::engine::machine::{Answer, Request};
 use crate::{fleet::server::answering, scenario::PROBED};
 use roadstead_control::{
     engine::{
@@ -38,6 +35,10 @@ const READ: Duration = Duration::from_secs(10);
 const CREATE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(60);
 const REMOVE: Duration = Duration::from_secs(30);
+/// Nothing of an archive moves for so long, and it is given up.
+const STALL: Duration = Duration::from_secs(60);
+/// Between two pieces of an archive that is read.
+const PIECE: Duration = Duration::from_millis(100);
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 /// What a refused connection takes.
 const REFUSED: Duration = Duration::from_millis(50);
@@ -111,6 +112,14 @@ impl Link {
         }
     }
 
+    async fn piece(&self, id: &RuntimeId, path: &str, index: usize) -> Result<Option<Bytes>, EngineError> {
+        let what = "read an archive";
+        if self.fleet.ground(|ground| ground.archive_is_cut_off()) {
+            return Err(no_answer(what));
+        }
+        self.read(what, false, |host, _| host.machine.archive_piece(id, path, index)).await?
+    }
+
     fn unreachable(&self) -> EngineError {
         EngineError::Unreachable(self.lost())
     }
@@ -170,7 +179,7 @@ impl Engine for Link {
     async fn create(&self, config: &ContainerConfig) -> Result<Created, EngineError> {
         match self.change("create", Request::Create(Box::new(config.clone())), CREATE).await? {
             Answer::Created(created) => Ok(created),
-            Answer::Done => Err(no_answer("create")),
+            Answer::Done | Answer::Network(_) => Err(no_answer("create")),
         }
     }
 
@@ -199,12 +208,35 @@ impl Engine for Link {
         self.read("inspect volume", false, |host, _| host.machine.volumes.contains_key(name)).await
     }
 
-    async fn download(&self, _id: &RuntimeId, _path: &str) -> Result<EngineStream<Bytes>, EngineError> {
-        self.read("read an archive", false, |_, _| no_content()).await
+    async fn download(&self, id: &RuntimeId, path: &str) -> Result<EngineStream<Bytes>, EngineError> {
+        let link = Self::new(self.fleet.clone(), self.host.clone());
+        let (id, path) = (id.clone(), path.to_owned());
+        link.piece(&id, &path, 0).await?;
+        // Each piece is what is there when its time comes: whoever writes meanwhile tears it.
+        let pieces = stream::unfold(Some(0), move |index| {
+            let (link, id, path) = (Self::new(link.fleet.clone(), link.host.clone()), id.clone(), path.clone());
+            async move {
+                let index = index?;
+                sleep(PIECE).await;
+                match link.piece(&id, &path, index).await {
+                    Ok(piece) => Some((Ok(piece?), Some(index + 1))),
+                    Err(error) => Some((Err(error), None)),
+                }
+            }
+        });
+        Ok(Box::pin(pieces))
     }
 
-    async fn upload(&self, _id: &RuntimeId, _path: &str, _content: Content) -> Result<(), EngineError> {
-        self.read("write an archive", false, |_, _| ()).await
+    async fn upload(&self, id: &RuntimeId, _path: &str, mut content: Content) -> Result<(), EngineError> {
+        let what = "write an archive";
+        let mut index = 0;
+        while let Some(piece) = content.next().await {
+            let piece = piece
+                .map_err(|error| EngineError::OutcomeUnknown { what: what.to_owned(), reason: error.to_string() })?;
+            self.change(what, Request::Unpack { id: id.clone(), index, piece }, STALL).await?;
+            index += 1;
+        }
+        Ok(())
     }
 
     async fn inspect(&self, id_or_name: &str, verify: Verify<'_>) -> Result<Option<Inspected>, EngineError> {

@@ -1,5 +1,6 @@
 //! A fleet in memory: what is really there, and a queue of what will happen. It outlives the controllers that drive it.
 
+mod edge;
 mod happen;
 mod host;
 mod life;
@@ -7,6 +8,7 @@ mod link;
 mod network;
 mod requests;
 mod server;
+mod volumes;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +17,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub(crate) use edge::FakeEdge;
 pub(crate) use host::{FakeHost, InFlight, Reach};
 pub use link::Link;
 pub(crate) use network::FakeNet;
@@ -22,7 +25,9 @@ pub(crate) use requests::Sent;
 
 use super::{
     check::{Broken, Checks},
+    engine::machine::Pieces,
     rng::Rng,
+    run::Errand,
     scenario::{Mishap, Point, Scenario},
     trace::{Tell, Trace},
 };
@@ -59,6 +64,8 @@ pub(crate) enum Due {
     Arrive(HostName, Box<InFlight>),
     /// A health check comes to a verdict, or the main process ends, of the life that began then.
     Life(HostName, RuntimeId, Timestamp, life::Turn),
+    /// A task writes to its volumes, in the life that began then.
+    Writes(HostName, RuntimeId, Timestamp),
     /// The engine starts crashed containers again.
     Restarts(HostName),
     /// A connection without packets is given up.
@@ -130,6 +137,8 @@ pub(crate) struct Counters {
     pub(crate) sessions: u64,
     pub(crate) decisions: u64,
     pub(crate) plans: u64,
+    /// Of tasks, to their volumes.
+    pub(crate) writes: u64,
 }
 
 /// What is really there.
@@ -157,6 +166,10 @@ pub(crate) struct Ground {
     pub(crate) ending: Option<Ending>,
     /// Orders of people that the controller was not told yet.
     pub(crate) orders: Vec<Command>,
+    /// The same of what takes longer.
+    pub(crate) errands: Vec<Errand>,
+    /// What people read from volumes last.
+    archives: BTreeMap<String, Pieces>,
     /// What the manifests say now.
     pub(crate) wanted: Arc<Desired>,
     pub(crate) version: u64,
@@ -203,6 +216,8 @@ impl FakeFleet {
             counts: BTreeMap::new(),
             ending: None,
             orders: Vec::new(),
+            errands: Vec::new(),
+            archives: BTreeMap::new(),
             versions: BTreeMap::from([(0, Arc::clone(&wanted))]),
             wanted,
             version: 0,
@@ -248,7 +263,8 @@ impl FakeFleet {
         ground.now = now.unwrap_or(ground.now).max(ground.now);
         let next = ground.next();
         let done = work(&mut ground);
-        if ground.ending.is_some() || ground.broken.is_some() || !ground.orders.is_empty() || ground.next() < next {
+        let is_asked = !(ground.orders.is_empty() && ground.errands.is_empty());
+        if ground.ending.is_some() || ground.broken.is_some() || is_asked || ground.next() < next {
             self.0.stirred.notify_one();
         }
         if std::mem::take(&mut ground.touched) {
@@ -306,6 +322,7 @@ impl Ground {
         match due {
             Due::Arrive(host, in_flight) => self.arrive(&host, *in_flight),
             Due::Life(host, id, began, turn) => self.live(&host, &id, began, turn),
+            Due::Writes(host, id, began) => self.writes(&host, &id, began),
             Due::Restarts(host) => {
                 self.on(&host, |host, clock| host.machine.settle(clock));
                 self.await_restart(&host);

@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 
 use super::{FakeFleet, Link};
-use crate::engine::machine::{NetworkChange, Request};
+use crate::engine::machine::{Answer, NetworkChange, Request};
 use roadstead_control::{
     engine::EngineError,
     net::{HostNet, NetError},
 };
-use roadstead_core::model::{name::SubnetName, network::HostNetwork};
+use roadstead_core::model::{name::SubnetName, network::HostNetwork, wireguard::PublicKey};
 
 /// As the real node's shell.
 const TELL: Duration = Duration::from_secs(30);
@@ -37,22 +37,27 @@ impl FakeNet {
         Self { fleet, link, session }
     }
 
-    async fn tell(&self, what: &str, change: NetworkChange) -> Result<(), NetError> {
+    async fn tell(&self, what: &str, change: NetworkChange) -> Result<Option<PublicKey>, NetError> {
         let session = self.session.load(Ordering::Relaxed);
         let told = self.link.change(what, Request::Network(session, change), TELL).await;
-        told.map(drop).map_err(|error| {
-            self.session.store(next_session(&self.fleet), Ordering::Relaxed);
-            match error {
-                EngineError::ImageMissing { image, message } => NetError::NoNodeImage { image, why: message },
-                EngineError::Conflict { message } => NetError::NotOurs(message),
-                EngineError::OutcomeUnknown { reason, .. } => NetError::Lost(reason),
-                other => NetError::Engine(other),
+        let error = match told {
+            Ok(Answer::Network(key)) => return Ok(key),
+            Ok(Answer::Created(_) | Answer::Done) => {
+                return Err(NetError::Lost("an answer to something else".to_owned()));
             }
+            Err(error) => error,
+        };
+        self.session.store(next_session(&self.fleet), Ordering::Relaxed);
+        Err(match error {
+            EngineError::ImageMissing { image, message } => NetError::NoNodeImage { image, why: message },
+            EngineError::Conflict { message } => NetError::NotOurs(message),
+            EngineError::OutcomeUnknown { reason, .. } => NetError::Lost(reason),
+            other => NetError::Engine(other),
         })
     }
 }
 
-fn next_session(fleet: &FakeFleet) -> u64 {
+pub(super) fn next_session(fleet: &FakeFleet) -> u64 {
     fleet.ground(|ground| {
         ground.counters.sessions += 1;
         ground.counters.sessions
@@ -65,7 +70,7 @@ impl HostNet for FakeNet {
         Ok(self.link.read("list networks", true, |host, _| host.machine.slices()).await?)
     }
 
-    async fn apply(&self, wanted: &HostNetwork) -> Result<(), NetError> {
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError> {
         self.tell("make the task network", NetworkChange::Apply(Arc::new(wanted.clone()))).await
     }
 
@@ -78,6 +83,6 @@ impl HostNet for FakeNet {
     }
 
     async fn clear(&self, _for_good: bool) -> Result<(), NetError> {
-        self.tell("clear the task network", NetworkChange::Clear).await
+        self.tell("clear the task network", NetworkChange::Clear).await.map(drop)
     }
 }

@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 
 use super::{Due, Ground, InFlight, Reach};
 use crate::{
-    engine::machine::{Answer, NetworkChange, Request},
+    check::data::lends,
+    engine::machine::{Answer, EdgeChange, NetworkChange, Request},
     scenario::{Mishap, Point},
 };
 use roadstead_control::engine::EngineError;
@@ -35,6 +36,15 @@ impl Ground {
             return self.within(500, 8_000);
         }
         1
+    }
+
+    /// Whether an archive that is read breaks off at this piece.
+    pub(crate) fn archive_is_cut_off(&mut self) -> bool {
+        let is_cut = self.strikes(self.scenario.rates.server_error);
+        if is_cut {
+            self.count("archive cut off");
+        }
+        is_cut
     }
 
     /// The controller sends a change.
@@ -75,13 +85,17 @@ impl Ground {
             Request::Remove { .. } | Request::RemoveVolume(_) | Request::RemoveImage(_) => (10, 80),
             Request::Pull(_) => (100, 5_000),
             Request::Network(..) => (20, 300),
+            Request::Edge(..) => (10, 200),
+            Request::Unpack { .. } => (20, 300),
         };
+        let torn = matches!(request, Request::Unpack { .. }) && self.strikes(rates.tear);
         let delay_ms = if slow { self.within(1_000, 40_000) } else { self.within(usual.0, usual.1) };
         for (word, is) in [
             ("request lost", lost),
             ("answer lost", lose_answer),
             ("request late", slow),
             ("server error", server_error),
+            ("piece of an archive not written", torn),
         ] {
             if is {
                 self.count(word);
@@ -90,8 +104,8 @@ impl Ground {
         if lost {
             self.hosts.entry(host.clone()).and_modify(|host| host.limbo.push(reply));
         } else {
-            let in_flight =
-                InFlight { request, reply: Some(reply), lose_answer, kill_at_answer, server_error, sent_at: self.now };
+            let (reply, sent_at) = (Some(reply), self.now);
+            let in_flight = InFlight { request, reply, lose_answer, kill_at_answer, server_error, torn, sent_at };
             self.push(self.now.plus_ms(delay_ms), Due::Arrive(host.clone(), Box::new(in_flight)));
         }
         if killed_after {
@@ -115,6 +129,8 @@ impl Ground {
         }
         let result = if in_flight.server_error {
             Err(EngineError::ServerError { status: 500, message: "context deadline exceeded".into() })
+        } else if in_flight.torn {
+            Ok(Answer::Done)
         } else {
             self.apply(name, &in_flight.request, in_flight.sent_at)
         };
@@ -141,6 +157,7 @@ impl Ground {
         let Some(host) = self.hosts.get_mut(name) else { return Ok(Answer::Done) };
         let clock = host.clock(self.now);
         if let Request::Create(config) = request
+            && !lends(config)
             && std::mem::take(&mut host.squat_next)
         {
             let taken = config.name.clone();
@@ -161,16 +178,18 @@ impl Ground {
             }
             (Request::RemoveImage(_), Ok(_)) => self.count("image removed"),
             (Request::Network(..), Ok(_)) => self.count("part of the task network made"),
+            (Request::Edge(..), Ok(_)) => self.count("load balancers shown"),
             (
                 Request::Create(_)
                 | Request::Start(_)
                 | Request::Stop(_)
                 | Request::Remove { .. }
                 | Request::RemoveVolume(_)
+                | Request::Unpack { .. }
                 | Request::Pull(_),
                 Ok(_) | Err(_),
             )
-            | (Request::RemoveImage(_) | Request::Network(..), Err(_)) => {}
+            | (Request::RemoveImage(_) | Request::Network(..) | Request::Edge(..), Err(_)) => {}
         }
         self.trace.line(self.now, &["done", name.as_str(), verb(request), target(request)], || {
             let word = match &result {
@@ -203,9 +222,11 @@ fn target_state(host: &super::FakeHost, request: &Request) -> Option<roadstead_c
         Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => host.machine.state(id),
         Request::Create(_)
         | Request::RemoveVolume(_)
+        | Request::Unpack { .. }
         | Request::Pull(_)
         | Request::RemoveImage(_)
-        | Request::Network(..) => None,
+        | Request::Network(..)
+        | Request::Edge(..) => None,
     }
 }
 
@@ -216,19 +237,22 @@ pub(crate) fn verb(request: &Request) -> &'static str {
         Request::Stop(_) => "stop",
         Request::Remove { .. } => "remove",
         Request::RemoveVolume(_) => "sweep",
+        Request::Unpack { .. } => "unpack",
         Request::Pull(_) => "pull",
         Request::RemoveImage(_) => "prune",
         Request::Network(_, NetworkChange::Apply(_)) => "network",
         Request::Network(_, NetworkChange::Clear) => "clear",
+        Request::Edge(_, EdgeChange::Apply(_)) => "balance",
+        Request::Edge(_, EdgeChange::Clear) => "unbalance",
     }
 }
 
 pub(crate) fn target(request: &Request) -> &str {
     match request {
         Request::Create(config) => &config.name,
-        Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } => id.as_str(),
+        Request::Start(id) | Request::Stop(id) | Request::Remove { id, .. } | Request::Unpack { id, .. } => id.as_str(),
         Request::RemoveVolume(name) => name,
         Request::Pull(image) | Request::RemoveImage(image) => image,
-        Request::Network(..) => "",
+        Request::Network(..) | Request::Edge(..) => "",
     }
 }

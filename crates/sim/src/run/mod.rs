@@ -1,5 +1,6 @@
 //! One scenario from its first moment to its end: controllers are born, killed and born again over a fleet that goes on.
 
+mod errands;
 mod ledger;
 mod rest;
 mod source;
@@ -7,12 +8,13 @@ mod source;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+pub(crate) use errands::Errand;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     check::{self, Broken, Predicate},
-    fleet::{Durable, Ending, FakeFleet, FakeNet, Ground, Link, START},
+    fleet::{Durable, Ending, FakeEdge, FakeFleet, FakeNet, Ground, Link, START},
     scenario::Scenario,
     trace::Tell,
 };
@@ -192,7 +194,7 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
         ending = ended(fleet) => return ending,
     };
     loop {
-        let (next, ending, orders) = fleet.ground(|ground| {
+        let (next, ending, orders, asked) = fleet.ground(|ground| {
             ground.note(&loops.snapshots.borrow());
             let now = ground.now;
             ground.advance(now);
@@ -200,7 +202,12 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
                 ground.breaks(Err(Broken::new(Predicate::L1, "the run does not come to an end")));
             }
             let over = ground.broken.is_some().then_some(Ending::Over);
-            (ground.next(), over.or_else(|| ground.ending.take()), std::mem::take(&mut ground.orders))
+            (
+                ground.next(),
+                over.or_else(|| ground.ending.take()),
+                std::mem::take(&mut ground.orders),
+                std::mem::take(&mut ground.errands),
+            )
         });
         match ending {
             Some(Ending::Stopped { .. }) => {
@@ -218,6 +225,15 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
         for order in orders {
             let (reply, _) = tokio::sync::oneshot::channel();
             let _ = loops.commands.try_send((order, reply));
+        }
+        for errand in asked {
+            let desk = errands::Desk {
+                snapshots: loops.snapshots.clone(),
+                commands: loops.commands.clone(),
+                engines: loops.engines.clone(),
+                copies: loops.copies.clone(),
+            };
+            tokio::spawn(errands::run(fleet.clone(), desk, errand));
         }
         let now = fleet.ground(|ground| ground.now);
         let wake = Instant::now() + Duration::from_millis(next.map_or(1_000, |at| at.since_ms(now)));
@@ -278,7 +294,8 @@ impl Connector for FakeConnector {
     async fn connect(&self, host: &HostName, _: &HostSpec, _: &Desired) -> Result<Connection, TransportError> {
         let link = Arc::new(Link::new(self.0.clone(), host.clone()));
         let network = Arc::new(FakeNet::new(self.0.clone(), Arc::clone(&link)));
-        Ok(Connection { transport: Arc::clone(&link) as _, engine: link, network: Some(network) })
+        let edge = Arc::new(FakeEdge::new(self.0.clone(), Arc::clone(&link)));
+        Ok(Connection { transport: Arc::clone(&link) as _, engine: link, network: Some(network), edge: Some(edge) })
     }
 }
 

@@ -49,6 +49,7 @@ impl Ground {
             .map(|(name, _)| Command::Rollout { service: name.clone(), verb: RolloutVerb::Continue })
             .collect();
         self.orders.extend(orders);
+        self.pin_volumes();
         let reachable = |ground: &Self, host: &_| ground.hosts.get(host).is_some_and(|host| host.there && host.back);
         for host in self.checks.untrusted().into_iter().filter(|host| reachable(self, host)).collect::<Vec<_>>() {
             // A person looks into it, and says that all is well.

@@ -114,6 +114,12 @@ fn texts(wanted: &Desired, broken: Option<&ServiceName>) -> Vec<(String, String)
     for (name, group) in &wanted.security_groups {
         texts.push((format!("{name}-group.yaml"), text("SecurityGroup", name.as_str(), group)));
     }
+    for (name, group) in &wanted.target_groups {
+        texts.push((format!("{name}-targets.yaml"), text("TargetGroup", name.as_str(), group)));
+    }
+    for (name, balancer) in &wanted.load_balancers {
+        texts.push((format!("{name}-balancer.yaml"), text("LoadBalancer", name.as_str(), balancer)));
+    }
     for (name, definition) in &wanted.task_definitions {
         texts.push((format!("{name}-task.yaml"), text("TaskDefinition", name.as_str(), definition)));
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Database, Happening, Rates, Scenario, Scripted, Sickness, images, networks, probes, volumes};
+use super::{
+    Change, Database, Happening, Rates, Scenario, Scripted, Sickness, images, networks, probes, traffic, volumes,
+};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
@@ -10,7 +12,7 @@ use roadstead_core::model::{
     quantity::{CpuUnits, Mebibytes, Seconds},
     spec::{
         HostSpec, ScheduledTaskSpec, ServiceSpec, TaskDefinitionSpec,
-        host::{Reserved, SshSpec},
+        host::{Reserved, SshSpec, WireguardSpec},
         scheduled_task::ConcurrencyPolicy,
         service::{
             AvailabilityZoneRebalancing, CrashLoop, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType,
@@ -76,7 +78,9 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
     images::draw(seed, &mut desired);
     probes::draw(seed, &mut desired);
     let networks = networks::draw(seed, &mut desired, shape.faults_ms);
-    let (chances, rates) = (Chances::draw(&mut rng), rates(&mut rng));
+    let traffic = traffic::draw(seed, &mut desired, shape.faults_ms);
+    let (chances, mut rates) = (Chances::draw(&mut rng), rates(&mut rng));
+    let words = volumes::words(seed, &desired, shape.faults_ms, &mut rates);
     let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
     let mut script = Vec::new();
     let mut now = desired.clone();
@@ -93,6 +97,8 @@ pub fn draw(seed: u64, shape: Shape) -> Scenario {
     }
     script.extend(outage(seed, shape, &now));
     script.extend(networks);
+    script.extend(traffic);
+    script.extend(words);
     script.sort_by_key(|scripted| scripted.at_ms);
     let broken_for_ever = if rng.chance(250) {
         let most = (hosts.len() as u64).saturating_sub(1) / 2;
@@ -369,6 +375,7 @@ fn rates(rng: &mut Rng) -> Rates {
         kill_at_request: rate(15),
         kill_at_commit: rate(10),
         commit_fails: rate(15),
+        tear: 0,
     }
 }
 
@@ -390,6 +397,7 @@ pub(crate) fn desired(rng: &mut Rng, hosts: u64, services: u64) -> Desired {
             reserved: Reserved::default(),
             gpus: 0,
             private_address: None,
+            wireguard: WireguardSpec::default(),
             docker_socket: "/var/run/docker.sock".into(),
         };
         let file = format!("{name}.yaml");

@@ -6,6 +6,7 @@ mod draw;
 mod images;
 mod networks;
 mod probes;
+mod traffic;
 mod volumes;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ use roadstead_core::{
         spec::{TaskDefinitionSpec, service::SchedulingStrategy},
         state::Schedulability,
     },
-    plan::absorb::RolloutVerb,
+    plan::absorb::{RolloutVerb, VolumeVerb},
 };
 
 /// One run.
@@ -262,6 +263,21 @@ pub enum Happening {
         service: ServiceName,
         for_ms: u64,
     },
+    /// A person's word about a volume.
+    Volume {
+        volume: String,
+        verb: VolumeVerb,
+    },
+    /// A person reads a volume, and keeps what came; or goes away before that.
+    Backup {
+        volume: String,
+        gone_after_ms: Option<u64>,
+    },
+    /// A person puts back what the last backup brought, or an archive of before; `cut` tells after which piece it ends.
+    Restore {
+        volume: String,
+        cut: Option<usize>,
+    },
     /// A person confirms what is held, if anything.
     Confirm,
     /// A person flushes a host's firewall.
@@ -270,6 +286,10 @@ pub enum Happening {
     },
     /// docker rm -f of what makes a host's part of the task network.
     RemoveNode {
+        host: HostName,
+    },
+    /// docker rm -f of what load balancers run in.
+    RemoveBalancers {
         host: HostName,
     },
     /// docker network prune.
@@ -323,6 +343,8 @@ pub struct Rates {
     pub kill_at_commit: u64,
     /// A commit fails.
     pub commit_fails: u64,
+    /// A piece of an archive is not written, although the engine says so.
+    pub tear: u64,
 }
 
 /// A durable or remote step, counted from the start of the run.

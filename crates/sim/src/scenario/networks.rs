@@ -1,7 +1,7 @@
 //! Some seeds give some services addresses of their own: in one subnet, in two by zone, or in the one that need not be
 //! declared; sometimes with too few of them. Then people lay hands on what hosts make of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{Change, Happening, Scripted};
 use crate::rng::Rng;
@@ -9,8 +9,8 @@ use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, SecurityGroupName, ServiceName},
     spec::{
-        SecurityGroupSpec, ServiceSpec, SubnetSpec, TaskDefinitionSpec,
-        network::{AwsvpcConfiguration, NetworkConfiguration, ServiceRegistry},
+        ClusterSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec, TaskDefinitionSpec,
+        network::{AwsvpcConfiguration, Encapsulation, NetworkConfiguration, ServiceRegistry},
         security_group::{IngressRule, IpProtocol, Peer},
         task_definition::NetworkMode,
     },
@@ -25,7 +25,8 @@ const GROUPS: [&str; 3] = ["front", "back", "shut"];
 pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scripted> {
     let mut rng = Rng::new(seed ^ APART);
     if !rng.chance(250) {
-        return Vec::new();
+        // Some have names alone.
+        return if rng.chance(100) { names(&mut rng, desired, faults_ms) } else { Vec::new() };
     }
     subnets(&mut rng, desired);
     for group in GROUPS {
@@ -69,6 +70,32 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
             _ => Happening::Manifests { change: Change::Groups { service, groups: groups(&mut rng) } },
         };
         script.push(Scripted { at_ms, what });
+    }
+    if rng.chance(300) {
+        let new = || manifest(ClusterSpec::default(), "cluster.yaml".to_owned());
+        let cluster = desired.clusters.entry("default".into()).or_insert_with(new);
+        cluster.spec.network.encapsulation = Encapsulation::Wireguard;
+    }
+    script
+}
+
+/// Services are asked for by name, and some registers another one later; hosts lose what answers.
+fn names(rng: &mut Rng, desired: &mut Desired, faults_ms: u64) -> Vec<Scripted> {
+    let new = || manifest(ClusterSpec::default(), "cluster.yaml".to_owned());
+    let cluster = desired.clusters.entry("default".into()).or_insert_with(new);
+    cluster.spec.service_discovery.namespace = Some("sim.local".to_owned());
+    for (number, host) in desired.hosts.values_mut().enumerate() {
+        let last = u8::try_from(number).unwrap_or_default().saturating_add(1);
+        host.spec.private_address.get_or_insert(Ipv4Addr::new(192, 0, 2, last));
+    }
+    let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
+    let mut script = Vec::new();
+    for host in hosts {
+        if !rng.chance(300) {
+            continue;
+        }
+        let what = Happening::RemoveNode { host };
+        script.push(Scripted { at_ms: rng.within(0, faults_ms), what });
     }
     script
 }

@@ -56,7 +56,7 @@ impl Search {
     }
 
     fn calm_rates(&mut self) -> bool {
-        let rates: [fn(&mut Rates) -> &mut u64; 9] = [
+        let rates: [fn(&mut Rates) -> &mut u64; 10] = [
             |rates| &mut rates.lose_request,
             |rates| &mut rates.lose_answer,
             |rates| &mut rates.slow_request,
@@ -66,6 +66,7 @@ impl Search {
             |rates| &mut rates.kill_at_request,
             |rates| &mut rates.kill_at_commit,
             |rates| &mut rates.commit_fails,
+            |rates| &mut rates.tear,
         ];
         let mut better = self.attempt(Scenario { rates: Rates::default(), ..self.best.clone() });
         for rate in rates {

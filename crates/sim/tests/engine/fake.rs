@@ -52,6 +52,9 @@ impl World for FakeWorld {
     async fn remove(&self, id: &RuntimeId) {
         self.engine.remove_by_hand(id);
     }
+    async fn rename(&self, id: &RuntimeId, name: &str) {
+        self.engine.rename(id, name);
+    }
     async fn turn_healthy(&self, id: &RuntimeId) {
         self.engine.set_health(id, HealthStatus::Healthy);
     }

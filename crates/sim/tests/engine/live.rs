@@ -102,6 +102,9 @@ impl World for Lab {
     async fn remove(&self, id: &RuntimeId) {
         self.docker(&["rm", "-f", id.as_str()]);
     }
+    async fn rename(&self, id: &RuntimeId, name: &str) {
+        self.docker(&["rename", id.as_str(), name]);
+    }
     async fn turn_healthy(&self, _: &RuntimeId) {}
     async fn print_usage_and_end(&self, _: &RuntimeId) {}
     async fn hang(&self) {

@@ -10,7 +10,7 @@ use roadstead_control::engine::{
     Engine, EngineError, EngineEvent, EngineStream, EventAction, ExecOptions, LogLine, LogOptions, OutputStream, Verify,
 };
 use roadstead_core::model::container::{
-    ContainerConfig, ContainerState, ContainerView, HealthCheckConfig, HealthStatus, PortBinding,
+    ContainerConfig, ContainerState, ContainerView, HealthCheckConfig, HealthStatus, NetworkAttachment, PortBinding,
 };
 use roadstead_core::model::name::{HostName, RuntimeId};
 use roadstead_core::model::ownership::{Claim, FleetKey, Owner};
@@ -37,6 +37,8 @@ pub trait World: Sync {
     async fn kill(&self, id: &RuntimeId);
     /// `docker rm -f`.
     async fn remove(&self, id: &RuntimeId);
+    /// `docker rename`.
+    async fn rename(&self, id: &RuntimeId, name: &str);
     /// The health check has had time to pass.
     async fn turn_healthy(&self, id: &RuntimeId);
     /// The program with [`BAD_ARGUMENT`] has had time to do what it does.
@@ -69,6 +71,7 @@ impl<'a> Suite<'a> {
         self.images().await;
         self.images_are_removed_when_nothing_has_them().await;
         self.ports_are_exclusive().await;
+        self.a_network_is_joined_by_id().await;
         self.crashes_and_kills().await;
         self.output_and_exit_code().await;
         self.health().await;
@@ -222,6 +225,25 @@ impl<'a> Suite<'a> {
         self.engine.stop(&first, 10).await.expect("stopped");
         self.engine.start(&second).await.expect("the port is free");
         assert_eq!(self.view(&second).await.error, "");
+    }
+
+    async fn a_network_is_joined_by_id(&self) {
+        self.clean().await;
+        let joins = |name: &str| ContainerConfig {
+            attachment: Some(NetworkAttachment::Of("rs-holder".to_owned())),
+            ..self.config(name)
+        };
+        let holder = self.start(&self.config("holder")).await;
+        let [early, late] = [self.create(&joins("early")).await, self.create(&joins("late")).await];
+        self.world.rename(&holder, "other").await;
+        self.engine.start(&early).await.expect("whatever it is called now");
+        self.engine.stop(&holder, 1).await.expect("stopped");
+        let stands = self.engine.start(&late).await;
+        assert!(matches!(stands, Err(EngineError::Conflict { .. })), "{stands:?}");
+        self.engine.remove(&holder, true).await.expect("removed");
+        // As if it were gone itself.
+        let gone = self.engine.start(&late).await;
+        assert!(matches!(gone, Err(EngineError::NotFound { .. })), "{gone:?}");
     }
 
     async fn crashes_and_kills(&self) {

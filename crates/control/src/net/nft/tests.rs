@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use roadstead_core::model::{
-    network::{FleetNetwork, GroupRules, LocalTask, Names},
-    spec::network::Encapsulation,
+    network::{Bridge, FleetNetwork, GroupRules, LocalTask, Names, Tunnel},
+    wireguard::Peer as TunnelPeer,
 };
 
 use super::*;
@@ -93,7 +93,12 @@ fn members() -> impl Strategy<Value = Members> {
     (tasks, prop::collection::btree_map(0..4u8, prop::collection::btree_set(2..9u8, 0..4), 0..4))
 }
 
-fn host(groups: &BTreeMap<SecurityGroupName, GroupRules>, members: &Members, has_second: bool) -> HostNetwork {
+fn host(
+    groups: &BTreeMap<SecurityGroupName, GroupRules>,
+    members: &Members,
+    has_second: bool,
+    is_encrypted: bool,
+) -> HostNetwork {
     let slices = ["10.64.0.0/24", "10.65.0.0/24"];
     let bridges = slices.iter().take(if has_second { 2 } else { 1 });
     let bridge = |slice: &&str| Bridge { subnet: (*slice).into(), slice: slice.parse().unwrap() };
@@ -109,15 +114,18 @@ fn host(groups: &BTreeMap<SecurityGroupName, GroupRules>, members: &Members, has
         .1
         .iter()
         .map(|(number, lasts)| (group(*number), lasts.iter().map(|last| Ipv4Addr::new(10, 64, 1, *last)).collect()));
+    let beyond = "10.64.1.0/24".parse().unwrap();
+    let peer = TunnelPeer { public_key: None, endpoint: None, slices: [beyond].into() };
     HostNetwork {
         node_image: "node".into(),
         bridges: bridges.map(bridge).collect(),
-        routes: BTreeMap::from([("10.64.1.0/24".parse().unwrap(), Ipv4Addr::new(192, 168, 1, 2))]),
+        routes: if is_encrypted { BTreeMap::new() } else { [(beyond, Ipv4Addr::new(192, 168, 1, 2))].into() },
+        tunnel: is_encrypted.then(|| Tunnel { listen_port: 51820, peers: [("other".into(), peer)].into() }),
         tasks: tasks.collect(),
         fleet: Arc::new(FleetNetwork {
+            balancers: Default::default(),
             cluster: "default".into(),
             cidr: "10.64.0.0/16".parse().unwrap(),
-            encapsulation: Encapsulation::None,
             hosts: BTreeSet::from([Ipv4Addr::new(192, 168, 1, 1)]),
             groups: groups.clone(),
             members: elsewhere.collect(),
@@ -131,10 +139,11 @@ proptest! {
     #[test]
     fn an_update_is_as_good_as_the_whole(
         rules in rules(), other_rules in rules(), before in members(), after in members(), same in 0..4u8, second: bool,
+        encrypted: bool,
     ) {
-        let before = host(&rules, &before, false);
+        let before = host(&rules, &before, false, encrypted);
         let is_same = same > 0;
-        let after = host(if is_same { &rules } else { &other_rules }, &after, second && same == 1);
+        let after = host(if is_same { &rules } else { &other_rules }, &after, second && same == 1, encrypted != (same == 2));
         for (update, whole) in [
             (update(&before, &after), ruleset as fn(&HostNetwork) -> String),
             (bridge_update(&before, &after), bridge_ruleset),
@@ -148,7 +157,7 @@ proptest! {
         }
         prop_assert_eq!(update(&after, &after), Some(String::new()));
         let all = (0..4).map(group).all(|name| rules.contains_key(&name));
-        if is_same && all && before.bridges == after.bridges {
+        if is_same && all && before.bridges == after.bridges && before.tunnel == after.tunnel {
             prop_assert!(update(&before, &after).is_some());
         }
     }

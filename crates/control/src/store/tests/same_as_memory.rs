@@ -21,6 +21,7 @@ use roadstead_core::model::{
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
     volume::{MoveStage, VolumeId, VolumeMove, VolumeRecord},
+    wireguard::PublicKey,
 };
 
 /// Few, so that changes meet; odd, so that quoting is tried.
@@ -71,6 +72,11 @@ fn desired() -> impl Strategy<Value = Desired> {
         manifest(serde_json::from_value(json!({ "cidr": format!("10.{number}.0.0/16") })).unwrap())
     });
     let group = text().prop_flat_map(|text| manifest(serde_json::from_value(json!({ "description": text })).unwrap()));
+    let target_group =
+        (1_u16..9).prop_flat_map(|port| manifest(serde_json::from_value(json!({ "port": port })).unwrap()));
+    let balancer = (1_u16..9).prop_flat_map(|port| {
+        manifest(serde_json::from_value(json!({ "listeners": [{ "name": "http", "port": port }] })).unwrap())
+    });
     (
         vec((name(), cluster), 0..2),
         vec((name(), host), 0..3),
@@ -79,16 +85,27 @@ fn desired() -> impl Strategy<Value = Desired> {
         vec((name(), scheduled), 0..2),
         vec((name(), subnet), 0..2),
         vec((name(), group), 0..2),
+        vec((name(), target_group), 0..2),
+        vec((name(), balancer), 0..2),
     )
-        .prop_map(|(clusters, hosts, task_definitions, services, scheduled, subnets, groups)| Desired {
-            clusters: clusters.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            hosts: hosts.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            task_definitions: task_definitions.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            services: services.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            scheduled_tasks: scheduled.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            subnets: subnets.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-            security_groups: groups.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
-        })
+        .prop_map(
+            |(clusters, hosts, task_definitions, services, scheduled, subnets, groups, target_groups, balancers)| {
+                Desired {
+                    clusters: clusters.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    hosts: hosts.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    task_definitions: task_definitions
+                        .into_iter()
+                        .map(|(name, manifest)| (name.into(), manifest))
+                        .collect(),
+                    services: services.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    scheduled_tasks: scheduled.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    subnets: subnets.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    security_groups: groups.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    target_groups: target_groups.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                    load_balancers: balancers.into_iter().map(|(name, manifest)| (name.into(), manifest)).collect(),
+                }
+            },
+        )
 }
 
 fn host() -> impl Strategy<Value = HostRecord> {
@@ -102,6 +119,7 @@ fn host() -> impl Strategy<Value = HostRecord> {
             lost_since,
             drain_until: lost_since,
             disk_pressure_since: lost_since,
+            public_key: lost_since.and_then(|_| PublicKey::parse(&format!("{:A<43}=", ""))),
         }
     })
 }
@@ -120,6 +138,7 @@ fn service() -> impl Strategy<Value = ServiceRecord> {
                 revision: RevisionId { family: name.into(), number: 3 },
                 reason: name.to_owned(),
             }),
+            shift: consecutive_failures.is_multiple_of(5).then(Default::default),
             again: consecutive_failures.is_multiple_of(3).then_some(Again::Restart),
         },
     )

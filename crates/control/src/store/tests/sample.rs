@@ -34,6 +34,8 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
         desired_status: DesiredStatus::Running,
         last_status: LastStatus::Provisioning,
         health_status: HealthStatus::Unknown,
+        target_health: None,
+        side: Default::default(),
         launch: Launch::Issued { at: Timestamp(7) },
         containers: [("web".into(), container(ports))].into(),
         epoch: 1,
@@ -49,6 +51,7 @@ pub fn task(id: &str, host: &str, ports: &[u16]) -> Task {
         deployment: 7,
         protected_until: Some(Timestamp(8)),
         network: None,
+        uses_names: true,
         standalone: None,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     model::spec::{
         ClusterSpec,
-        network::{Encapsulation, MAX_SECURITY_GROUPS, MAX_SUBNETS, NetworkConfiguration, ServiceRegistry},
+        network::{MAX_SECURITY_GROUPS, MAX_SUBNETS, NetworkConfiguration, ServiceRegistry},
     },
 };
 
@@ -36,14 +36,6 @@ pub fn cluster(spec: &ClusterSpec, scope: &mut Scope<'_>) {
             .warning(path, "cidr", format!("{cidr} has addresses of other people"))
             .label("tasks could not reach these")
             .help("private networks are 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 and 100.64.0.0/10");
-    }
-    match network.encapsulation {
-        Encapsulation::None => {}
-        Encapsulation::Wireguard => {
-            scope
-                .error(at!["network", "encapsulation"], "encapsulation", "`wireguard` is not there in this version")
-                .help("`none`: the hosts of a cluster share a network");
-        }
     }
     if let Some(image) = &network.node_image {
         image::check(image, at!["network", "nodeImage"], scope);

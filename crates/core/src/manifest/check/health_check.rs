@@ -89,16 +89,7 @@ fn command(words: &[String], path: &[Step<'_>], scope: &mut Scope<'_>) {
 }
 
 fn request(http: &HttpCheck, base: &[Step<'_>], scope: &mut Scope<'_>) {
-    let path = join(base, &[Step::Key("path")]);
-    if !http.path.starts_with('/') {
-        scope
-            .error(&path, "bad-path", format!("{} is not a path of a server", quote(&http.path)))
-            .label("it begins with `/`, and names no host");
-    } else if http.path.len() > LONGEST_PATH_BYTES || !http.path.bytes().all(is_of_a_path) {
-        scope
-            .error(&path, "bad-path", "a request cannot carry this path")
-            .label(format!("up to {LONGEST_PATH_BYTES} letters, digits and signs of a URL; others as %20"));
-    }
+    path_of_a_request(&http.path, &join(base, &[Step::Key("path")]), scope);
     let headers = join(base, &[Step::Key("headers")]);
     if http.headers.len() > MAX_HEADERS {
         let message = format!("{} headers, {MAX_HEADERS} are the most", http.headers.len());
@@ -127,7 +118,25 @@ fn request(http: &HttpCheck, base: &[Step<'_>], scope: &mut Scope<'_>) {
     }
 }
 
+/// The path that is asked for, with its query.
+pub(super) fn path_of_a_request(text: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
+    if !text.starts_with('/') {
+        scope
+            .error(path, "bad-path", format!("{} is not a path of a server", quote(text)))
+            .label("it begins with `/`, and names no host");
+    } else if text.len() > LONGEST_PATH_BYTES || !text.bytes().all(is_of_a_path) {
+        scope
+            .error(path, "bad-path", "a request cannot carry this path")
+            .label(format!("up to {LONGEST_PATH_BYTES} letters, digits and signs of a URL; others as %20"));
+    }
+}
+
+/// Whether it is what people name headers and cookies: a token (RFC 9110) without signs that mean something elsewhere.
+pub(super) fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
 /// Of a path and its query as they are sent (RFC 3986).
-fn is_of_a_path(byte: u8) -> bool {
+pub(super) fn is_of_a_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
 }

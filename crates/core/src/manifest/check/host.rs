@@ -30,6 +30,12 @@ pub fn host(spec: &mut HostSpec, scope: &mut Scope<'_>, folder: &Path) {
     if spec.ssh.port == Some(0) {
         scope.error(at!["ssh", "port"], "out-of-range", "0 is not a port").label("from 1 to 65535");
     }
+    let wireguard = &spec.wireguard;
+    let ports = [("endpoint", wireguard.endpoint.map(|it| it.port())), ("listenPort", wireguard.listen_port)];
+    for (field, _) in ports.into_iter().filter(|(_, port)| *port == Some(0)) {
+        let path = &[Step::Key("wireguard"), Step::Key(field)];
+        scope.error(path, "out-of-range", "0 is not a port").label("from 1 to 65535");
+    }
     if !spec.docker_socket.starts_with('/') {
         let message = format!("{} is not an absolute path", quote(&spec.docker_socket));
         scope.error(at!["dockerSocket"], "bad-path", message).label("on the host, such as `/var/run/docker.sock`");

@@ -1,6 +1,6 @@
 //! Service by itself.
 
-use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join};
+use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join, target_group};
 use crate::{
     manifest::{
         node::{Step, at},
@@ -30,6 +30,7 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     circuit_breaker(spec, scope);
     awsvpc::configuration(spec.network_configuration.as_ref(), scope);
     awsvpc::registries(&spec.service_registries, scope);
+    target_group::load_balancers(&spec.load_balancers, scope);
     host_loss(spec, scope);
     crash_loop(spec.crash_loop, scope);
     if spec.singleton {

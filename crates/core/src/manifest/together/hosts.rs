@@ -1,18 +1,18 @@
 //! Hosts together: the ways to them, and addresses that only one can have.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::SocketAddrV4};
 
 use super::{Declared, Fallen, Judge, rivals};
 use crate::{
     manifest::{
         check,
-        node::at,
+        node::{Step, at},
         report::{Finding, quote},
         suggest::did_you_mean,
     },
     model::{
         name::{ClusterName, HostName},
-        spec::{HostSpec, Kind},
+        spec::{HostSpec, Kind, network::Encapsulation},
     },
 };
 
@@ -73,29 +73,48 @@ impl Judge<'_> {
     /// Routes of a cluster go to one host by an address.
     pub(super) fn private_address_clashes(&self) -> Vec<Fallen> {
         let desired = &self.desired.hosts;
-        let claim = |spec: &HostSpec| Some((spec.cluster.clone(), spec.route_address()?));
+        let claim = |spec: &HostSpec| {
+            let at = if self.is_encrypted(&spec.cluster) {
+                spec.endpoint()?
+            } else {
+                SocketAddrV4::new(spec.route_address()?, 0)
+            };
+            Some((spec.cluster.clone(), at))
+        };
         let hosts = desired.iter().filter_map(|(name, host)| Some((claim(&host.spec)?, name)));
-        let had = |what: &(ClusterName, Ipv4Addr), name: &HostName| {
+        let had = |what: &(ClusterName, SocketAddrV4), name: &HostName| {
             self.kept.previous.hosts.get(name).is_some_and(|before| claim(&before.spec).as_ref() == Some(what))
         };
-        let is_private = |name: &HostName| desired.get(name).is_some_and(|host| host.spec.private_address.is_some());
+        let field = |name: &HostName| match desired.get(name).map(|host| &host.spec) {
+            Some(spec) if spec.wireguard.endpoint.is_some() && self.is_encrypted(&spec.cluster) => "endpoint",
+            Some(spec) if spec.private_address.is_some() => "privateAddress",
+            Some(_) | None => "address",
+        };
+        let is_private = |name: &HostName| field(name) != "address";
+        let path = |name: &HostName| match field(name) {
+            "endpoint" => vec![Step::Key("wireguard"), Step::Key("endpoint")],
+            field => vec![Step::Key(field)],
+        };
         // Two that are reached at one address by different ports may have no network between them.
         let clashes = rivals(&self.tables.hosts, hosts, had)
             .into_iter()
             .filter(|clash| is_private(clash.holder) || is_private(clash.name))
             .map(|clash| {
-                let field = |name| if is_private(name) { "privateAddress" } else { "address" };
                 let message = format!(
                     "other hosts would reach {} and {} at the same address",
                     quote(clash.holder.as_str()),
                     quote(clash.name.as_str())
                 );
-                let finding =
-                    Finding::error("duplicate-address", clash.declared.node.locate(at![field(clash.name)]), message)
-                        .help(
-                            "`privateAddress` is the host's own address in the network that it shares with the others",
-                        );
-                let finding = self.beside(finding, clash.held_by, at![field(clash.holder)], "the other");
+                let finding = Finding::error(
+                    "duplicate-address",
+                    clash.declared.node.locate(&path(clash.name)),
+                    message,
+                )
+                .help(match field(clash.name) {
+                    "endpoint" => "each host has an endpoint of its own: another address, or another port of it",
+                    _ => "`privateAddress` is the host's own address in the network that it shares with the others",
+                });
+                let finding = self.beside(finding, clash.held_by, &path(clash.holder), "the other");
                 fallen(clash.name, clash.declared, finding)
             });
         clashes.collect()
@@ -124,6 +143,10 @@ impl Judge<'_> {
         })
     }
 
+    fn is_encrypted(&self, cluster: &ClusterName) -> bool {
+        self.desired.cluster(cluster).network.encapsulation == Encapsulation::Wireguard
+    }
+
     /// Whether the other hosts' routes can go to a host.
     fn unroutable(&self, host: &Declared<HostSpec>, is_alone: bool) -> Option<Finding> {
         let spec = &host.manifest.spec;
@@ -133,8 +156,14 @@ impl Judge<'_> {
         let field = if spec.private_address.is_some() { "privateAddress" } else { "address" };
         let warning = |message: String| Finding::warning("task-network", host.node.locate(at![field]), message);
         let cluster = quote(spec.cluster.as_str());
+        let is_encrypted = self.is_encrypted(&spec.cluster);
         match spec.route_address() {
-            None if is_alone => None,
+            None if is_alone || is_encrypted && spec.wireguard.endpoint.is_some() => None,
+            None if is_encrypted => Some(
+                warning(format!("no other host of cluster {cluster} can begin to send to this one"))
+                    .label("not an IPv4 address, and no endpoint is said")
+                    .help("`wireguard: { endpoint: ADDRESS:PORT }` is where the other hosts reach this one"),
+            ),
             None => Some(
                 warning(format!("tasks on other hosts of cluster {cluster} cannot reach those here"))
                     .label("not an IPv4 address, which routes need")

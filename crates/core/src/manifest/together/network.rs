@@ -29,7 +29,7 @@ pub(super) struct Wish<'a> {
     node: &'a Node,
     cluster: &'a ClusterName,
     /// `auth`, or `auth:3`.
-    task_definition: &'a str,
+    pub(super) task_definition: &'a str,
     configuration: Option<&'a NetworkConfiguration>,
 }
 
@@ -188,12 +188,25 @@ impl Judge<'_> {
         Some(self.unknown(wish.node, path, "security group", name.as_str(), failed, self.security_groups()))
     }
 
-    fn has_security_group(&self, name: &SecurityGroupName) -> bool {
+    pub(super) fn has_security_group(&self, name: &SecurityGroupName) -> bool {
         name.as_str() == DEFAULT_SECURITY_GROUP || self.desired.security_groups.contains_key(name)
     }
 
-    fn security_groups(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn security_groups(&self) -> impl Iterator<Item = &str> {
         self.desired.security_groups.keys().map(SecurityGroupName::as_str).chain([DEFAULT_SECURITY_GROUP])
+    }
+
+    /// Whether some rule names a group, declared or not.
+    pub(super) fn is_in_a_rule(&self, name: &SecurityGroupName) -> bool {
+        let groups = self.desired.security_groups.values().map(|group| &group.spec);
+        let mut peers = groups.flat_map(|spec| {
+            let ingress = spec.ingress.iter().flat_map(|rule| &rule.sources);
+            ingress.chain(spec.egress.iter().flatten().flat_map(|rule| &rule.destinations))
+        });
+        peers.any(|peer| match peer {
+            Peer::SecurityGroup(named) => named == name,
+            Peer::Cidr(_) => false,
+        })
     }
 
     /// The containers that a service's names are of.
@@ -277,7 +290,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Groups in rules that nobody declares: a load balancer may name them later.
+    /// Groups in rules that nobody declares, and no load balancer is in: one may be later.
     fn unknown_peers(&self, group: &Declared<SecurityGroupSpec>) -> Vec<Finding> {
         let spec = &group.manifest.spec;
         let ingress = spec.ingress.iter().map(|rule| rule.sources.as_slice()).enumerate();
@@ -288,7 +301,7 @@ impl Judge<'_> {
         for (way, rule, field, peers) in ingress.chain(egress) {
             for (index, peer) in peers.iter().enumerate() {
                 match peer {
-                    Peer::SecurityGroup(name) if !self.has_security_group(name) => {
+                    Peer::SecurityGroup(name) if !self.has_security_group(name) && !self.has_balancer(name) => {
                         let path = at![way, rule, field, index, "securityGroup"];
                         let message = format!("there is no security group {}", quote(name.as_str()));
                         findings.push(

@@ -2,11 +2,13 @@
 
 pub mod cluster;
 pub mod host;
+pub mod load_balancer;
 pub mod network;
 pub mod scheduled_task;
 pub mod security_group;
 pub mod service;
 pub mod subnet;
+pub mod target_group;
 pub mod task_definition;
 
 use std::collections::BTreeMap;
@@ -17,10 +19,12 @@ use serde_json::Value;
 
 pub use cluster::ClusterSpec;
 pub use host::HostSpec;
+pub use load_balancer::LoadBalancerSpec;
 pub use scheduled_task::ScheduledTaskSpec;
 pub use security_group::SecurityGroupSpec;
 pub use service::ServiceSpec;
 pub use subnet::SubnetSpec;
+pub use target_group::TargetGroupSpec;
 pub use task_definition::TaskDefinitionSpec;
 
 /// The only `apiVersion` there is.
@@ -43,6 +47,10 @@ pub enum Kind {
     Subnet,
     /// Who may reach tasks, and whom they may reach.
     SecurityGroup,
+    /// Where load balancers send requests.
+    TargetGroup,
+    /// Who answers on ports of some hosts.
+    LoadBalancer,
 }
 
 /// One row of the table of kinds.
@@ -65,6 +73,8 @@ pub const KINDS: &[KindInfo] = &[
     KindInfo { kind: Kind::ScheduledTask, name: "ScheduledTask", plural: "scheduledtasks" },
     KindInfo { kind: Kind::Subnet, name: "Subnet", plural: "subnets" },
     KindInfo { kind: Kind::SecurityGroup, name: "SecurityGroup", plural: "securitygroups" },
+    KindInfo { kind: Kind::TargetGroup, name: "TargetGroup", plural: "targetgroups" },
+    KindInfo { kind: Kind::LoadBalancer, name: "LoadBalancer", plural: "loadbalancers" },
 ];
 
 /// A manifest's `metadata`.

@@ -75,6 +75,14 @@ pub(super) fn some_cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     cidr(deserializer).map(Some)
 }
 
+/// The same for a list of them.
+pub(super) fn cidrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Net>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Range(#[serde(deserialize_with = "cidr")] Ipv4Net);
+    Ok(Vec::<Range>::deserialize(deserializer)?.into_iter().map(|Range(range)| range).collect())
+}
+
 /// How packets of tasks come from host to host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -10,6 +10,7 @@ use serde::{
 
 use super::{
     NotActedOn, TaskDefinitionSpec,
+    load_balancer::ServiceLoadBalancer,
     network::{NetworkConfiguration, ServiceRegistry},
 };
 use crate::model::{name::ClusterName, quantity::Seconds, task::MAX_RESTARTS_KEPT};
@@ -63,9 +64,10 @@ pub struct ServiceSpec {
     /// With `networkMode: awsvpc`: from which subnets its tasks have addresses, and in which security groups they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_configuration: Option<NetworkConfiguration>,
-    /// See [`NotActedOn`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load_balancers: Option<NotActedOn>,
+    /// The target groups that its tasks are targets of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub load_balancers: Vec<ServiceLoadBalancer>,
     /// Under which names its healthy tasks are found; its own when nothing is said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_registries: Vec<ServiceRegistry>,

@@ -1,6 +1,7 @@
 //! Containers of ours that no row knows become tasks: with an empty database, or an old one.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use crate::model::{
     task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{health, launch};
+use crate::plan::{health, launch, network::answering};
 
 use super::observation::note_view;
 
@@ -42,6 +43,7 @@ pub(super) fn adopt(
         .flat_map(|row| row.ports.iter().map(|port| port.host_port))
         .collect();
     let mut known = Known::of(state);
+    let named = OnceCell::new();
     for (id, seen) in unknown {
         let Some((claim, _)) = seen.first() else { continue };
         // A task never changes its host: a container that claims otherwise is a copy, and stays alone.
@@ -73,6 +75,8 @@ pub(super) fn adopt(
         });
         task.launch = Launch::Answered { at: Timestamp(0) };
         task.network.clone_from(&claim.network);
+        task.uses_names =
+            task.network.is_none() && named.get_or_init(|| answering(&state.desired)).contains(&task.cluster);
         task.advance(LastStatus::Pending);
         task.health_status = health::task_health(&task);
         let lives = task.containers.values().any(|row| row.essential && row.state.is_some_and(ContainerState::is_live));

@@ -4,6 +4,7 @@ mod index;
 mod roster;
 mod tasks;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use aws_lc_rs::digest;
 
 use crate::model::{
     action::{Action, VerbName},
-    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
+    name::{ClusterName, Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
     network::SubnetRecord,
     report::{Doing, Report, Waiting},
     schedule::ScheduleRecord,
@@ -57,6 +58,7 @@ pub(super) struct Draft<'w> {
     actions: Vec<Action>,
     report: Report,
     wake_at: Option<Timestamp>,
+    answering: OnceCell<BTreeSet<ClusterName>>,
     placer: Option<Placer<'w>>,
     next_id: u64,
 }
@@ -84,6 +86,7 @@ impl<'w> Draft<'w> {
             actions: Vec::new(),
             report: Report::default(),
             wake_at: None,
+            answering: OnceCell::new(),
             placer: None,
             next_id: 0,
         }
@@ -198,6 +201,12 @@ impl<'w> Draft<'w> {
         self.schedules.insert(record.name.clone(), record);
     }
 
+    /// The clusters whose hosts answer for names.
+    pub(super) fn answering(&self) -> &BTreeSet<ClusterName> {
+        self.answering
+            .get_or_init(|| super::network::answering(&self.world.state.desired).into_iter().cloned().collect())
+    }
+
     /// How a subnet is cut, as it stands.
     pub(super) fn subnet(&self, name: &SubnetName) -> Option<&SubnetRecord> {
         self.subnets.get(name).or_else(|| self.world.state.subnets.get(name))
@@ -224,7 +233,9 @@ impl<'w> Draft<'w> {
 
     /// A removal of a host's or a service's record.
     pub(super) fn remove(&mut self, change: Change) {
-        self.removed.push(change);
+        if !self.removed.contains(&change) {
+            self.removed.push(change);
+        }
     }
 
     pub(super) fn event(&mut self, subject: EventSubject, level: EventLevel, reason: &str, message: impl Into<String>) {

@@ -51,6 +51,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let is_sandbox = definition.name == SANDBOX;
     let attachment = attachment(context, definition, created);
     let joins = matches!(attachment, Some(NetworkAttachment::Of(_)));
+    let asks_host =
+        matches!(spec.network_mode, NetworkMode::Bridge | NetworkMode::Host) && !definition.disable_networking;
     let memory_bytes = definition.memory.or(spec.memory).map(|memory| u64::from(memory.0) * BYTES_PER_MIB);
     ContainerConfig {
         name: row.created_name.clone(),
@@ -123,6 +125,9 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             Some(server) => vec![server.to_string()],
             // Docker refuses it of what joins another's network.
             None if joins => Vec::new(),
+            None if definition.dns_servers.is_empty() && asks_host => {
+                context.around.name_server.iter().map(ToString::to_string).collect()
+            }
             None => definition.dns_servers.clone(),
         },
         dns_search_domains: match is_sandbox {

@@ -13,25 +13,27 @@ use std::{
     sync::Arc,
 };
 
-pub use picture::{groups_of, has_network, holds_address, pictures, rules_of};
+pub(super) use picture::{address_of, ports};
+pub use picture::{answering, groups_of, has_network, has_part, has_parts, holds_address, pictures, rules_of};
 
 use crate::model::{
     desired::Desired,
     name::{ClusterName, HostName, SubnetName},
-    network::{SubnetRecord, TaskNetwork, gateway},
+    network::{NAME_SERVER, SubnetRecord, TaskNetwork, gateway},
     spec::{
         SubnetSpec, TaskDefinitionSpec,
         network::{self, AssignPublicIp, NetworkConfiguration},
         task_definition::NetworkMode,
     },
     state::{Change, State},
-    task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
+    task::{LastStatus, Launch, StopCode, Task},
     time::Timestamp,
     world::Subject,
 };
 
 use super::{
     draft::{Draft, Host, TaskNo},
+    hosts::ZONE_LABEL,
     placement::{Placement, Slice},
     service, throttle,
 };
@@ -43,8 +45,6 @@ const GUARDED_WITHIN_MS: u64 = 30_000;
 /// A host that answers is looked at within this.
 const LOOKED_AT_WITHIN_MS: u64 = 10_000;
 
-/// The label of a host that says its zone.
-const ZONE: &str = "availability-zone";
 /// A host's slice of a subnet that nobody declared.
 const DEFAULT_HOST_PREFIX: u8 = 24;
 
@@ -120,8 +120,21 @@ pub(super) fn slices_of(draft: &Draft<'_>, host: &HostName) -> Vec<Slice> {
 }
 
 /// A host's own address in its slice.
-pub(super) fn gateway_of(draft: &Draft<'_>, host: &HostName, subnet: &SubnetName) -> Option<Ipv4Addr> {
+fn gateway_of(draft: &Draft<'_>, host: &HostName, subnet: &SubnetName) -> Option<Ipv4Addr> {
     draft.subnet(subnet)?.slice_of(host).map(gateway)
+}
+
+/// Whether a new task's containers are to ask their host for names: those in the task network ask its gateway.
+pub(super) fn uses_names(draft: &Draft<'_>, task: &Task) -> bool {
+    task.network.is_none() && draft.answering().contains(&task.cluster)
+}
+
+/// Where a task's containers ask for names, if not where their host does.
+pub(super) fn name_server(draft: &Draft<'_>, task: &Task) -> Option<Ipv4Addr> {
+    match &task.network {
+        Some(network) => gateway_of(draft, &task.host, &network.subnet),
+        None => task.uses_names.then_some(NAME_SERVER),
+    }
 }
 
 /// Clusters in which no task with an address is placed yet: a host is about to have a network, and the first one that has would
@@ -146,27 +159,43 @@ fn looked_at_by(draft: &Draft<'_>, host: &Host<'_>) -> Option<Timestamp> {
 /// Gives each host of a zone its slice of the zone's subnets: the one that it has already, when the database did not know
 /// of it. What tasks still have addresses of stays as it was cut.
 pub(super) fn cut(draft: &mut Draft<'_>) {
+    cut_by(draft, &in_use(draft.world.state.tasks.values().map(Arc::as_ref)));
+}
+
+/// The same once more, where tasks ended in this very plan that alone had kept something as it was: planning again would find
+/// it (S12).
+pub(super) fn cut_again(draft: &mut Draft<'_>) {
+    if draft.world.state.subnets.is_empty() {
+        return;
+    }
+    let before = in_use(draft.world.state.tasks.values().map(Arc::as_ref));
+    let now = in_use(draft.tasks.iter());
+    if before.difference(&now).next().is_some() {
+        let mark = draft.waiting_mark();
+        cut_by(draft, &now);
+        draft.forget_waiting(mark);
+    }
+}
+
+fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
     let (state, desired) = (&draft.world.state, &draft.world.state.desired);
     if state.subnets.is_empty() && !picture::has_network(state) {
         return;
     }
     let awaited: Vec<Timestamp> = draft.hosts.iter().filter_map(|host| looked_at_by(draft, host)).collect();
     awaited.into_iter().for_each(|at| draft.wake_at(at));
-    let live = state.tasks.values().filter(|task| task.last_status != LastStatus::Stopped);
-    let in_use: BTreeSet<(&SubnetName, &HostName)> =
-        live.filter_map(|task| Some((&task.network.as_ref()?.subnet, &task.host))).collect();
     let mut wanted = BTreeSet::new();
     for (name, spec) in subnets_of_hosts(desired) {
-        let before = state.subnets.get(&name);
+        let before = draft.subnet(&name).cloned();
         let uncut = || SubnetRecord {
             name: name.clone(),
             cidr: spec.cidr,
             host_prefix: spec.host_prefix,
             slices: BTreeMap::new(),
         };
-        let mut record = before.cloned().unwrap_or_else(uncut);
+        let mut record = before.clone().unwrap_or_else(uncut);
         if record.cut() != spec.cut() {
-            if in_use.iter().any(|(subnet, _)| **subnet == name) {
+            if in_use.iter().any(|(subnet, _)| *subnet == name) {
                 let reason = format!(
                     "it is still {} with slices of /{}, since tasks have addresses of it",
                     record.cidr, record.host_prefix
@@ -176,23 +205,25 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
                 record = uncut();
             }
         }
-        let in_zone = |host: &HostName| {
-            desired.hosts.get(host).is_some_and(|manifest| {
-                let zone = manifest.labels.get(ZONE);
-                manifest.spec.cluster == spec.cluster
-                    && spec.availability_zone.as_ref().is_none_or(|wanted| zone == Some(wanted))
-            })
-        };
-        record.slices.retain(|host, _| in_zone(host) || in_use.contains(&(&name, host)));
+        let in_zone = |host: &HostName| is_in_zone(desired, &spec, host);
+        record.slices.retain(|host, _| in_zone(host) || in_use.contains(&(name.clone(), host.clone())));
         let mut taken: BTreeSet<u32> = record.slices.values().copied().collect();
+        // What another host still has is given to nobody.
+        let others = draft.world.networks.iter().filter(|(host, _)| !record.slices.contains_key(*host));
+        let left: Vec<(HostName, u32)> = others
+            .flat_map(|(host, seen)| seen.may_have(&name).map(move |slice| (host.clone(), slice)))
+            .filter_map(|(host, slice)| Some((host, record.cut().number_of(slice)?)))
+            .collect();
         for host in desired.hosts.keys().filter(|host| in_zone(host)) {
             // What is there already is known once the host was asked.
             let seen = draft.world.networks.get(host).filter(|seen| seen.problem.is_none());
             let Some(seen) = seen.filter(|_| !record.slices.contains_key(host)) else { continue };
             let cut = record.cut();
             let there = seen.slices.get(&name).and_then(|there| cut.number_of(*there));
-            let number = there.filter(|number| !taken.contains(number));
-            match number.or_else(|| (0..cut.slices()).find(|number| !taken.contains(number))) {
+            let is_free = |number: &u32| {
+                !taken.contains(number) && !left.iter().any(|(other, theirs)| other != host && theirs == number)
+            };
+            match there.filter(is_free).or_else(|| (0..cut.slices()).find(is_free)) {
                 Some(number) => {
                     taken.insert(number);
                     record.slices.insert(host.clone(), number);
@@ -205,14 +236,28 @@ pub(super) fn cut(draft: &mut Draft<'_>) {
                 }
             }
         }
-        if before != Some(&record) {
+        if before.as_ref() != Some(&record) {
             draft.put_subnet(record);
         }
         wanted.insert(name);
     }
-    let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.iter().all(|(subnet, _)| subnet != name);
+    let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.iter().all(|(subnet, _)| subnet != *name);
     let gone: Vec<SubnetName> = state.subnets.keys().filter(gone).cloned().collect();
     gone.into_iter().for_each(|name| draft.remove(Change::SubnetRemoved(name)));
+}
+
+/// On which hosts tasks have addresses of which subnets.
+fn in_use<'t>(tasks: impl Iterator<Item = &'t Task>) -> BTreeSet<(SubnetName, HostName)> {
+    let live = tasks.filter(|task| task.last_status != LastStatus::Stopped);
+    live.filter_map(|task| Some((task.network.as_ref()?.subnet.clone(), task.host.clone()))).collect()
+}
+
+fn is_in_zone(desired: &Desired, spec: &SubnetSpec, host: &HostName) -> bool {
+    desired.hosts.get(host).is_some_and(|manifest| {
+        let zone = manifest.labels.get(ZONE_LABEL);
+        manifest.spec.cluster == spec.cluster
+            && spec.availability_zone.as_ref().is_none_or(|wanted| zone == Some(wanted))
+    })
 }
 
 /// Whether a task's host has put the rules around it into force, if it has an address (S11); else it waits, and says so.
@@ -238,11 +283,10 @@ fn gives_up_at(task: &Task) -> Timestamp {
     task.created_at.plus_ms(GUARDED_WITHIN_MS)
 }
 
-/// Ends a task that was not begun since its host has a problem with its network, when that lasts.
+/// Ends a wanted task that was not begun since its host has a problem with its network, when that lasts.
 pub(super) fn give_up(draft: &mut Draft<'_>, no: TaskNo) {
     let task = draft.task(no);
-    let may_begin = task.desired_status == DesiredStatus::Running && task.launch == Launch::NotIssued;
-    if task.network.is_none() || !may_begin || gives_up_at(task) > draft.now() {
+    if task.network.is_none() || task.launch != Launch::NotIssued || gives_up_at(task) > draft.now() {
         return;
     }
     let problem = draft.world.networks.get(&task.host).and_then(|seen| seen.problem.as_deref());
@@ -255,26 +299,43 @@ pub(super) fn give_up(draft: &mut Draft<'_>, no: TaskNo) {
 /// Names go on standing for a task that stops until hosts have learnt of it: no longer than this is waited for them.
 const LEAVE_NAMES_WITHIN_MS: u64 = 5_000;
 
-/// Whether a task may be told to stop: no host that can be asked answers with its address any more (S10). One that did not
+/// Whether a task may be told to stop: no host that can be asked answers with it any more (S10). One that did not
 /// confirm anything, to this controller at least, may still answer with what it was told before.
 pub(super) fn has_left_names(draft: &mut Draft<'_>, no: TaskNo) -> bool {
     let task = draft.task(no);
-    let Some(address) = task.network.as_ref().map(|network| network.address) else { return true };
     let give_up_at = task.stopping_at.unwrap_or_default().plus_ms(LEAVE_NAMES_WITHIN_MS);
-    if give_up_at <= draft.now() {
+    if give_up_at <= draft.now() || task.started_at.is_none() || !may_be_named(draft, task) {
         return true;
     }
-    if task.started_at.is_none() {
-        return true;
-    }
+    // Answered with until this very decision, it may be in a picture that no host was told of yet.
+    let is_news = task.stopping_at.is_some_and(|at| at >= draft.now());
     let may_answer = |host: &HostName| match draft.world.networks.get(host) {
-        Some(seen) if seen.confirmed.is_some() => seen.names(address),
-        Some(_) | None => !slices_of(draft, host).is_empty(),
+        Some(seen) if seen.confirmed.is_some() => is_news || seen.names(&task.id),
+        Some(_) | None if task.network.is_some() => !slices_of(draft, host).is_empty(),
+        Some(_) | None => true,
     };
     let answers = |host: &&Host<'_>| host.heard && may_answer(host.name);
     let Some(host) = draft.hosts.iter().find(answers).map(|host| host.name.clone()) else { return true };
     let subject = Subject::Task(task.id.clone());
-    let reason = format!("host {host} may still answer with its address {address}");
+    let reason = match &task.network {
+        Some(network) => format!("host {host} may still answer with its address {}", network.address),
+        None => format!("host {host} may still answer with it"),
+    };
+    if is_news {
+        draft.wake_at(draft.now().plus_ms(1));
+    }
     draft.waiting(subject, reason, "its name stands for others only", Some(give_up_at));
     false
+}
+
+/// Whether there are names that could stand for a task.
+fn may_be_named(draft: &Draft<'_>, task: &Task) -> bool {
+    if task.network.is_some() {
+        return true;
+    }
+    let spec = draft.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    let is_reached = spec.is_some_and(|spec| spec.network_mode != NetworkMode::None)
+        && picture::address_of(&draft.world.state, &task.host).is_some();
+    let is_asked = || task.uses_names || draft.answering().contains(&task.cluster);
+    is_reached && !task.is_standalone() && is_asked()
 }

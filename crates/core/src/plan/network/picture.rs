@@ -8,41 +8,81 @@ use std::{
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
+    desired::Desired,
     name::{ClusterName, HostName, SecurityGroupName, SubnetName},
-    network::{Bridge, FleetNetwork, GroupRules, HostNetwork, LocalTask, Names},
+    network::{Bridge, FleetNetwork, GroupRules, HostNetwork, LocalTask, Names, Tunnel},
     spec::{
         SecurityGroupSpec, TaskDefinitionSpec,
-        network::{self, DEFAULT_SECURITY_GROUP, ServiceRegistry},
+        network::{self, DEFAULT_SECURITY_GROUP, Encapsulation, ServiceRegistry},
         security_group::Peer,
-        task_definition::{NetworkMode, Protocol},
+        task_definition::{NetworkMode, PortMapping, Protocol},
     },
     state::State,
     task::{DesiredStatus, LastStatus, Task},
+    wireguard::Peer as TunnelPeer,
 };
-use crate::plan::launch;
+use crate::plan::{launch, traffic};
 
 /// Whether there is a task network at all: a subnet is declared, or something wants or has an address.
 pub fn has_network(state: &State) -> bool {
-    let desired = &state.desired;
+    wants_network(&state.desired) || state.tasks.values().any(|task| holds_address(task))
+}
+
+fn wants_network(desired: &Desired) -> bool {
     let wants = |definition: &TaskDefinitionSpec| definition.network_mode == NetworkMode::Awsvpc;
-    !desired.subnets.is_empty()
-        || desired.task_definitions.values().any(|manifest| wants(&manifest.spec))
-        || state.tasks.values().any(|task| task.network.is_some() && task.last_status != LastStatus::Stopped)
+    !desired.subnets.is_empty() || desired.task_definitions.values().any(|manifest| wants(&manifest.spec))
 }
 
-/// Each declared host's part; none where there is no task network.
-pub fn pictures(state: &State) -> BTreeMap<HostName, Arc<HostNetwork>> {
-    if !has_network(state) {
-        return BTreeMap::new();
+/// The clusters whose hosts are to answer for names: they are to have a task network, or their manifests speak of names. A fleet
+/// that never does needs nothing of ours on its hosts.
+pub fn answering(desired: &Desired) -> BTreeSet<&ClusterName> {
+    if wants_network(desired) {
+        return of_hosts(desired).collect();
     }
-    let clusters: BTreeSet<&ClusterName> = state.desired.hosts.values().map(|host| &host.spec.cluster).collect();
-    clusters.into_iter().flat_map(|cluster| of_cluster(state, cluster)).collect()
+    let services = desired.services.values().map(|manifest| &manifest.spec);
+    let registers = services.filter(|service| !service.service_registries.is_empty());
+    let registers: BTreeSet<&ClusterName> = registers.map(|service| &service.cluster).collect();
+    let is_named = |cluster: &ClusterName| desired.cluster(cluster).service_discovery.namespace.is_some();
+    of_hosts(desired).filter(|cluster| registers.contains(cluster) || is_named(cluster)).collect()
 }
 
-fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<HostNetwork>> {
+fn of_hosts(desired: &Desired) -> impl Iterator<Item = &ClusterName> {
+    desired.hosts.values().map(|host| &host.spec.cluster)
+}
+
+/// The clusters whose hosts have a part: there is a task network, they answer for names, or tasks of before still ask them.
+fn clusters(state: &State, has_addresses: bool) -> BTreeSet<&ClusterName> {
+    if has_addresses {
+        return of_hosts(&state.desired).collect();
+    }
+    let asking = state.tasks.values().filter(|task| task.uses_names && is_there(task));
+    let asking: BTreeSet<&ClusterName> = asking.map(|task| &task.cluster).collect();
+    let mut clusters = answering(&state.desired);
+    clusters.extend(of_hosts(&state.desired).filter(|cluster| asking.contains(cluster)));
+    clusters
+}
+
+/// Whether any host of a cluster has a part.
+pub fn has_part(state: &State, cluster: &ClusterName) -> bool {
+    clusters(state, has_network(state)).contains(cluster)
+}
+
+/// Whether any host has one.
+pub fn has_parts(state: &State) -> bool {
+    !clusters(state, has_network(state)).is_empty()
+}
+
+/// Each declared host's part: of clusters with a task network, or with names.
+pub fn pictures(state: &State) -> BTreeMap<HostName, Arc<HostNetwork>> {
+    let has_addresses = has_network(state);
+    clusters(state, has_addresses).into_iter().flat_map(|cluster| of_cluster(state, cluster, has_addresses)).collect()
+}
+
+fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTreeMap<HostName, Arc<HostNetwork>> {
     let desired = &state.desired;
     let spec = desired.cluster(cluster);
-    let subnets = super::subnets_in(desired, cluster);
+    // Slices stay their hosts' when nobody has an address any more.
+    let subnets = if has_addresses { super::subnets_in(desired, cluster) } else { BTreeMap::new() };
     let bridges: BTreeMap<&HostName, Vec<Bridge>> = desired
         .hosts
         .iter()
@@ -60,9 +100,16 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
     let fleet = Arc::new(fleet(state, cluster, &holders));
     let mut hosts = BTreeMap::new();
     for (host, own) in &bridges {
-        let others = bridges.iter().filter(|(other, _)| *other != host);
-        let routes = others.filter_map(|(other, bridges)| Some((address_of(state, other)?, bridges)));
-        let routes = routes.flat_map(|(via, bridges)| bridges.iter().map(move |bridge| (bridge.slice, via))).collect();
+        let others = || bridges.iter().filter(|(other, _)| *other != host).map(|(other, bridges)| (*other, bridges));
+        let (routes, tunnel) = match spec.network.encapsulation {
+            _ if own.is_empty() => (BTreeMap::new(), None),
+            Encapsulation::None => {
+                let routes = others().filter_map(|(other, bridges)| Some((address_of(state, other)?, bridges)));
+                let routes = routes.flat_map(|(via, bridges)| bridges.iter().map(move |bridge| (bridge.slice, via)));
+                (routes.collect(), None)
+            }
+            Encapsulation::Wireguard => (BTreeMap::new(), tunnel(state, host, others())),
+        };
         let tasks = holders.iter().filter(|task| task.host == **host).filter_map(|task| {
             let network = task.network.as_ref()?;
             let security_groups = groups_of(state, task).into_iter().collect();
@@ -73,6 +120,7 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
             node_image: spec.network.node_image().to_owned(),
             bridges: own.clone(),
             routes,
+            tunnel,
             tasks: tasks.collect(),
             fleet: Arc::clone(&fleet),
         };
@@ -81,13 +129,36 @@ fn of_cluster(state: &State, cluster: &ClusterName) -> BTreeMap<HostName, Arc<Ho
     hosts
 }
 
+/// A host's end of the encrypted way to the others.
+fn tunnel<'a>(
+    state: &State,
+    host: &HostName,
+    others: impl Iterator<Item = (&'a HostName, &'a Vec<Bridge>)>,
+) -> Option<Tunnel> {
+    let peer = |(other, bridges): (&HostName, &Vec<Bridge>)| {
+        let peer = TunnelPeer {
+            public_key: state.hosts.get(other).and_then(|record| record.public_key.clone()),
+            endpoint: state.desired.hosts.get(other)?.spec.endpoint(),
+            slices: bridges.iter().map(|bridge| bridge.slice).collect(),
+        };
+        (!peer.slices.is_empty()).then(|| (other.clone(), peer))
+    };
+    let listen_port = state.desired.hosts.get(host)?.spec.wireguard.listen_port();
+    Some(Tunnel { listen_port, peers: others.filter_map(peer).collect() })
+}
+
 /// Whether a task has its address still, or may have it.
 pub fn holds_address(task: &Task) -> bool {
-    task.network.is_some() && task.last_status != LastStatus::Stopped
+    task.network.is_some() && is_there(task)
+}
+
+/// Whether a task is there, or may be.
+fn is_there(task: &Task) -> bool {
+    task.last_status != LastStatus::Stopped
 }
 
 /// Where other hosts reach this one.
-pub(super) fn address_of(state: &State, host: &HostName) -> Option<Ipv4Addr> {
+pub fn address_of(state: &State, host: &HostName) -> Option<Ipv4Addr> {
     state.desired.hosts.get(host)?.spec.route_address()
 }
 
@@ -117,6 +188,14 @@ fn fleet(state: &State, cluster: &ClusterName, holders: &[&Task]) -> FleetNetwor
             members.entry(group).or_default().extend(task.network.iter().map(|network| network.address));
         }
     }
+    let mut balancers = BTreeSet::new();
+    for (spec, addresses) in traffic::addresses(state, cluster) {
+        for group in &spec.security_groups {
+            members.entry(group.clone()).or_default().extend(&addresses);
+        }
+        let ports = spec.listeners.iter().map(|listener| listener.port);
+        balancers.extend(ports.flat_map(|port| addresses.iter().map(move |address| (*address, port))));
+    }
     let groups: BTreeMap<SecurityGroupName, GroupRules> =
         members.keys().map(|name| (name.clone(), rules_of(state, name))).collect();
     let named = groups.values().flat_map(|rules| rules.ingress.iter().chain(&rules.egress));
@@ -131,10 +210,10 @@ fn fleet(state: &State, cluster: &ClusterName, holders: &[&Task]) -> FleetNetwor
     FleetNetwork {
         cluster: cluster.clone(),
         cidr: spec.network.cidr,
-        encapsulation: spec.network.encapsulation,
-        hosts: in_cluster.filter_map(|(host, _)| address_of(state, host)).collect(),
+        hosts: in_cluster.flat_map(|(_, manifest)| manifest.spec.addresses()).collect(),
         groups,
         members,
+        balancers,
         names: names(state, cluster),
     }
 }
@@ -193,19 +272,32 @@ fn add(state: &State, names: &mut Names, task: &Task, own: &[(&str, Option<&Serv
                     && registry.container_port.or(registry.port).is_none_or(|port| port == container_port)
             });
             if is_meant {
-                let protocol = match protocol {
+                let word = match protocol {
                     Protocol::Tcp => "tcp",
                     Protocol::Udp => "udp",
                 };
-                let service = format!("_{container_port}._{protocol}.{whole}");
-                names.services.entry(service).or_default().insert((of_task.clone(), port));
+                let said = [Some(container_port.to_string()), port_name(spec, container, container_port, protocol)];
+                for said in said.into_iter().flatten() {
+                    let service = format!("_{said}._{word}.{whole}");
+                    names.services.entry(service).or_default().insert((of_task.clone(), port));
+                }
             }
         }
     }
 }
 
+/// What a port mapping is called, when a name server can be asked for it (RFC 1035, 2.3.4: with the underscore 63 letters).
+fn port_name(spec: &TaskDefinitionSpec, container: &str, port: u16, protocol: Protocol) -> Option<String> {
+    let definition = spec.container_definitions.iter().find(|definition| definition.name == container)?;
+    let is_it = |it: &&PortMapping| it.container_port == port && it.protocol == protocol;
+    let name = definition.port_mappings.iter().find(is_it)?.name.as_ref()?;
+    let is_label =
+        name.len() <= 62 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    (is_label && !name.is_empty()).then(|| name.clone())
+}
+
 /// The ports of a task: by container, inside, and where they are reached.
-fn ports<'a>(task: &'a Task, spec: &'a TaskDefinitionSpec) -> Vec<(&'a str, u16, Protocol, u16)> {
+pub fn ports<'a>(task: &'a Task, spec: &'a TaskDefinitionSpec) -> Vec<(&'a str, u16, Protocol, u16)> {
     match spec.network_mode {
         NetworkMode::Awsvpc | NetworkMode::Host => spec
             .container_definitions
@@ -223,7 +315,7 @@ fn ports<'a>(task: &'a Task, spec: &'a TaskDefinitionSpec) -> Vec<(&'a str, u16,
 }
 
 /// Whether names stand for a task: it runs, is wanted, and no check says otherwise.
-pub(super) fn is_answered(task: &Task) -> bool {
+fn is_answered(task: &Task) -> bool {
     let is_well = task.containers.values().all(|row| {
         !(row.essential && row.has_health_check)
             || row.health == HealthStatus::Healthy && row.state == Some(ContainerState::Running)

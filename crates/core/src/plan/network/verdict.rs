@@ -234,14 +234,14 @@ impl<'a> End<'a> {
 /// An end that is no task: all is well with it, unless it is in a place for tasks.
 fn nobody(end: &End<'_>, other: &End<'_>) -> Judgement {
     let Some(network) = other.at.map(|at| at.network) else { return Judgement::NoTask };
-    let mut slices = network.bridges.iter().map(|bridge| bridge.slice).chain(network.routes.keys().copied());
+    let mut slices = network.slices();
     let is_nobodys = slices.any(|slice| slice.contains(&end.address) && gateway(slice) != end.address);
     if is_nobodys { Judgement::Refused(format!("no task has the address {}", end.address)) } else { Judgement::NoTask }
 }
 
 /// Whether an address is one of the task network.
 fn is_inside(network: &HostNetwork, address: Ipv4Addr) -> bool {
-    let mut slices = network.bridges.iter().map(|bridge| bridge.slice).chain(network.routes.keys().copied());
+    let mut slices = network.slices();
     network.fleet.cidr.contains(&address) || slices.any(|slice| slice.contains(&address))
 }
 
@@ -266,7 +266,13 @@ fn egress(state: &State, at: At<'_>, from: Ipv4Addr, to: &End<'_>, flow: Flow) -
             Flow::Tcp(_) | Flow::Udp(_) => {}
         }
     }
-    let reach = if own_gateway || network.routes.keys().any(|slice| gateway(*slice) == address) {
+    let is_balancer = match flow {
+        Flow::Tcp(port) => network.fleet.balancers.contains(&(address, port)),
+        Flow::Udp(_) | Flow::Echo => false,
+    };
+    let reach = if is_balancer {
+        Reach::Everywhere
+    } else if own_gateway || network.slices_elsewhere().any(|slice| gateway(slice) == address) {
         Reach::Gateway
     } else if network.fleet.hosts.contains(&address)
         || address_of(state, at.host) == Some(address)

@@ -65,26 +65,22 @@ impl AddressTable {
         if !self.is_ready {
             return Some(AddressLack::NotReady);
         }
-        let is_full = |slice: &Slice| {
-            let (first, last) = task_addresses(slice.cidr);
-            let held = self.held.range(first..=last).count();
-            u32::try_from(held).unwrap_or(u32::MAX) > last.saturating_sub(first)
-        };
-        slices.all(is_full).then_some(AddressLack::Exhausted)
+        slices.all(|slice| self.free(slice) == 0).then_some(AddressLack::Exhausted)
+    }
+
+    /// How many addresses of a slice nobody holds.
+    fn free(&self, slice: &Slice) -> usize {
+        let (first, last) = task_addresses(slice.cidr);
+        (first..=last).count().saturating_sub(self.held.range(first..=last).count())
     }
 
     /// Holds a free one: of the slice that has most of them, and not the one that was just given back, since others may
     /// still take it for its last holder.
     pub(super) fn take(&mut self, subnets: &[SubnetName], hash: Hash) -> Option<(SubnetName, Ipv4Addr)> {
-        let free = |slice: &Slice| {
-            let (first, last) = task_addresses(slice.cidr);
-            (last - first + 1).saturating_sub(self.held.range(first..=last).count().try_into().unwrap_or(u32::MAX))
-        };
         // Of equals the first.
-        let slice = self.slices_of(subnets).rev().max_by_key(|slice| free(slice))?.clone();
+        let slice = self.slices_of(subnets).rev().max_by_key(|slice| self.free(slice))?.clone();
         let (first, last) = task_addresses(slice.cidr);
-        let count = last - first + 1;
-        let start = first + u32::try_from(hash.value() % u64::from(count)).unwrap_or(0);
+        let start = first + u32::try_from(hash.value() % (first..=last).count() as u64).unwrap_or(0);
         let address = (start..=last).chain(first..start).find(|address| !self.held.contains_key(address))?;
         self.hold(address.into());
         Some((slice.subnet, address.into()))

@@ -10,9 +10,10 @@ use ipnet::Ipv4Net;
 
 use roadstead_control::engine::EngineError;
 use roadstead_core::model::{
-    container::{ContainerState, HealthStatus, NetworkAttachment},
+    container::{ContainerConfig, ContainerState, HealthStatus, NetworkAttachment},
     name::{RuntimeId, SubnetName},
     network::{Bridge, HostNetwork, task_addresses},
+    wireguard::PublicKey,
 };
 
 use super::{Machine, holds_ports};
@@ -55,12 +56,20 @@ pub(crate) struct Part {
     pub(crate) struck: bool,
     /// The last one that told it anything: one before it is not listened to any more.
     session: u64,
+    /// Made with the first way to other hosts, and gone with the node's volume.
+    key: Option<PublicKey>,
+    keys_made: u64,
 }
 
 impl Part {
     /// What names stand for, when anybody answers for them.
     pub(crate) fn names(&self) -> Option<&HostNetwork> {
         self.saved.as_deref().filter(|_| self.node == Node::Running)
+    }
+
+    /// What other hosts must know it by.
+    pub(crate) fn public_key(&self) -> Option<&PublicKey> {
+        self.key.as_ref().filter(|_| self.rules.as_ref().is_some_and(|rules| rules.tunnel.is_some()))
     }
 
     /// Whether nothing of ours is there.
@@ -76,16 +85,21 @@ impl Machine {
         self.part.networks.iter().filter_map(|(name, slice)| Some((subnet(name)?, *slice))).collect()
     }
 
-    pub(super) fn change_network(&mut self, session: u64, change: &NetworkChange) -> Result<(), EngineError> {
+    pub(super) fn change_network(
+        &mut self,
+        session: u64,
+        change: &NetworkChange,
+    ) -> Result<Option<PublicKey>, EngineError> {
         if session < self.part.session {
             let message = "another session has begun".to_owned();
             return Err(EngineError::ServerError { status: 500, message });
         }
         self.part.session = session;
         match change {
-            NetworkChange::Apply(wanted) => self.make_network(wanted),
-            NetworkChange::Clear => self.clear_network(),
+            NetworkChange::Apply(wanted) => self.make_network(wanted)?,
+            NetworkChange::Clear => self.clear_network()?,
         }
+        Ok(self.part.public_key().cloned())
     }
 
     fn make_network(&mut self, wanted: &Arc<HostNetwork>) -> Result<(), EngineError> {
@@ -103,6 +117,8 @@ impl Machine {
         for name in unwanted.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if !self.is_attached(&name) {
                 self.part.networks.remove(&name);
+            } else if wanted.bridges.is_empty() {
+                return Err(EngineError::Conflict { message: format!("network {name} has active endpoints") });
             }
         }
         for Bridge { subnet, slice } in &wanted.bridges {
@@ -111,6 +127,10 @@ impl Machine {
                 let message = format!("network rs-{subnet} is {there}, which containers have still");
                 return Err(EngineError::Conflict { message });
             }
+        }
+        if wanted.tunnel.is_some() && self.part.key.is_none() {
+            self.part.keys_made += 1;
+            self.part.key = PublicKey::parse(&format!("{:016x}{:A<27}=", self.seed, self.part.keys_made));
         }
         (self.part.rules, self.part.saved) = (Some(Arc::clone(wanted)), Some(Arc::clone(wanted)));
         (self.part.node, self.part.struck) = (Node::Running, false);
@@ -121,7 +141,8 @@ impl Machine {
         if let Some(name) = self.part.networks.keys().find(|name| self.is_attached(name)) {
             return Err(EngineError::Conflict { message: format!("network {name} has active endpoints") });
         }
-        self.part = Part { lacks_image: self.part.lacks_image, session: self.part.session, ..Part::default() };
+        let Part { lacks_image, session, keys_made, .. } = self.part;
+        self.part = Part { lacks_image, session, keys_made, ..Part::default() };
         Ok(())
     }
 
@@ -196,6 +217,16 @@ impl Machine {
         }
     }
 
+    /// What a container is to join, by the id that it has when it is made: another name later changes nothing.
+    pub(super) fn by_id(&self, mut config: ContainerConfig) -> ContainerConfig {
+        if let Some(NetworkAttachment::Of(joined)) = &mut config.attachment
+            && let Some(id) = self.find(joined)
+        {
+            *joined = id.as_str().to_owned();
+        }
+        config
+    }
+
     /// What a container is put into when it starts: whose life it shares, and its address.
     pub(super) fn attach(&self, id: &RuntimeId) -> Result<(Option<Joined>, Option<IpAddr>), EngineError> {
         let refused = |message: String| Err(EngineError::ServerError { status: 403, message });
@@ -226,7 +257,7 @@ impl Machine {
                     let message = format!("cannot join network of a non running container: {other}");
                     Err(EngineError::Conflict { message })
                 }
-                None => Err(EngineError::Conflict { message: format!("No such container: {name}") }),
+                None => Err(EngineError::NotFound { what: format!("container {name}") }),
             },
         }
     }

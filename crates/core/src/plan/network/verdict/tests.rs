@@ -322,3 +322,15 @@ fn the_same_address_in_another_cluster_is_somebody_else() {
     let to_own_host = judge(&state, "admin", "tcp 22", "192.168.1.1").unwrap();
     assert_eq!(to_own_host.from, "10.64.0.4".parse::<Ipv4Addr>().unwrap());
 }
+
+#[test]
+fn inside_the_task_network_a_task_is_itself() {
+    let mut state = state();
+    let from = |state: &State, to: &str| judge(state, "web1", "tcp 80", to).unwrap().from.to_string();
+    assert_eq!(from(&state, "10.64.200.1"), "10.64.0.2", "of the cluster's addresses, and in no slice");
+    let mut desired = Desired::clone(&state.desired);
+    desired.clusters.insert("default".into(), manifest(json!({ "network": { "cidr": "10.80.0.0/16" } })));
+    state.desired = Arc::new(desired);
+    assert_eq!(from(&state, "10.64.1.2"), "10.64.0.2", "in a slice that was cut of earlier addresses");
+    assert_eq!(from(&state, "10.64.200.1"), "192.168.1.1");
+}

@@ -67,8 +67,16 @@ fn hosts_without_a_part_of_the_network_say_why() {
 
 #[test]
 fn the_slice_with_the_most_free_addresses_is_taken() {
-    let hosts = hosts(&["a slice=one@10.0.0.0/29 slice=two@10.0.1.0/28"]);
-    let mut placer = placer(&hosts, &[]);
-    let placement = placer.place(&ask("web subnets=one,two").request()).unwrap();
-    assert_eq!(placement.address.unwrap().0.as_str(), "two");
+    for (host, held, want) in [
+        ("a slice=one@10.0.0.0/29 slice=two@10.0.1.0/28", "old@a @10.0.1.3", "two"),
+        ("a slice=one@10.0.0.0/28 slice=two@10.0.1.0/29", "old@a @10.0.0.3", "one"),
+        ("a slice=one@10.0.0.0/29 slice=two@10.0.1.0/29", "old@a @10.0.0.3", "two"),
+        ("a slice=one@10.0.0.0/29 slice=two@10.0.1.0/29", "old@a @10.0.1.3", "one"),
+        ("a slice=one@10.0.0.0/29 slice=two@10.0.1.0/29", "old@a @10.0.2.3", "one"),
+    ] {
+        let hosts = hosts(&[host]);
+        let mut placer = placer(&hosts, &tasks(&[held]));
+        let placement = placer.place(&ask("web subnets=one,two").request()).unwrap();
+        assert_eq!(placement.address.unwrap().0.as_str(), want, "{host} {held}");
+    }
 }

@@ -1,0 +1,8 @@
+//! The load balancers' configuration and commands against a real HAProxy.
+
+mod changes;
+mod faults;
+mod lab;
+mod load;
+mod routes;
+mod text;

@@ -1,0 +1,95 @@
+//! Some seeds put some services behind load balancers, on one host or on several; then people lay hands on these.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use super::{Happening, Scripted};
+use crate::rng::Rng;
+use roadstead_core::model::{
+    desired::{Desired, Manifest},
+    name::{HostName, ServiceName},
+    spec::{LoadBalancerSpec, TargetGroupSpec, task_definition::NetworkMode},
+};
+
+/// Sets these draws apart, so that they do not change the others.
+const APART: u64 = 0x7472_6166_6669_6321;
+/// Of the hosts that load balancers run on.
+const EDGE: &str = "edge";
+
+/// What is wanted from the beginning, and what happens to it later.
+pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scripted> {
+    let mut rng = Rng::new(seed ^ APART);
+    if !rng.chance(200) {
+        return Vec::new();
+    }
+    let mut groups = Vec::new();
+    let names: Vec<ServiceName> = desired.services.keys().cloned().collect();
+    for (number, name) in names.iter().enumerate() {
+        // One is for certain.
+        if number > 0 && rng.chance(500) {
+            continue;
+        }
+        let delay = rng.within(0, 20);
+        if put_behind(desired, name, delay).is_some() {
+            groups.push(name);
+        }
+    }
+    let Some(first) = groups.first() else { return Vec::new() };
+    let rules: Vec<_> = groups
+        .iter()
+        .map(|name| {
+            serde_json::json!({ "name": name, "conditions": { "pathPattern": [format!("/{name}/*")] }, "action": { "forward": name } })
+        })
+        .collect();
+    let spec = serde_json::json!({
+        "hosts": { EDGE: "true" },
+        "listeners": [{ "name": "http", "port": 80, "rules": rules, "defaultAction": { "forward": first } }],
+    });
+    let Ok(spec) = serde_json::from_value::<LoadBalancerSpec>(spec) else { return Vec::new() };
+    desired.load_balancers.insert("front".into(), manifest(spec, "front-balancer.yaml".to_owned()));
+    let hosts: Vec<HostName> = desired.hosts.keys().cloned().collect();
+    for (number, host) in hosts.iter().enumerate() {
+        let last = u8::try_from(number).unwrap_or(u8::MAX);
+        desired.hosts.entry(host.clone()).and_modify(|host| {
+            host.spec.private_address = Some(Ipv4Addr::new(192, 0, 2, last));
+        });
+        if number == 0 || rng.chance(300) {
+            desired.hosts.entry(host.clone()).and_modify(|host| {
+                host.labels.insert(EDGE.to_owned(), "true".to_owned());
+            });
+        }
+    }
+    let strike = |_| {
+        let host = rng.pick(&hosts).cloned()?;
+        Some(Scripted { at_ms: rng.within(0, faults_ms), what: Happening::RemoveBalancers { host } })
+    };
+    let times = Rng::new(seed ^ APART).within(0, 3);
+    (0..times).filter_map(strike).collect()
+}
+
+fn manifest<S>(spec: S, file: String) -> Manifest<S> {
+    Manifest { labels: BTreeMap::new(), annotations: BTreeMap::new(), file, line: 1, spec }
+}
+
+/// Gives a service a port and a target group.
+fn put_behind(desired: &mut Desired, name: &ServiceName, delay_s: u64) -> Option<()> {
+    let definition = desired.task_definitions.get_mut(name.as_str())?;
+    if definition.spec.network_mode == NetworkMode::None {
+        return None;
+    }
+    let mut spec = definition.spec.clone();
+    spec.edit(|spec| {
+        let has_port = spec.container_definitions.iter().any(|container| !container.port_mappings.is_empty());
+        let mapping = serde_json::from_value(serde_json::json!({ "containerPort": 8080 }));
+        if let (false, Some(container), Ok(mapping)) = (has_port, spec.container_definitions.first_mut(), mapping) {
+            container.port_mappings.push(mapping);
+        }
+    });
+    let container = spec.container_definitions.iter().find(|container| !container.port_mappings.is_empty())?;
+    let own = serde_json::json!([{ "targetGroup": name, "containerName": container.name }]);
+    definition.spec = spec;
+    desired.services.get_mut(name)?.spec.load_balancers = serde_json::from_value(own).ok()?;
+    let group = serde_json::json!({ "port": 8080, "deregistrationDelay": delay_s });
+    let group = serde_json::from_value::<TargetGroupSpec>(group).ok()?;
+    desired.target_groups.insert(name.as_str().into(), manifest(group, format!("{name}-targets.yaml")));
+    Some(())
+}
