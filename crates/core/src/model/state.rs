@@ -133,6 +133,88 @@ impl Outcome {
     }
 }
 
+/// ECS's lifecycle stages of a deployment whose revisions take turns in two target groups, in their order.
+///
+/// Rule: "Lifecycle stages for Amazon ECS service deployments", ECS developer guide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LifecycleStage {
+    /// What earlier deployments left on the side of the new revision goes.
+    ReconcileService,
+    /// Nothing of the new revision was started yet.
+    PreScaleUp,
+    /// It is started, all of it.
+    ScaleUp,
+    /// All of it is healthy.
+    PostScaleUp,
+    /// The test listener turns to it.
+    TestTrafficShift,
+    /// The test listener shows it.
+    PostTestTrafficShift,
+    /// The requests of clients turn to it.
+    ProductionTrafficShift,
+    /// It gets them all.
+    PostProductionTrafficShift,
+    /// The old revision is ready to take them back.
+    BakeTime,
+    /// The old revision goes.
+    CleanUp,
+}
+
+impl LifecycleStage {
+    /// The word for it, everywhere.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ReconcileService => "RECONCILE_SERVICE",
+            Self::PreScaleUp => "PRE_SCALE_UP",
+            Self::ScaleUp => "SCALE_UP",
+            Self::PostScaleUp => "POST_SCALE_UP",
+            Self::TestTrafficShift => "TEST_TRAFFIC_SHIFT",
+            Self::PostTestTrafficShift => "POST_TEST_TRAFFIC_SHIFT",
+            Self::ProductionTrafficShift => "PRODUCTION_TRAFFIC_SHIFT",
+            Self::PostProductionTrafficShift => "POST_PRODUCTION_TRAFFIC_SHIFT",
+            Self::BakeTime => "BAKE_TIME",
+            Self::CleanUp => "CLEAN_UP",
+        }
+    }
+
+    /// What follows; none after the last.
+    pub fn next(self) -> Option<Self> {
+        match self {
+            Self::ReconcileService => Some(Self::PreScaleUp),
+            Self::PreScaleUp => Some(Self::ScaleUp),
+            Self::ScaleUp => Some(Self::PostScaleUp),
+            Self::PostScaleUp => Some(Self::TestTrafficShift),
+            Self::TestTrafficShift => Some(Self::PostTestTrafficShift),
+            Self::PostTestTrafficShift => Some(Self::ProductionTrafficShift),
+            Self::ProductionTrafficShift => Some(Self::PostProductionTrafficShift),
+            Self::PostProductionTrafficShift => Some(Self::BakeTime),
+            Self::BakeTime => Some(Self::CleanUp),
+            Self::CleanUp => None,
+        }
+    }
+}
+
+/// How far a deployment is whose revisions take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// Its lifecycle stage.
+    pub name: LifecycleStage,
+    /// Since when.
+    pub since: Timestamp,
+    /// When every edge was seen to send requests where the stage wants them, at its present step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_at: Option<Timestamp>,
+}
+
+impl Stage {
+    /// It begins.
+    pub fn begin(name: LifecycleStage, since: Timestamp) -> Self {
+        Self { name, since, shown_at: None }
+    }
+}
+
 /// One deployment of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -165,6 +247,9 @@ pub struct Deployment {
     /// Since when a task of it has found no host, or when that was last counted as a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unplaced_at: Option<Timestamp>,
+    /// Where its revision takes turns with the one in service: how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
     /// Start.
     pub created_at: Timestamp,
     /// Last change.
@@ -233,6 +318,9 @@ pub struct ServiceRecord {
     /// Where its rules send requests, if its revisions take turns in two target groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Shift>,
+    /// What runs on the side of [`Shift::live`], if its revisions take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_service: Option<RevisionId>,
 }
 
 impl ServiceRecord {
