@@ -67,6 +67,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
                 return broken(stability, format!("{name}: task {id} is not healthy"));
             }
         }
+        state.services.get(name).map_or(Ok(()), traffic::l7_turns_end)?;
         let deployments = state.services.get(name).map_or(&[][..], |record| &record.deployments);
         if let Some(open) = deployments.iter().find(|deployment| deployment.outcome.is_none()) {
             return broken(Predicate::L7, format!("{name}: deployment {} of {} does not end", open.id, open.revision));

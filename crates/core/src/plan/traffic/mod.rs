@@ -7,6 +7,8 @@
 mod picture;
 pub(super) mod turns;
 
+pub use turns::percent;
+
 pub use picture::{
     addresses, cluster_of, edges, forwards, group_of, groups_of, has_balancers, hosts_of, is_behind, is_registered,
     targets,

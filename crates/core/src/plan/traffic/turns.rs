@@ -4,6 +4,8 @@
 //! Rule: "Amazon ECS blue/green deployments", its lifecycle stages; "linear" and "canary" there. Any failure before CLEAN_UP
 //! gives the requests back to the revision in service, and so does a newer deployment.
 
+use std::collections::BTreeSet;
+
 use crate::model::{
     name::HostName,
     spec::{load_balancer::WeightedGroup, service::ServiceSpec},
@@ -55,6 +57,11 @@ fn healthy(draft: &Draft<'_>, service: &Subjected<'_>, tasks: &[TaskNo]) -> usiz
     tasks.iter().filter(|no| service.healthy(draft, **no)).count()
 }
 
+/// Whether somebody can answer, as far as anybody knows: load balancers may reach a host that we cannot.
+fn can_answer(draft: &Draft<'_>, service: &Subjected<'_>, tasks: &[TaskNo]) -> bool {
+    tasks.iter().any(|no| service.serves(draft, *no))
+}
+
 /// A deployment whose revision takes its turn.
 fn turn(draft: &mut Draft<'_>, service: &Subjected<'_>, blue: &[TaskNo], green: &[TaskNo]) {
     let Some((record, primary)) = draft.services[service.no].record().and_then(|it| Some((it, it.primary()?))) else {
@@ -75,7 +82,10 @@ fn turn(draft: &mut Draft<'_>, service: &Subjected<'_>, blue: &[TaskNo], green: 
         let task = draft.task(*no);
         task.revision == service.target && task.deployment >= id
     };
-    let (new, left): (Vec<TaskNo>, Vec<TaskNo>) = green.iter().partition(|no| is_new(no));
+    let (new, mut left): (Vec<TaskNo>, Vec<TaskNo>) = green.iter().partition(|no| is_new(no));
+    // What nobody can see ends holds nothing up.
+    let known: BTreeSet<TaskNo> = service.known_live(draft).map(|(no, _)| no).collect();
+    left.retain(|no| known.contains(no));
     if at == Some(LifecycleStage::ReconcileService) || failed {
         if take_back(draft, service, blue, green) {
             // What failed stays to be looked at, and is no longer healed.
@@ -95,7 +105,7 @@ fn turn(draft: &mut Draft<'_>, service: &Subjected<'_>, blue: &[TaskNo], green: 
     if draft.braked() || paused {
         return;
     }
-    let bench = Bench { service, pool: &pool, old: healthy(draft, service, blue), left: left.len() };
+    let bench = Bench { service, pool: &pool, old: can_answer(draft, service, blue), left: left.len() };
     while bench.advance(draft) {}
 }
 
@@ -107,7 +117,7 @@ fn take_back(draft: &mut Draft<'_>, service: &Subjected<'_>, here: &[TaskNo], be
     if now == back {
         return true;
     }
-    if now.per_mille > 0 && healthy(draft, service, here) == 0 && healthy(draft, service, beside) > 0 {
+    if now.per_mille > 0 && !can_answer(draft, service, here) && can_answer(draft, service, beside) {
         let reason = "the requests go back once a task that they go back to is healthy: none is yet";
         draft.waiting(Subject::Service(service.name.clone()), reason, "one is healthy", None);
         return false;
@@ -126,7 +136,7 @@ fn retire(draft: &mut Draft<'_>, service: &Subjected<'_>, tasks: &[TaskNo], side
         return;
     }
     // Where nobody is healthy no answer is lost.
-    if healthy(draft, service, side) > 0
+    if can_answer(draft, service, side)
         && let Some(words) = unshown(draft, service)
     {
         let reason = format!("{} tasks beside those in service stay: {words}", wanted.len());
@@ -146,8 +156,8 @@ struct Bench<'b> {
     service: &'b Subjected<'b>,
     /// Its own tasks.
     pool: &'b Subjected<'b>,
-    /// How many healthy ones are in service.
-    old: usize,
+    /// Whether what is in service can answer.
+    old: bool,
     /// How many of earlier deployments are on its side.
     left: usize,
 }
@@ -214,7 +224,7 @@ impl Bench<'_> {
         let (service, shift) = (self.service, shift(draft, self.service.no));
         let desired = service.spec.desired_count as usize;
         let healthy = healthy(draft, self.pool, self.pool.live);
-        if shift.per_mille > 0 && healthy == 0 && self.old > 0 {
+        if shift.per_mille > 0 && self.old && !can_answer(draft, service, self.pool.live) {
             return Verdict::Fails("none of its tasks is healthy any more");
         }
         // What cannot carry its share gets no more.
@@ -279,7 +289,7 @@ impl Bench<'_> {
         if shift.per_mille >= 1_000 {
             return Verdict::Over;
         }
-        if self.old == 0 {
+        if !self.old {
             // Nobody else could answer.
             return lacks().unwrap_or(Verdict::Shift(Shift { per_mille: 1_000, ..shift }));
         }
@@ -317,7 +327,7 @@ fn say(draft: &mut Draft<'_>, service: &Subjected<'_>, reason: &str, words: Stri
 }
 
 /// `12.5 %`.
-fn percent(per_mille: u32) -> String {
+pub fn percent(per_mille: u32) -> String {
     match per_mille % 10 {
         0 => format!("{} %", per_mille / 10),
         tenth => format!("{}.{tenth} %", per_mille / 10),
