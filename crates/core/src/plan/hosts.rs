@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::model::{
-    name::HostName,
+    name::{ClusterName, HostName},
     observed::HostContact,
     spec::{
         ServiceSpec,
@@ -61,6 +61,20 @@ pub fn takes_orders(world: &World, host: &HostName, status: HostStatus) -> bool 
             let seen = contact.looked_at.is_some_and(|at| world.now.since_ms(at) < STALE_LOOK_MS);
             seen && contact.error.is_none()
         })
+}
+
+/// A host of a cluster that may take tasks and was not looked at since the controller started, and until when it is waited for:
+/// who places tasks meanwhile spreads them over the others.
+pub(super) fn first_look_missing<'w>(draft: &Draft<'w>, cluster: &ClusterName) -> Option<(&'w HostName, Timestamp)> {
+    draft.hosts.iter().find_map(|host| {
+        let contact = draft.world.contacts.get(host.name)?;
+        let is_awaited = host.manifest.spec.cluster == *cluster
+            && host.status == HostStatus::Active
+            && contact.looked_at.is_none()
+            && contact.error.is_none();
+        let suspect_after = || draft.world.state.desired.host_loss(host.name).suspect_after;
+        is_awaited.then(|| (host.name, engine_heard(contact).plus_ms(suspect_after().as_ms())))
+    })
 }
 
 /// How a host's silence is judged.

@@ -17,7 +17,7 @@ use crate::model::{
 use super::{
     breaker,
     draft::{Draft, TaskNo},
-    health, place,
+    health, hosts, place,
     placement::Unplaceable,
     rebalance,
     service::{self, Subjected},
@@ -236,6 +236,12 @@ fn start_missing(
     if let Some((task, host)) = service.left_behind(draft) {
         let reason = format!("{missing} tasks are missing: task {task} still runs on {host}, and there are never two");
         draft.waiting(subject(), reason, "it is seen gone", None);
+        return (0, None);
+    }
+    if let Some((host, until)) = hosts::first_look_missing(draft, &service.spec.cluster) {
+        let reason =
+            format!("{missing} tasks are missing, and host {host} was not looked at since the controller started");
+        draft.waiting(subject(), reason, "it answers or is SUSPECT", Some(until));
         return (0, None);
     }
     if let Some((reason, wakes_when)) = volumes::obstacle(draft, service) {

@@ -4,16 +4,17 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use roadstead_core::{
     model::{
+        action::VerbName,
         container::{ContainerState, ContainerView},
         name::{HostName, TaskId},
-        observed::{EngineIdentity, HostObservation},
+        observed::{EngineIdentity, HostContact, HostObservation},
         ownership::Owner,
         state::{Change, Event, EventLevel, HostRecord, State},
         task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
         time::Timestamp,
     },
     plan::absorb::{Absorbed, observation},
-    turn::Command,
+    turn::{Command, Input},
 };
 use serde_json::{Value, json};
 
@@ -353,5 +354,40 @@ fn what_ended_when_another_came_back_was_taken_down_unless_that_was_our_doing() 
         story.view("side", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(0)));
         story.taken_in(false);
         assert_eq!(story.container("side").taken_down, taken_down, "{revived_ms:?}");
+    }
+}
+
+/// The first host that answers a controller that has just started would get everything.
+#[test]
+fn tasks_are_placed_once_every_host_was_looked_at_or_is_suspect() {
+    for answers in [true, false] {
+        let mut story = Story::begin(web(3), one_container());
+        story.settle(&[]);
+        story.go_on_with(|_| {});
+        story.scale(9);
+        let (restarted_at, mut launches, mut waited_ms) = (story.now, 0, 0);
+        while launches == 0 {
+            // Host c is being connected to.
+            story.time_passes(500, &["c"]);
+            let contact = HostContact { watched_since: restarted_at, ..HostContact::default() };
+            story.contacts.insert("c".into(), contact);
+            story.core.take(story.now, Input::Contacts(story.contacts.clone()));
+            ["a", "b"].map(|host| story.look(host, story.now));
+            if answers && waited_ms == 2_000 {
+                story.time_passes(0, &[]);
+                story.look("c", story.now);
+            }
+            let plan = story.plan();
+            launches = plan.actions.iter().filter(|action| action.verb.name() == VerbName::Launch).count();
+            waited_ms += 500;
+            assert!(waited_ms < 10_000, "{:?}", plan.report.waiting);
+        }
+        let hosts: BTreeSet<HostName> = story.wanted().into_iter().map(|task| task.host).collect();
+        match answers {
+            true => assert_eq!((waited_ms, hosts.len()), (2_500, 3)),
+            false => assert_eq!((waited_ms, hosts.len()), (5_000, 3), "c keeps what it has"),
+        }
+        let on_c = story.wanted().iter().filter(|task| task.host == "c".into()).count();
+        assert_eq!(on_c, if answers { 3 } else { 1 });
     }
 }
