@@ -2,14 +2,19 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use super::{Happening, Scripted};
+use super::{Change, Happening, Scripted, Sickness};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, ServiceName},
     quantity::Seconds,
-    spec::{LoadBalancerSpec, TargetGroupSpec, service::DeploymentConfiguration, task_definition::NetworkMode},
+    spec::{
+        LoadBalancerSpec, TargetGroupSpec,
+        service::{DeploymentConfiguration, SchedulingStrategy},
+        task_definition::NetworkMode,
+    },
 };
+use roadstead_core::plan::absorb::RolloutVerb;
 use serde_json::{Value, json};
 
 /// Sets these draws apart, so that they do not change the others.
@@ -86,7 +91,35 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
         Some(Scripted { at_ms: rng.within(0, faults_ms), what: Happening::RemoveBalancers { host } })
     };
     let times = Rng::new(seed ^ APART).within(0, 3);
-    (0..times).filter_map(strike).collect()
+    let mut script: Vec<Scripted> = (0..times).filter_map(strike).collect();
+    let turning = desired.services.iter().filter(|(_, service)| service.spec.takes_turns());
+    for (name, _) in turning {
+        deployments(&mut rng, name, faults_ms, &mut script);
+    }
+    script
+}
+
+/// Revisions of a service, and what people say while they take their turns.
+fn deployments(rng: &mut Rng, service: &ServiceName, faults_ms: u64, script: &mut Vec<Scripted>) {
+    for _ in 0..rng.within(1, 4) {
+        let kinds = [Sickness::Unhealthy, Sickness::Crashes, Sickness::NoImage];
+        let sickness = if rng.chance(700) { Sickness::None } else { rng.pick(&kinds).copied().unwrap_or_default() };
+        let change = Change::Image { service: service.clone(), version: rng.within(2, 9), sickness };
+        script.push(Scripted { at_ms: rng.within(0, faults_ms), what: Happening::Manifests { change } });
+    }
+    for _ in 0..rng.within(0, 3) {
+        let verbs = [
+            RolloutVerb::Pause,
+            RolloutVerb::Continue,
+            RolloutVerb::Abort,
+            RolloutVerb::Abort,
+            RolloutVerb::Undo { to: None },
+            RolloutVerb::Restart,
+        ];
+        let Some(verb) = rng.pick(&verbs).cloned() else { return };
+        let what = Happening::Rollout { service: service.clone(), verb };
+        script.push(Scripted { at_ms: rng.within(0, faults_ms), what });
+    }
 }
 
 fn manifest<S>(spec: S, file: String) -> Manifest<S> {
@@ -126,6 +159,9 @@ fn green(name: &ServiceName) -> String {
 fn take_turns(desired: &mut Desired, name: &ServiceName, strategy: Value, bake_s: u64) {
     let Some(group) = desired.target_groups.get(name.as_str()).cloned() else { return };
     let Some(service) = desired.services.get_mut(name) else { return };
+    if service.spec.singleton || service.spec.scheduling_strategy == SchedulingStrategy::Daemon {
+        return;
+    }
     let Some(own) = service.spec.load_balancers.first_mut() else { return };
     let Ok(strategy) = serde_json::from_value::<DeploymentConfiguration>(strategy) else { return };
     own.alternate_target_group = Some(green(name).as_str().into());
