@@ -194,12 +194,12 @@ pub(super) fn bounds(spec: &ServiceSpec, hosts: usize) -> (usize, usize) {
 
 fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
     let mut voluntary: BTreeSet<&TaskId> = BTreeSet::new();
-    let mut touched: BTreeMap<&ServiceName, bool> = BTreeMap::new();
+    let mut touched: BTreeMap<&ServiceName, BTreeSet<Side>> = BTreeMap::new();
     for change in &plan.changes {
         let Change::Task(task) = change else { continue };
         let was = world.state.tasks.get(&task.id);
-        let is_new = touched.entry(&task.service).or_default();
-        *is_new |= was.is_none();
+        let with_new = touched.entry(&task.service).or_default();
+        with_new.extend(was.is_none().then_some(task.side));
         // A person moves what it mounts.
         let id = |name: &str| VolumeId { cluster: task.cluster.clone(), name: name.to_owned() };
         let moves = |name: &str| world.state.volumes.get(&id(name)).is_some_and(|record| record.moving.is_some());
@@ -223,7 +223,7 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
             voluntary.insert(&task.id);
         }
     }
-    for (name, has_new) in touched {
+    for (name, with_new) in touched {
         let Some(manifest) = world.state.desired.services.get(name) else { continue };
         if manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon {
             continue;
@@ -249,7 +249,7 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         for side in [Side::Blue, Side::Green] {
             let of_side = |task: &&std::sync::Arc<Task>| task.side == side;
             let live = after.tasks.values().filter(of_side).filter(counts).count();
-            if has_new && live > ceiling {
+            if with_new.contains(&side) && live > ceiling {
                 let words = format!("{name}: {live} live tasks after a start, the ceiling is {ceiling}");
                 return broken(Predicate::S2, words);
             }

@@ -42,7 +42,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
     let held = traffic::Held::of(state, &ground.hosts, &reachable);
     let live = live_tasks(ground, &reachable, &held)?;
     volumes::l6_swept(ground, &reachable)?;
-    data::l6_copies_end(ground, &reachable)?;
+    data::l6_copies_end(ground, &reachable, &held)?;
     network::l6_as_it_should_be(ground, &reachable, &held)?;
     traffic::l6_as_they_should_be(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
