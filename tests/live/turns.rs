@@ -129,7 +129,9 @@ fn no_request_fails_in_twenty_swaps_and_the_old_side_answers_none_after_them() {
         let seen = fleet.load.take();
         assert_eq!(seen.failures, Vec::<String>::new(), "swap {swap}: {:?}", seen.answers);
         let to = to.to_string();
-        let late = seen.log.iter().find(|(began, _, version)| *began > shown && *version != to);
+        // What takes long does not say who it is.
+        let is_old = |version: &String| !version.is_empty() && *version != to;
+        let late = seen.log.iter().find(|(began, _, version)| *began > shown && is_old(version));
         assert_eq!(late, None, "swap {swap}: the old side answered after it was said to be over");
         let first = |edge: &SocketAddr| {
             let of_edge = seen.log.iter().filter(|(_, other, version)| other == edge && *version == to);
@@ -175,6 +177,6 @@ fn a_canary_is_tried_and_taken_back_and_nobody_notices() {
     fleet.load.take();
     fleet.asked();
     let seen = fleet.load.take();
-    assert!(seen.log.iter().all(|(began, _, version)| *began < back || version == "1"), "{:?}", seen.answers);
+    assert!(seen.log.iter().all(|(began, _, version)| *began < back || version != "2"), "{:?}", seen.answers);
     assert_eq!(seen.failures, Vec::<String>::new());
 }
