@@ -22,7 +22,7 @@ use roadstead_core::{
         name::RevisionId,
         state::{DeploymentStatus, Outcome, RolloutState},
     },
-    plan::absorb::RolloutVerb,
+    plan::{absorb::RolloutVerb, traffic::percent},
 };
 
 #[derive(Subcommand)]
@@ -199,6 +199,13 @@ async fn wait(context: &Context, options: &StatusOptions, mut newest: Rollout) -
     }
 }
 
+/// `PRODUCTION_TRAFFIC_SHIFT with 12.5 % of the requests, `.
+fn stage(deployment: &DeploymentView) -> String {
+    let Some(stage) = &deployment.stage else { return String::new() };
+    let share = deployment.traffic_per_mille.unwrap_or_default();
+    format!("{stage} with {} of the requests, ", percent(share))
+}
+
 fn words(deployment: &DeploymentView, rollback: Option<&DeploymentView>) -> String {
     let DeploymentView { id, service, task_definition, rollout_state_reason: reason, .. } = deployment;
     let what = format!("{service}: deployment {id} of {task_definition}");
@@ -211,7 +218,9 @@ fn words(deployment: &DeploymentView, rollback: Option<&DeploymentView>) -> Stri
         (None, RolloutState::Failed, Some(rollback)) => {
             format!("{what} FAILED: {reason}; back to {}: {}", rollback.task_definition, progress(rollback))
         }
-        (None, state, _) => format!("{what} is {}: {}; {reason}", word(&state), progress(deployment)),
+        (None, state, _) => {
+            format!("{what} is {}: {}{}; {reason}", word(&state), stage(deployment), progress(deployment))
+        }
     };
     clean(&text).into_owned()
 }

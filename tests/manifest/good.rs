@@ -224,14 +224,14 @@ fn yaml_means_what_it_means_elsewhere() {
     ];
     for scalar in scalars {
         let text = format!(
-            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: a }}\nspec:\n  deploymentController: {{ value: {scalar} }}\n  \
+            "apiVersion: roadstead/v1\nkind: Service\nmetadata: {{ name: a }}\nspec:\n  tags: {{ value: {scalar} }}\n  \
              taskDefinition: {{ containerDefinitions: [{{ name: a, image: b, memory: 8 }}] }}\n"
         );
         let tree = SourceTree::from_texts("/", [("a.yaml", text.as_str())]);
         let desired = roadstead_core::manifest::admit(&tree, &Desired::default(), check_expression).desired;
-        let ours = desired.services["a"].spec.deployment_controller.as_ref().unwrap().0["value"].clone();
+        let ours = desired.services["a"].spec.tags.as_ref().unwrap().0["value"].clone();
         let theirs: Value = serde_yaml::from_str(&text).unwrap();
-        assert_eq!(ours, theirs["spec"]["deploymentController"]["value"], "{scalar}");
+        assert_eq!(ours, theirs["spec"]["tags"]["value"], "{scalar}");
     }
 }
 

@@ -107,6 +107,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
             rollback_of: None,
             restart: false,
             paused_at: None,
+            stage: None,
             created_at: at,
             updated_at: at,
         };

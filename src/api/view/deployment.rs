@@ -7,7 +7,7 @@ use roadstead_control::control::handle::Snapshot;
 use roadstead_core::{
     model::{
         name::ServiceName,
-        state::{Deployment, DeploymentStatus, Outcome, RolloutState, ServiceRecord, State},
+        state::{Deployment, DeploymentStatus, LifecycleStage, Outcome, RolloutState, ServiceRecord, State},
         time::Timestamp,
         world::World,
     },
@@ -35,8 +35,10 @@ pub struct DeploymentView {
     /// SUCCEEDED, FAILED, ROLLED_BACK, SUPERSEDED; none while it goes on.
     #[schema(value_type = Option<String>)]
     pub outcome: Option<Outcome>,
-    /// Lifecycle stage of a blue/green deployment.
+    /// Lifecycle stage of a deployment whose revision takes turns with another one.
     pub stage: Option<String>,
+    /// Of 1,000 requests of clients, how many go to its revision just now; none where it takes no turns.
+    pub traffic_per_mille: Option<u32>,
     /// `family:revision`.
     pub task_definition: String,
     /// Tasks that it is to have in the end.
@@ -97,6 +99,15 @@ fn reason(world: &World, record: &ServiceRecord, index: usize) -> String {
     parts.join("; ")
 }
 
+fn traffic_per_mille(state: &State, service: &ServiceName, deployment: &Deployment) -> Option<u32> {
+    let (stage, shift) = (deployment.stage?, state.services.get(service)?.shift.unwrap_or_default());
+    match deployment.status {
+        DeploymentStatus::Primary if stage.name < LifecycleStage::CleanUp => Some(shift.share(shift.live.other())),
+        DeploymentStatus::Primary => Some(shift.share(shift.live)),
+        DeploymentStatus::Active | DeploymentStatus::Inactive => None,
+    }
+}
+
 fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: bool) -> DeploymentView {
     let counts = match newest {
         true => Counts::of(state, service, Some(&deployment.revision)),
@@ -109,7 +120,8 @@ fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: b
         rollout_state: deployment.rollout_state,
         rollout_state_reason: deployment.rollout_state_reason.clone(),
         outcome: deployment.outcome,
-        stage: None,
+        stage: deployment.stage.map(|stage| stage.name.word().to_owned()),
+        traffic_per_mille: traffic_per_mille(state, service, deployment),
         task_definition: deployment.revision.to_string(),
         desired_count: match deployment.status {
             DeploymentStatus::Primary => desired_count(state, service),

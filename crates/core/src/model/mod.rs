@@ -4,6 +4,7 @@ pub mod action;
 pub mod container;
 pub mod decision;
 pub mod definition;
+pub mod deployment;
 pub mod desired;
 pub mod diagnostic;
 pub mod fargate;

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::deployment::{Again, Deployment, DeploymentStatus, LifecycleStage, Outcome, Pin, RolloutState, Stage};
 use super::{
     desired::Desired,
     image::ResolvedImage,
@@ -83,130 +84,6 @@ pub struct HostRecord {
     pub public_key: Option<PublicKey>,
 }
 
-/// ECS's deployment `status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum DeploymentStatus {
-    /// The newest.
-    Primary,
-    /// Older, with tasks still running.
-    Active,
-    /// Over.
-    Inactive,
-}
-
-/// ECS's `rolloutState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum RolloutState {
-    /// Under way.
-    InProgress,
-    /// Steady.
-    Completed,
-    /// Given up.
-    Failed,
-}
-
-/// What ended a deployment: exactly one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Outcome {
-    /// It completed.
-    Succeeded,
-    /// It failed.
-    Failed,
-    /// It failed and the service is back at the last completed revision.
-    RolledBack,
-    /// A newer one took over.
-    Superseded,
-}
-
-impl Outcome {
-    /// The word for it, everywhere.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Succeeded => "SUCCEEDED",
-            Self::Failed => "FAILED",
-            Self::RolledBack => "ROLLED_BACK",
-            Self::Superseded => "SUPERSEDED",
-        }
-    }
-}
-
-/// One deployment of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Deployment {
-    /// Unique for the service, growing.
-    pub id: u64,
-    /// What it deploys.
-    pub revision: RevisionId,
-    /// PRIMARY, ACTIVE, INACTIVE.
-    pub status: DeploymentStatus,
-    /// How it goes.
-    pub rollout_state: RolloutState,
-    /// In words.
-    pub rollout_state_reason: String,
-    /// What ended it.
-    pub outcome: Option<Outcome>,
-    /// Tasks of it that failed before they were healthy, as the circuit breaker counts them. What earlier versions counted
-    /// under `failedTasks` they counted by another rule.
-    #[serde(default, rename = "breakerCount")]
-    pub failed_tasks: u32,
-    /// It takes the service back from this deployment, and is itself never rolled back (S17).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback_of: Option<u64>,
-    /// It replaces tasks of its own revision, too: a person said so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub restart: bool,
-    /// Since when a person lets it stand still.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paused_at: Option<Timestamp>,
-    /// Since when a task of it has found no host, or when that was last counted as a failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unplaced_at: Option<Timestamp>,
-    /// Start.
-    pub created_at: Timestamp,
-    /// Last change.
-    pub updated_at: Timestamp,
-}
-
-impl Deployment {
-    /// Whether it replaces nothing, and only healing goes on: a person paused it, or it failed and nothing takes it back.
-    pub fn stands_still(&self) -> bool {
-        match self.rollout_state {
-            RolloutState::InProgress => self.paused_at.is_some(),
-            RolloutState::Completed => false,
-            // A failed rollback goes on: there is no better revision to run.
-            RolloutState::Failed => self.rollback_of.is_none(),
-        }
-    }
-}
-
-/// Another revision than the one that the manifests ask for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Pin {
-    /// What the manifests ask for; once they ask for something else, the pin is over.
-    pub instead_of: RevisionId,
-    /// What the service runs.
-    pub revision: RevisionId,
-    /// Why, in words.
-    pub reason: String,
-}
-
-/// A deployment that a person asked for, of what the service runs already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Again {
-    /// Every task is replaced, once it is known what its images stand for by now.
-    Resolve,
-    /// Every task is replaced.
-    Restart,
-    /// What failed is tried once more.
-    Retry,
-}
-
 /// What is remembered of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -233,6 +110,9 @@ pub struct ServiceRecord {
     /// Where its rules send requests, if its revisions take turns in two target groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Shift>,
+    /// What runs on the side of [`Shift::live`], if its revisions take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_service: Option<RevisionId>,
 }
 
 impl ServiceRecord {

@@ -32,6 +32,11 @@ impl RuleRef {
         Self(text.to_owned())
     }
 
+    /// The load balancer's name.
+    pub fn balancer(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -3,8 +3,8 @@
 use crate::model::{
     spec::service::SchedulingStrategy,
     state::{
-        Again, Deployment, DeploymentStatus, EventLevel, EventSubject, MAX_DEPLOYMENTS_KEPT, Outcome, RolloutState,
-        ServiceRecord,
+        Again, Deployment, DeploymentStatus, EventLevel, EventSubject, LifecycleStage, MAX_DEPLOYMENTS_KEPT, Outcome,
+        RolloutState, ServiceRecord, Stage,
     },
     time::Timestamp,
     world::HostStatus,
@@ -14,7 +14,7 @@ use super::{
     draft::{Draft, Host, TaskNo},
     images, place, rollout,
     service::Subjected,
-    throttle,
+    throttle, traffic,
 };
 
 /// Opens a deployment when the service wants another revision than its PRIMARY's, or a person wants it anew.
@@ -61,12 +61,20 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         record.failures.clear();
     }
     let rollback_of = rollout::hand_over(record, target, now);
+    let takes_turns = service.spec.takes_turns() && !service.exclusive;
+    if takes_turns && record.in_service.is_none() {
+        let last = record.completed().next().cloned();
+        record.in_service = last;
+    }
     let again = record.again.take();
     let pinned = record.pin.as_ref().map(|pin| format!(": {}", pin.reason)).unwrap_or_default();
     let restart = match again {
         Some(Again::Resolve | Again::Restart) => true,
         Some(Again::Retry) | None => false,
     };
+    // What is in service already needs no turn, and the first of all has nobody to take turns with.
+    let takes_its_turn = takes_turns && record.in_service.as_ref().is_some_and(|it| restart || it != target);
+    let stage = takes_its_turn.then(|| Stage::begin(LifecycleStage::ReconcileService, now));
     let words = if restart { "is started anew" } else { "is being deployed" };
     let primary = Deployment {
         id,
@@ -80,6 +88,7 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         restart,
         paused_at: None,
         unplaced_at: None,
+        stage,
         created_at: now,
         updated_at: now,
     };
@@ -101,10 +110,11 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
             && matches!(draft.host_status(no), Some(HostStatus::Lost | HostStatus::Untrusted))
     };
     let tasks = || service.known_live(draft).filter(|(no, _)| !is_beyond_reach(*no));
+    let side = traffic::turns::live_side(draft, service.no);
     let (mut live, mut current, mut is_mixed) = (0, 0, false);
     for (no, task) in tasks() {
         live += 1;
-        if service.is_outdated(task) {
+        if service.is_outdated(task) || task.side != side {
             is_mixed = true;
         } else if service.healthy(draft, no) {
             current += 1;
@@ -126,7 +136,10 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     // A daemon that failed on some hosts is missing there, and not among those that are counted.
     let lacks = service.spec.scheduling_strategy == SchedulingStrategy::Daemon && failed_in_reach(draft, service);
     let steady = !is_mixed && current >= desired && service.placed_now(draft) == 0 && !lacks;
-    let is_completed = |deployment: &Deployment| steady && deployment.rollout_state == RolloutState::InProgress;
+    let is_completed = |deployment: &Deployment| {
+        let turned = deployment.stage.is_none_or(|stage| stage.name == LifecycleStage::CleanUp);
+        steady && turned && deployment.rollout_state == RolloutState::InProgress
+    };
     // Tasks of the target are PRIMARY's, also when an older deployment was of the same revision.
     let has_tasks = |deployment: &Deployment| {
         deployment.revision != service.target && tasks().any(|(_, task)| task.revision == deployment.revision)
@@ -156,6 +169,9 @@ pub(super) fn conclude(draft: &mut Draft<'_>, service: &Subjected<'_>) {
         if completed {
             record.deployments[0].rollout_state = RolloutState::Completed;
             record.deployments[0].paused_at = None;
+            if service.spec.takes_turns() {
+                record.in_service = Some(service.target.clone());
+            }
             // With no task nothing was shown to be good: it is no way back.
             if current > 0 {
                 record.note_completed(&service.target);

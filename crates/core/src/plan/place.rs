@@ -195,6 +195,7 @@ pub(super) fn start(
     task.uses_names = network::uses_names(draft, &task);
     let primary = draft.services[service.no].record().and_then(ServiceRecord::primary);
     task.deployment = primary.map_or(0, |primary| primary.id);
+    task.side = service.side;
     draft.event(
         EventSubject::Service(service.name.clone()),
         EventLevel::Normal,

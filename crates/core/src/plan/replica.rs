@@ -160,7 +160,9 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Subjected<'_>) {
 
     let missing = desired.saturating_sub(keepers.len());
     let (started, no_room) = start_missing(draft, service, bounds, missing, replaced.len());
-    breaker::note_room(draft, service, no_room.as_ref());
+    if service.is_primary {
+        breaker::note_room(draft, service, no_room.as_ref());
+    }
     let no_room = no_room.is_some();
     if draft.braked() {
         return;
@@ -288,7 +290,7 @@ enum Blocked {
 
 /// Slot numbers that no live task of the service has, ascending.
 fn free_slots(draft: &Draft<'_>, service: &Subjected<'_>) -> impl Iterator<Item = u32> + use<> {
-    let live = service.live.iter().map(|no| draft.task(*no)).filter(|task| task.is_live());
+    let live = service.all.iter().map(|no| draft.task(*no)).filter(|task| task.is_live());
     let taken: BTreeSet<u32> = live.map(|task| task.slot).collect();
     (1..u32::MAX).filter(move |slot| !taken.contains(slot))
 }

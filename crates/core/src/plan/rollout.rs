@@ -35,32 +35,44 @@ pub(super) fn judge(draft: &mut Draft<'_>, no: ServiceNo) {
 }
 
 fn trip(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
-    let (now, service) = (draft.now(), &draft.services[no]);
+    let service = &draft.services[no];
     let Some(record) = service.record() else { return };
     // One that a person paused stands still, whatever becomes of its tasks.
     let goes_on =
         |primary: &&Deployment| primary.rollout_state == RolloutState::InProgress && primary.paused_at.is_none();
     let Some(primary) = record.primary().filter(goes_on) else { return };
-    let spec = &service.manifest.spec;
     let too_many =
         breaker::threshold_of(&draft.world.state, service.name).filter(|threshold| primary.failed_tasks >= *threshold);
     // One that the manifests have left behind is superseded.
     let Some(threshold) = too_many.filter(|_| target(draft, Some(record), wanted) == primary.revision) else { return };
     let reason = format!("{} of {threshold} failures", primary.failed_tasks);
-    let rolls_back = spec.deployment_configuration.deployment_circuit_breaker.rollback;
+    fail(draft, no, wanted, &reason);
+}
+
+/// Gives the PRIMARY deployment up, and takes the service back where there is a way back and the manifest lets it.
+pub(super) fn fail(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId, reason: &str) {
+    let (now, service) = (draft.now(), &draft.services[no]);
+    let Some((record, primary)) = service.record().and_then(|record| Some((record, record.primary()?))) else { return };
+    let rolls_back = service.manifest.spec.deployment_configuration.deployment_circuit_breaker.rollback;
     let back_to = way_back(record).filter(|revision| rolls_back && has_content(draft, revision)).cloned();
     let failed = format!("deployment {} of {} is taken back: {reason}", primary.id, primary.revision);
-    draft.services[no].change(|record| give_up(record, wanted, back_to.as_ref(), &reason, now));
+    draft.services[no].change(|record| give_up(record, wanted, back_to.as_ref(), reason, now));
     if back_to.is_some() {
         let subject = EventSubject::Service(draft.services[no].name.clone());
         draft.event(subject, EventLevel::Warning, "DeploymentFailed", failed);
     }
 }
 
+/// What is known to be good: the last completed revision; where revisions take turns, the one in service.
+fn last_good(record: &ServiceRecord) -> Option<&RevisionId> {
+    let takes_turns = record.primary().is_some_and(|primary| primary.stage.is_some());
+    record.in_service.as_ref().filter(|_| takes_turns).or_else(|| record.completed().next())
+}
+
 /// What a failed PRIMARY deployment gives way to: the last completed revision. A rollback is never rolled back (S17).
 pub(super) fn way_back(record: &ServiceRecord) -> Option<&RevisionId> {
     let primary = record.primary()?;
-    let last = record.completed().next()?;
+    let last = last_good(record)?;
     (primary.rollback_of.is_none() && *last != primary.revision).then_some(last)
 }
 
@@ -110,7 +122,7 @@ pub(super) fn end(record: &mut ServiceRecord, index: usize, outcome: Outcome, re
 
 /// Ends what a new deployment of `target` takes over from, and says which deployment it takes the service back from.
 pub(super) fn hand_over(record: &mut ServiceRecord, target: &RevisionId, now: Timestamp) -> Option<u64> {
-    let is_way_back = record.completed().next() == Some(target);
+    let is_way_back = last_good(record) == Some(target);
     let primary = record.deployments.first_mut()?;
     if primary.status == DeploymentStatus::Primary {
         primary.status = DeploymentStatus::Active;

@@ -1,6 +1,6 @@
 //! Services: what each one has, what it wants, and the way between.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
 use crate::model::{
     name::{HostName, RevisionId, ServiceName, TaskId},
@@ -11,6 +11,7 @@ use crate::model::{
     state::{Deployment, DeploymentStatus, EventLevel, RolloutState},
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task},
     time::Timestamp,
+    traffic::Side,
     world::{HostStatus, Subject},
 };
 
@@ -19,7 +20,7 @@ use super::{
     draft::{Counts, Draft, Host, Service, ServiceNo, TaskNo},
     health, hosts,
     place::Wants,
-    rebalance, replica, revision, rollout, throttle, volumes,
+    rebalance, replica, revision, rollout, throttle, traffic, volumes,
 };
 
 /// A service with all that reconciling it needs.
@@ -32,19 +33,34 @@ pub(super) struct Subjected<'a> {
     /// What new tasks run: the target; while the rollout stands still, the last completed revision, if there is one.
     pub(super) starts: Option<RevisionId>,
     /// The content of what new tasks run.
-    pub(super) definition: std::sync::Arc<TaskDefinitionSpec>,
+    pub(super) definition: Arc<TaskDefinitionSpec>,
     /// Set while the rollout stands still, and why.
     pub(super) standstill: Option<String>,
     /// Tasks that older deployments than this one started are to be replaced, of whatever revision.
     restarted_by: Option<u64>,
     /// It stops before it is started anew, and is never there twice: a singleton, or a task that owns a volume (S19).
     pub(super) exclusive: bool,
-    /// Its live tasks.
+    /// Its live tasks; of a pool, those on its side.
     pub(super) live: &'a [TaskNo],
+    /// All its live tasks.
+    pub(super) all: &'a [TaskNo],
+    /// Which of two target groups new tasks are in.
+    pub(super) side: Side,
+    /// Whether it is what the PRIMARY deployment brings.
+    pub(super) is_primary: bool,
     /// What placement is asked for a task of it, once that is needed.
     pub(super) wants: OnceCell<Wants>,
     /// Tasks of it that this draft had placed when `live` was taken.
     placed_before: u64,
+}
+
+/// What a service's tasks on one side shall run.
+#[derive(Clone, Copy)]
+pub(super) enum Runs<'r> {
+    /// What the PRIMARY deployment brings.
+    Target,
+    /// What is in service beside it, whatever becomes of that.
+    InService(&'r RevisionId),
 }
 
 /// One pass may make room for the next: a task that was never sent is over at once. More passes than this never help.
@@ -145,7 +161,7 @@ fn one(draft: &mut Draft<'_>, no: ServiceNo, live: &[TaskNo]) {
     match service.spec.scheduling_strategy {
         SchedulingStrategy::Daemon if draft.shortcuts && daemon::is_steady(draft, &service) => {}
         SchedulingStrategy::Daemon => whole(draft, service, daemon::reconcile),
-        SchedulingStrategy::Replica => whole(draft, service, replica::reconcile),
+        SchedulingStrategy::Replica => whole(draft, service, traffic::turns::reconcile),
     }
 }
 
@@ -207,9 +223,46 @@ impl<'a> Subjected<'a> {
             standstill: None,
             restarted_by: None,
             live,
+            all: live,
+            side: traffic::turns::live_side(draft, no),
+            is_primary: true,
             wants: OnceCell::new(),
             placed_before: *placed,
         })
+    }
+
+    /// Its tasks on one side, and what they shall run.
+    pub(super) fn pool<'p>(
+        &'p self,
+        draft: &Draft<'_>,
+        side: Side,
+        live: &'p [TaskNo],
+        runs: Runs<'_>,
+    ) -> Subjected<'p> {
+        let (revision, is_primary) = match runs {
+            Runs::Target => (&self.target, true),
+            Runs::InService(revision) => (revision, false),
+        };
+        let as_it_stands = is_primary && side == self.side;
+        let content = draft.revision(revision).and_then(|revision| revision.spec.clone());
+        let starts = if as_it_stands { self.starts.clone() } else { content.is_some().then(|| revision.clone()) };
+        Subjected {
+            no: self.no,
+            name: self.name,
+            spec: self.spec,
+            target: revision.clone(),
+            starts,
+            definition: content.filter(|_| !as_it_stands).unwrap_or_else(|| Arc::clone(&self.definition)),
+            standstill: self.standstill.clone().filter(|_| is_primary),
+            restarted_by: self.restarted_by.filter(|_| as_it_stands),
+            exclusive: self.exclusive,
+            live,
+            all: self.all,
+            side,
+            is_primary,
+            wants: OnceCell::new(),
+            placed_before: draft.services[self.no].placed,
+        }
     }
 
     /// Looks at how its PRIMARY deployment stands.

@@ -372,7 +372,9 @@ fn tasks_are_placed_once_every_host_was_looked_at_or_is_suspect() {
             let contact = HostContact { watched_since: restarted_at, ..HostContact::default() };
             story.contacts.insert("c".into(), contact);
             story.core.take(story.now, Input::Contacts(story.contacts.clone()));
-            ["a", "b"].map(|host| story.look(host, story.now));
+            for host in ["a", "b"] {
+                story.look(host, story.now);
+            }
             if answers && waited_ms == 2_000 {
                 story.time_passes(0, &[]);
                 story.look("c", story.now);

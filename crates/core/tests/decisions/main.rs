@@ -3,6 +3,7 @@
 mod adoption;
 mod answers;
 mod bare_names;
+mod blue_green;
 mod bounds;
 mod containers;
 mod daemons;

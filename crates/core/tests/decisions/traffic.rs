@@ -24,22 +24,22 @@ use super::{looks::events, story::Story};
 
 /// What the fake edges say.
 #[derive(Clone)]
-struct Edges {
+pub struct Edges {
     /// Those that do what they should.
-    obey: Vec<&'static str>,
+    pub obey: Vec<&'static str>,
     /// What their checks say of targets of these revisions.
-    sick: Vec<u32>,
+    pub sick: Vec<u32>,
     /// Something is in flight to every target.
-    busy: bool,
+    pub busy: bool,
 }
 
-const WELL: Edges = Edges { obey: Vec::new(), sick: Vec::new(), busy: false };
+pub const WELL: Edges = Edges { obey: Vec::new(), sick: Vec::new(), busy: false };
 
-fn well() -> Edges {
+pub fn well() -> Edges {
     Edges { obey: vec!["a", "b"], ..WELL }
 }
 
-fn with_port() -> Value {
+pub fn with_port() -> Value {
     json!({ "containerDefinitions": [
         { "name": "web", "image": "demo:1", "memory": 64, "portMappings": [{ "containerPort": 80 }] },
     ] })
@@ -50,6 +50,11 @@ fn behind(count: u32) -> Value {
             "loadBalancers": [{ "targetGroup": "web" }] })
 }
 
+pub fn of<S: serde::de::DeserializeOwned>(spec: Value) -> Manifest<S> {
+    let spec = serde_json::from_value(spec).unwrap();
+    Manifest { labels: BTreeMap::new(), annotations: BTreeMap::new(), file: "t.yaml".into(), line: 1, spec }
+}
+
 impl Story {
     /// Two of the three hosts are edges.
     fn with_balancer(service: Value) -> Self {
@@ -58,11 +63,7 @@ impl Story {
         story
     }
 
-    fn declare_traffic(&mut self, hosts: Value) {
-        fn of<S: serde::de::DeserializeOwned>(spec: Value) -> Manifest<S> {
-            let spec = serde_json::from_value(spec).unwrap();
-            Manifest { labels: BTreeMap::new(), annotations: BTreeMap::new(), file: "t.yaml".into(), line: 1, spec }
-        }
+    pub fn declare_traffic(&mut self, hosts: Value) {
         for (number, host) in ["a", "b", "c"].into_iter().enumerate() {
             let manifest = self.desired.hosts.get_mut(host).unwrap();
             manifest.spec.address = format!("198.51.100.{}", number + 1);
@@ -82,7 +83,7 @@ impl Story {
     }
 
     /// The edges show what they should by now, and say what they know.
-    fn show(&mut self, say: &Edges) -> Vec<String> {
+    pub fn show(&mut self, say: &Edges) -> Vec<String> {
         let mut said = Vec::new();
         let pictures = edges(self.state());
         for host in &say.obey {
@@ -109,7 +110,7 @@ impl Story {
     }
 
     /// Time passes, hosts obey, and then edges say what they know.
-    fn turn_of_traffic(&mut self, ms: u64, say: &Edges, silent: &[&str]) -> Plan {
+    pub fn turn_of_traffic(&mut self, ms: u64, say: &Edges, silent: &[&str]) -> Plan {
         let plan = self.decide(ms, silent);
         plan.actions.iter().for_each(|action| self.obey(action));
         self.show(say);
@@ -125,7 +126,7 @@ impl Story {
         story
     }
 
-    fn rollout(&self) -> RolloutState {
+    pub fn rollout(&self) -> RolloutState {
         self.state().services["web"].primary().unwrap().rollout_state
     }
 }
@@ -134,7 +135,7 @@ fn stops(plan: &Plan) -> usize {
     plan.actions.iter().filter(|action| action.verb.name() == VerbName::Stop).count()
 }
 
-fn waits(story: &Story, words: &str) -> bool {
+pub fn waits(story: &Story, words: &str) -> bool {
     story.core.report().waiting.iter().any(|waiting| waiting.reason.contains(words))
 }
 

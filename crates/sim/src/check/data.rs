@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Predicate, broken};
+use super::{Broken, Predicate, broken, traffic::Held};
 use crate::{
     engine::machine::{Pieces, writable},
     fleet::{FakeHost, Ground},
@@ -274,7 +274,7 @@ pub(crate) fn s4_read_as_it_was(
 }
 
 /// A move or a restore between hosts that can be asked ends, and nothing that it needed is left.
-pub(super) fn l6_copies_end(ground: &Ground, reachable: &BTreeSet<&HostName>) -> Result<(), Broken> {
+pub(super) fn l6_copies_end(ground: &Ground, reachable: &BTreeSet<&HostName>, held: &Held<'_>) -> Result<(), Broken> {
     for record in ground.durable.volumes.values() {
         let name = &record.id.name;
         let Some(moving) = &record.moving else {
@@ -285,7 +285,8 @@ pub(super) fn l6_copies_end(ground: &Ground, reachable: &BTreeSet<&HostName>) ->
                 None => continue,
             }
         };
-        if reachable.contains(&record.host) && reachable.contains(&moving.to) {
+        // A task that an edge holds has the volume until it ends.
+        if reachable.contains(&record.host) && reachable.contains(&moving.to) && !held.has_of(&record.service) {
             return broken(Predicate::L1, format!("volume {name} still {}", moving.words()));
         }
     }

@@ -10,6 +10,7 @@ use roadstead_core::{
         spec::service::{SchedulingStrategy, ServiceSpec},
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
+        traffic::Side,
         volume::{VolumeId, stays_on_host, works_alone},
         world::{HostStatus, Plan, World},
     },
@@ -193,12 +194,12 @@ pub(super) fn bounds(spec: &ServiceSpec, hosts: usize) -> (usize, usize) {
 
 fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken> {
     let mut voluntary: BTreeSet<&TaskId> = BTreeSet::new();
-    let mut touched: BTreeMap<&ServiceName, bool> = BTreeMap::new();
+    let mut touched: BTreeMap<&ServiceName, BTreeSet<Side>> = BTreeMap::new();
     for change in &plan.changes {
         let Change::Task(task) = change else { continue };
         let was = world.state.tasks.get(&task.id);
-        let is_new = touched.entry(&task.service).or_default();
-        *is_new |= was.is_none();
+        let with_new = touched.entry(&task.service).or_default();
+        with_new.extend(was.is_none().then_some(task.side));
         // A person moves what it mounts.
         let id = |name: &str| VolumeId { cluster: task.cluster.clone(), name: name.to_owned() };
         let moves = |name: &str| world.state.volumes.get(&id(name)).is_some_and(|record| record.moving.is_some());
@@ -222,7 +223,7 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
             voluntary.insert(&task.id);
         }
     }
-    for (name, has_new) in touched {
+    for (name, with_new) in touched {
         let Some(manifest) = world.state.desired.services.get(name) else { continue };
         if manifest.spec.scheduling_strategy == SchedulingStrategy::Daemon {
             continue;
@@ -240,20 +241,27 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
                 && task.is_live()
                 && (task.desired_status == DesiredStatus::Running || !is_ghost(&task.host))
         };
-        let live = after.tasks.values().filter(counts).count();
-        if has_new && live > ceiling {
-            return broken(Predicate::S2, format!("{name}: {live} live tasks after a start, the ceiling is {ceiling}"));
-        }
         let is_healthy = |task: &&std::sync::Arc<Task>| {
             task.service == *name && health::healthy(task, &manifest.spec, world.now).is_ok()
         };
-        let healthy = world.state.tasks.values().filter(is_healthy).count();
-        let stopped = world.state.tasks.values().filter(is_healthy).filter(|task| voluntary.contains(&task.id)).count();
-        if stopped > 0 && healthy - stopped < floor {
-            return broken(
-                Predicate::S3,
-                format!("{name}: {stopped} of {healthy} healthy tasks are stopped by choice, the floor is {floor}"),
-            );
+        // Of two that take turns each is held to it; one that gets no requests has no floor.
+        let shift = after.services.get(name).and_then(|record| record.shift).unwrap_or_default();
+        for side in [Side::Blue, Side::Green] {
+            let of_side = |task: &&std::sync::Arc<Task>| task.side == side;
+            let live = after.tasks.values().filter(of_side).filter(counts).count();
+            if with_new.contains(&side) && live > ceiling {
+                let words = format!("{name}: {live} live tasks after a start, the ceiling is {ceiling}");
+                return broken(Predicate::S2, words);
+            }
+            let floor = if shift.share(side) > 0 { floor } else { 0 };
+            let healthy: Vec<_> = world.state.tasks.values().filter(of_side).filter(is_healthy).collect();
+            let stopped = healthy.iter().filter(|task| voluntary.contains(&task.id)).count();
+            if stopped > 0 && healthy.len() - stopped < floor {
+                let of = healthy.len();
+                let words =
+                    format!("{name}: {stopped} of {of} healthy tasks are stopped by choice, the floor is {floor}");
+                return broken(Predicate::S3, words);
+            }
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
     let held = traffic::Held::of(state, &ground.hosts, &reachable);
     let live = live_tasks(ground, &reachable, &held)?;
     volumes::l6_swept(ground, &reachable)?;
-    data::l6_copies_end(ground, &reachable)?;
+    data::l6_copies_end(ground, &reachable, &held)?;
     network::l6_as_it_should_be(ground, &reachable, &held)?;
     traffic::l6_as_they_should_be(ground, &reachable)?;
     for (name, manifest) in &state.desired.services {
@@ -67,6 +67,7 @@ pub(crate) fn at_rest(ground: &Ground) -> Result<(), Broken> {
                 return broken(stability, format!("{name}: task {id} is not healthy"));
             }
         }
+        state.services.get(name).map_or(Ok(()), traffic::l7_turns_end)?;
         let deployments = state.services.get(name).map_or(&[][..], |record| &record.deployments);
         if let Some(open) = deployments.iter().find(|deployment| deployment.outcome.is_none()) {
             return broken(Predicate::L7, format!("{name}: deployment {} of {} does not end", open.id, open.revision));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken, network};
+use super::{Broken, Checks, Predicate, broken, network, traffic};
 use crate::fleet::{Durable, FakeHost, Ground};
 use roadstead_core::model::{
     container::{ContainerState, HealthStatus},
@@ -40,6 +40,7 @@ impl Ground {
     }
 
     fn judge(&mut self, change: &Change) -> Result<(), Broken> {
+        let now = self.now;
         let Self { durable, hosts, checks, counters, .. } = self;
         match change {
             Change::Task(task) => {
@@ -60,6 +61,7 @@ impl Ground {
             Change::Revision(revision) => s6_revision(hosts, durable, &revision.id, &revision.hash),
             Change::Service(service) => {
                 s16_one_rollout(service)?;
+                traffic::s10_turns_to_somebody(durable, service, now)?;
                 s17_rollbacks(durable.services.get(&service.name), service)
             }
             Change::Desired(desired) => self.s13_blast_radius(desired),

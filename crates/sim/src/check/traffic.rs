@@ -1,6 +1,9 @@
 //! Load balancers: what they send requests to is not stopped, and what they show is what they should.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Broken, Predicate, broken};
 use crate::fleet::{FakeHost, Ground};
@@ -9,10 +12,15 @@ use roadstead_core::{
         container::ContainerState,
         name::{HostName, RuntimeId, ServiceName},
         ownership::Claim,
-        state::{Schedulability, State},
+        state::{Schedulability, ServiceRecord, State},
         task::Task,
+        time::Timestamp,
+        traffic::{Shift, Side},
     },
-    plan::traffic::{edges, hosts_of, is_behind},
+    plan::{
+        health::healthy,
+        traffic::{edges, hosts_of, is_behind},
+    },
 };
 
 /// A task is told to stop when no load balancer sends requests to it, wherever that is and whether it answers or not. An edge
@@ -52,6 +60,24 @@ pub(super) fn s10_left_balancers(
     Ok(())
 }
 
+/// No requests are turned to a side where nobody can answer while somebody on the other can.
+pub(super) fn s10_turns_to_somebody(durable: &State, service: &ServiceRecord, now: Timestamp) -> Result<(), Broken> {
+    let Some(manifest) = durable.desired.services.get(&service.name) else { return Ok(()) };
+    let was = durable.services.get(&service.name).and_then(|was| was.shift).unwrap_or_default();
+    let is = service.shift.unwrap_or_default();
+    let can_answer = |side| {
+        let is_its = |task: &&Arc<Task>| task.service == service.name && task.side == side;
+        durable.tasks.values().filter(is_its).any(|task| healthy(task, &manifest.spec, now).is_ok())
+    };
+    for side in [Side::Blue, Side::Green] {
+        if is.share(side) > was.share(side) && !can_answer(side) && can_answer(side.other()) {
+            let words = format!("{} turns requests to {side:?}, where nobody can answer", service.name);
+            return broken(Predicate::S10, words);
+        }
+    }
+    Ok(())
+}
+
 /// Every edge shows what it should, and no other host shows anything.
 pub(super) fn l6_as_they_should_be(ground: &Ground, reachable: &BTreeSet<&HostName>) -> Result<(), Broken> {
     if ground.hosts.values().all(|host| host.machine.balancers.shown.is_none())
@@ -66,6 +92,15 @@ pub(super) fn l6_as_they_should_be(ground: &Ground, reachable: &BTreeSet<&HostNa
         }
     }
     Ok(())
+}
+
+/// Whoever took turns has one side in service, and the other is empty.
+pub(super) fn l7_turns_end(record: &ServiceRecord) -> Result<(), Broken> {
+    let shift = record.shift.unwrap_or_default();
+    match shift == (Shift { live: shift.live, ..Shift::default() }) {
+        true => Ok(()),
+        false => broken(Predicate::L7, format!("{}: its requests stay on their way: {shift:?}", record.name)),
+    }
 }
 
 /// Tasks that may not be stopped: an edge does not answer, and may still send requests to them (S10).

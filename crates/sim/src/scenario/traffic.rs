@@ -2,13 +2,20 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use super::{Happening, Scripted};
+use super::{Change, Happening, Scripted, Sickness};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, ServiceName},
-    spec::{LoadBalancerSpec, TargetGroupSpec, task_definition::NetworkMode},
+    quantity::Seconds,
+    spec::{
+        LoadBalancerSpec, TargetGroupSpec,
+        service::{DeploymentConfiguration, SchedulingStrategy},
+        task_definition::NetworkMode,
+    },
 };
+use roadstead_core::plan::absorb::RolloutVerb;
+use serde_json::{Value, json};
 
 /// Sets these draws apart, so that they do not change the others.
 const APART: u64 = 0x7472_6166_6669_6321;
@@ -31,18 +38,39 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
         let delay = rng.within(0, 20);
         if put_behind(desired, name, delay).is_some() {
             groups.push(name);
+            if rng.chance(500) {
+                let bake = rng.within(0, 15);
+                let strategy = match rng.within(0, 2) {
+                    0 => json!({ "strategy": "BLUE_GREEN" }),
+                    1 => {
+                        json!({ "strategy": "CANARY", "canaryConfiguration": { "canaryPercent": 5, "canaryBakeTime": bake } })
+                    }
+                    _ => {
+                        json!({ "strategy": "LINEAR", "linearConfiguration": { "stepPercent": 40, "stepBakeTime": bake } })
+                    }
+                };
+                take_turns(desired, name, strategy, rng.within(0, 15));
+            }
         }
     }
     let Some(first) = groups.first() else { return Vec::new() };
     let rules: Vec<_> = groups
         .iter()
         .map(|name| {
-            serde_json::json!({ "name": name, "conditions": { "pathPattern": [format!("/{name}/*")] }, "action": { "forward": name } })
+            json!({ "name": name, "conditions": { "pathPattern": [format!("/{name}/*")] }, "action": { "forward": name } })
         })
         .collect();
-    let spec = serde_json::json!({
+    let tests: Vec<_> = groups
+        .iter()
+        .filter(|name| desired.target_groups.contains_key(green(name).as_str()))
+        .map(|name| json!({ "name": name, "conditions": { "pathPattern": [format!("/{name}/*")] }, "action": { "forward": green(name) } }))
+        .collect();
+    let spec = json!({
         "hosts": { EDGE: "true" },
-        "listeners": [{ "name": "http", "port": 80, "rules": rules, "defaultAction": { "forward": first } }],
+        "listeners": [
+            { "name": "http", "port": 80, "rules": rules, "defaultAction": { "forward": first } },
+            { "name": "test", "port": 81, "rules": tests },
+        ],
     });
     let Ok(spec) = serde_json::from_value::<LoadBalancerSpec>(spec) else { return Vec::new() };
     desired.load_balancers.insert("front".into(), manifest(spec, "front-balancer.yaml".to_owned()));
@@ -63,7 +91,35 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
         Some(Scripted { at_ms: rng.within(0, faults_ms), what: Happening::RemoveBalancers { host } })
     };
     let times = Rng::new(seed ^ APART).within(0, 3);
-    (0..times).filter_map(strike).collect()
+    let mut script: Vec<Scripted> = (0..times).filter_map(strike).collect();
+    let turning = desired.services.iter().filter(|(_, service)| service.spec.takes_turns());
+    for (name, _) in turning {
+        deployments(&mut rng, name, faults_ms, &mut script);
+    }
+    script
+}
+
+/// Revisions of a service, and what people say while they take their turns.
+fn deployments(rng: &mut Rng, service: &ServiceName, faults_ms: u64, script: &mut Vec<Scripted>) {
+    for _ in 0..rng.within(1, 4) {
+        let kinds = [Sickness::Unhealthy, Sickness::Crashes, Sickness::NoImage];
+        let sickness = if rng.chance(700) { Sickness::None } else { rng.pick(&kinds).copied().unwrap_or_default() };
+        let change = Change::Image { service: service.clone(), version: rng.within(2, 9), sickness };
+        script.push(Scripted { at_ms: rng.within(0, faults_ms), what: Happening::Manifests { change } });
+    }
+    for _ in 0..rng.within(0, 3) {
+        let verbs = [
+            RolloutVerb::Pause,
+            RolloutVerb::Continue,
+            RolloutVerb::Abort,
+            RolloutVerb::Abort,
+            RolloutVerb::Undo { to: None },
+            RolloutVerb::Restart,
+        ];
+        let Some(verb) = rng.pick(&verbs).cloned() else { return };
+        let what = Happening::Rollout { service: service.clone(), verb };
+        script.push(Scripted { at_ms: rng.within(0, faults_ms), what });
+    }
 }
 
 fn manifest<S>(spec: S, file: String) -> Manifest<S> {
@@ -79,17 +135,43 @@ fn put_behind(desired: &mut Desired, name: &ServiceName, delay_s: u64) -> Option
     let mut spec = definition.spec.clone();
     spec.edit(|spec| {
         let has_port = spec.container_definitions.iter().any(|container| !container.port_mappings.is_empty());
-        let mapping = serde_json::from_value(serde_json::json!({ "containerPort": 8080 }));
+        let mapping = serde_json::from_value(json!({ "containerPort": 8080 }));
         if let (false, Some(container), Ok(mapping)) = (has_port, spec.container_definitions.first_mut(), mapping) {
             container.port_mappings.push(mapping);
         }
     });
     let container = spec.container_definitions.iter().find(|container| !container.port_mappings.is_empty())?;
-    let own = serde_json::json!([{ "targetGroup": name, "containerName": container.name }]);
+    let own = json!([{ "targetGroup": name, "containerName": container.name }]);
     definition.spec = spec;
     desired.services.get_mut(name)?.spec.load_balancers = serde_json::from_value(own).ok()?;
-    let group = serde_json::json!({ "port": 8080, "deregistrationDelay": delay_s });
+    let group = json!({ "port": 8080, "deregistrationDelay": delay_s });
     let group = serde_json::from_value::<TargetGroupSpec>(group).ok()?;
     desired.target_groups.insert(name.as_str().into(), manifest(group, format!("{name}-targets.yaml")));
     Some(())
+}
+
+/// The group that takes turns with a service's own.
+fn green(name: &ServiceName) -> String {
+    format!("{name}-green")
+}
+
+/// Lets a service's revisions take turns in two target groups.
+fn take_turns(desired: &mut Desired, name: &ServiceName, strategy: Value, bake_s: u64) {
+    let Some(group) = desired.target_groups.get(name.as_str()).cloned() else { return };
+    let Some(service) = desired.services.get_mut(name) else { return };
+    if service.spec.singleton || service.spec.scheduling_strategy == SchedulingStrategy::Daemon {
+        return;
+    }
+    let Some(own) = service.spec.load_balancers.first_mut() else { return };
+    let Ok(strategy) = serde_json::from_value::<DeploymentConfiguration>(strategy) else { return };
+    own.alternate_target_group = Some(green(name).as_str().into());
+    own.production_listener_rule = Some(format!("front/http/{name}"));
+    own.test_listener_rule = Some(format!("front/test/{name}"));
+    let configuration = &mut service.spec.deployment_configuration;
+    configuration.strategy = strategy.strategy;
+    configuration.canary_configuration = strategy.canary_configuration;
+    configuration.linear_configuration = strategy.linear_configuration;
+    configuration.bake_time_in_minutes = None;
+    configuration.bake_time = Some(Seconds(u32::try_from(bake_s).unwrap_or(0)));
+    desired.target_groups.insert(green(name).as_str().into(), group);
 }

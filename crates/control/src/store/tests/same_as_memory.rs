@@ -15,11 +15,12 @@ use roadstead_core::model::{
     schedule::{Fire, FireOutcome, ScheduleRecord},
     spec::{ClusterSpec, network::ServiceDiscovery},
     state::{
-        Again, Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord, Outcome,
-        Pin, RolloutState, Schedulability, ServiceRecord, State,
+        Again, Brake, Change, Deployment, DeploymentStatus, EventSubject, FleetRecord, HeldSync, HostRecord,
+        LifecycleStage, Outcome, Pin, RolloutState, Schedulability, ServiceRecord, Stage, State,
     },
     task::{LastStatus, StopCode, Task},
     time::Timestamp,
+    traffic::Shift,
     volume::{MoveStage, VolumeId, VolumeMove, VolumeRecord},
     wireguard::PublicKey,
 };
@@ -138,7 +139,8 @@ fn service() -> impl Strategy<Value = ServiceRecord> {
                 revision: RevisionId { family: name.into(), number: 3 },
                 reason: name.to_owned(),
             }),
-            shift: consecutive_failures.is_multiple_of(5).then(Default::default),
+            shift: consecutive_failures.is_multiple_of(5).then(|| Shift { per_mille: 50, ..Shift::default() }),
+            in_service: consecutive_failures.is_multiple_of(5).then(|| RevisionId { family: name.into(), number: 2 }),
             again: consecutive_failures.is_multiple_of(3).then_some(Again::Restart),
         },
     )
@@ -157,6 +159,11 @@ fn deployment(id: u64) -> Deployment {
         rollback_of: id.checked_sub(1),
         restart: id.is_multiple_of(2),
         paused_at: id.is_multiple_of(3).then_some(Timestamp(7)),
+        stage: id.is_multiple_of(2).then(|| Stage {
+            name: LifecycleStage::BakeTime,
+            since: Timestamp(3),
+            shown_at: id.is_multiple_of(4).then_some(Timestamp(4)),
+        }),
         created_at: Timestamp(1),
         updated_at: Timestamp(2),
     }

@@ -18,6 +18,7 @@ mod rule;
 mod scheduled_task;
 mod security_group;
 mod service;
+mod strategy;
 mod subnet;
 mod target_group;
 mod task;

@@ -1,6 +1,6 @@
 //! Service by itself.
 
-use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join, target_group};
+use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join, strategy, target_group};
 use crate::{
     manifest::{
         node::{Step, at},
@@ -28,6 +28,7 @@ pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: Chec
     constraints(scope, &spec.placement_constraints, true, check_expression);
     strategies(&spec.placement_strategy, scope);
     circuit_breaker(spec, scope);
+    strategy::strategy(spec, scope);
     awsvpc::configuration(spec.network_configuration.as_ref(), scope);
     awsvpc::registries(&spec.service_registries, scope);
     target_group::load_balancers(&spec.load_balancers, scope);

@@ -7,6 +7,7 @@ pub mod network;
 pub mod scheduled_task;
 pub mod security_group;
 pub mod service;
+pub mod strategy;
 pub mod subnet;
 pub mod target_group;
 pub mod task_definition;

@@ -12,6 +12,7 @@ use super::{
     NotActedOn, TaskDefinitionSpec,
     load_balancer::ServiceLoadBalancer,
     network::{NetworkConfiguration, ServiceRegistry},
+    strategy::{CanaryConfiguration, DeploymentController, DeploymentStrategy, LinearConfiguration},
 };
 use crate::model::{name::ClusterName, quantity::Seconds, task::MAX_RESTARTS_KEPT};
 
@@ -58,9 +59,9 @@ pub struct ServiceSpec {
     /// When a task whose containers are restarted again and again is replaced.
     #[serde(default, skip_serializing_if = "CrashLoop::is_default")]
     pub crash_loop: CrashLoop,
-    /// Later fields of the contract, known and kept.
+    /// Who deploys: ECS, or as CODE_DEPLOY does, which means BLUE_GREEN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deployment_controller: Option<NotActedOn>,
+    pub deployment_controller: Option<DeploymentController>,
     /// With `networkMode: awsvpc`: from which subnets its tasks have addresses, and in which security groups they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_configuration: Option<NetworkConfiguration>,
@@ -287,12 +288,22 @@ pub struct DeploymentConfiguration {
     /// When a deployment whose tasks fail is given up.
     #[serde(skip_serializing_if = "is_default")]
     pub deployment_circuit_breaker: DeploymentCircuitBreaker,
-    /// See [`NotActedOn`].
+    /// How a new revision takes over; ROLLING when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    pub strategy: Option<DeploymentStrategy>,
+    /// BLUE_GREEN, CANARY, LINEAR: how long both revisions are ready after the new one got all requests; 5 minutes when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bake_time: Option<NotActedOn>,
+    pub bake_time: Option<Seconds>,
+    /// The same as ECS has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1440))]
+    pub bake_time_in_minutes: Option<u32>,
+    /// For CANARY.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_configuration: Option<CanaryConfiguration>,
+    /// For LINEAR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_configuration: Option<LinearConfiguration>,
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alarms: Option<NotActedOn>,

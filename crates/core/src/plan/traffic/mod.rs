@@ -1,9 +1,13 @@
 //! Load balancers: which tasks they send requests to, and when a task may be told to stop.
 //!
 //! * [`picture`]: what each edge is to show, from what is durable alone;
+//! * [`turns`]: two target groups that take turns;
 //! * here: a task stops only after every edge has taken it out and what it did is done (S10).
 
 mod picture;
+pub(super) mod turns;
+
+pub use turns::percent;
 
 pub use picture::{
     addresses, cluster_of, edges, forwards, group_of, groups_of, has_balancers, hosts_of, is_behind, is_registered,

@@ -17,7 +17,7 @@ use crate::model::{
     },
     state::State,
     task::{DesiredStatus, LastStatus, Task},
-    traffic::{Edge, Group, RuleRef, Side, Target},
+    traffic::{Edge, Group, RuleRef, Shift, Side, Target},
 };
 use crate::plan::network;
 
@@ -120,25 +120,34 @@ pub fn forwards(state: &State) -> BTreeMap<RuleRef, Vec<WeightedGroup>> {
     }
     // What deployments say of the rules that are theirs.
     for (name, manifest) in &state.desired.services {
-        let Some(shift) = state.services.get(name).and_then(|record| record.shift) else { continue };
+        let shift = state.services.get(name).and_then(|record| record.shift).unwrap_or_default();
         for own in &manifest.spec.load_balancers {
-            let Some(green) = &own.alternate_target_group else { continue };
-            let shares = |share: &dyn Fn(Side) -> u32| {
-                let of =
-                    |group: &TargetGroupName, side| WeightedGroup { target_group: group.clone(), weight: share(side) };
-                vec![of(&own.target_group, Side::Blue), of(green, Side::Green)]
-            };
-            let mut say = |rule: &Option<String>, share: &dyn Fn(Side) -> u32| {
-                let rule = rule.as_deref().map(RuleRef::named);
-                if let Some(groups) = rule.and_then(|rule| forwards.get_mut(&rule)) {
-                    *groups = shares(share);
-                }
-            };
-            say(&own.production_listener_rule, &|side| shift.share(side));
-            say(&own.test_listener_rule, &|side| u32::from(shift.tests(side)));
+            let Rules { production, test } = shares(own, shift);
+            for (rule, shares) in [production, test].into_iter().flatten() {
+                forwards.entry(rule).and_modify(|groups| *groups = shares);
+            }
         }
     }
     forwards
+}
+
+/// Where the rules of a service's entry send requests.
+pub(super) struct Rules {
+    pub(super) production: Option<(RuleRef, Vec<WeightedGroup>)>,
+    pub(super) test: Option<(RuleRef, Vec<WeightedGroup>)>,
+}
+
+/// Of an entry whose two groups take turns.
+pub(super) fn shares(own: &ServiceLoadBalancer, shift: Shift) -> Rules {
+    let of = |rule: Option<&String>, share: &dyn Fn(Side) -> u32| {
+        let green = own.alternate_target_group.as_ref()?;
+        let of = |group: &TargetGroupName, side| WeightedGroup { target_group: group.clone(), weight: share(side) };
+        Some((RuleRef::named(rule?), vec![of(&own.target_group, Side::Blue), of(green, Side::Green)]))
+    };
+    Rules {
+        production: of(own.production_listener_rule.as_ref(), &|side| shift.share(side)),
+        test: of(own.test_listener_rule.as_ref(), &|side| u32::from(shift.tests(side))),
+    }
 }
 
 /// Every target group with its targets.

@@ -1,0 +1,143 @@
+//! How a service's revisions take over from each other.
+
+use super::{in_range, join};
+use crate::{
+    manifest::{
+        node::{Step, at},
+        report::{Scope, quote},
+    },
+    model::{
+        quantity::Seconds,
+        spec::{
+            ServiceSpec,
+            service::SchedulingStrategy,
+            strategy::{DeploymentControllerType, DeploymentStrategy},
+        },
+    },
+};
+
+/// A day (ECS).
+const LONGEST_BAKE_MINUTES: u32 = 1_440;
+const LONGEST_BAKE_S: u32 = LONGEST_BAKE_MINUTES * 60;
+
+/// Checks how a service deploys.
+pub(super) fn strategy(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    let configuration = &spec.deployment_configuration;
+    let canary = configuration.canary_configuration.unwrap_or_default();
+    let linear = configuration.linear_configuration.unwrap_or_default();
+    let base = at!["deploymentConfiguration"];
+    let of_canary = join(base, at!["canaryConfiguration"]);
+    let of_linear = join(base, at!["linearConfiguration"]);
+    bake(scope, base, ["bakeTime", "bakeTimeInMinutes"], configuration.bake_time, configuration.bake_time_in_minutes);
+    let fields = ["canaryBakeTime", "canaryBakeTimeInMinutes"];
+    bake(scope, &of_canary, fields, canary.canary_bake_time, canary.canary_bake_time_in_minutes);
+    let fields = ["stepBakeTime", "stepBakeTimeInMinutes"];
+    bake(scope, &of_linear, fields, linear.step_bake_time, linear.step_bake_time_in_minutes);
+    let chosen = spec.strategy();
+    controller(spec, scope);
+    let turns = match chosen {
+        DeploymentStrategy::Rolling => false,
+        DeploymentStrategy::BlueGreen | DeploymentStrategy::Canary | DeploymentStrategy::Linear => true,
+    };
+    let idle = [
+        ("bakeTime", configuration.bake_time.is_some() && !turns),
+        ("bakeTimeInMinutes", configuration.bake_time_in_minutes.is_some() && !turns),
+        ("canaryConfiguration", configuration.canary_configuration.is_some() && chosen != DeploymentStrategy::Canary),
+        ("linearConfiguration", configuration.linear_configuration.is_some() && chosen != DeploymentStrategy::Linear),
+    ];
+    for (field, _) in idle.into_iter().filter(|(_, is_idle)| *is_idle) {
+        let message = format!("with the strategy {} there is no {}", word(chosen), quote(field));
+        scope.warning(&join(base, &[Step::Key(field)]), "deployment", message).label("has no effect");
+    }
+    if turns {
+        two_groups(spec, scope);
+    }
+}
+
+fn word(strategy: DeploymentStrategy) -> &'static str {
+    match strategy {
+        DeploymentStrategy::Rolling => "ROLLING",
+        DeploymentStrategy::BlueGreen => "BLUE_GREEN",
+        DeploymentStrategy::Canary => "CANARY",
+        DeploymentStrategy::Linear => "LINEAR",
+    }
+}
+
+/// A duration in our words or in ECS's.
+fn bake(scope: &mut Scope<'_>, base: &[Step<'_>], fields: [&'static str; 2], ours: Option<Seconds>, ecs: Option<u32>) {
+    let [in_seconds, in_minutes] = fields.map(|field| join(base, &[Step::Key(field)]));
+    if let Some(ours) = ours {
+        in_range(scope, &in_seconds, ours.0, 0..=LONGEST_BAKE_S, " s");
+    }
+    if let Some(ecs) = ecs {
+        in_range(scope, &in_minutes, ecs, 0..=LONGEST_BAKE_MINUTES, " minutes");
+    }
+    if ours.is_some() && ecs.is_some() {
+        scope
+            .error(&in_minutes, "deployment", format!("{} says it already", quote(fields[0])))
+            .help("leave one of the two out");
+    }
+}
+
+fn controller(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    let path = at!["deploymentController", "type"];
+    match spec.deployment_controller.unwrap_or_default().kind {
+        DeploymentControllerType::Ecs => {}
+        DeploymentControllerType::CodeDeploy => {
+            if spec.deployment_configuration.strategy == Some(DeploymentStrategy::Rolling) {
+                scope
+                    .error(path, "deployment", "CODE_DEPLOY means BLUE_GREEN, and `strategy` says ROLLING")
+                    .help("leave one of the two out");
+            }
+        }
+        DeploymentControllerType::External => {
+            scope
+                .error(path, "deployment", "there is no deployment controller but this one")
+                .label("not EXTERNAL")
+                .help("leave `deploymentController` out");
+        }
+    }
+}
+
+/// Whoever takes turns needs two target groups, and the rule that turns from one to the other.
+fn two_groups(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    let strategy = word(spec.strategy());
+    let says = at!["deploymentConfiguration", "strategy"];
+    let at_word: &[Step<'_>] = if scope.node.find(says).is_some() { says } else { at!["deploymentController", "type"] };
+    if spec.scheduling_strategy == SchedulingStrategy::Daemon {
+        scope
+            .error(
+                at_word,
+                "deployment",
+                format!("a DAEMON's tasks cannot run beside each other, as {strategy} has it"),
+            )
+            .help("`strategy: ROLLING`");
+        return;
+    }
+    if spec.singleton {
+        scope
+            .error(at_word, "deployment", format!("of a singleton there are never two, as {strategy} has it"))
+            .help("`strategy: ROLLING`");
+        return;
+    }
+    if spec.load_balancers.is_empty() {
+        scope
+            .error(at_word, "deployment", format!("{strategy} turns the requests of a load balancer, and none is said"))
+            .help("say `loadBalancers` with `targetGroup`, `alternateTargetGroup` and `productionListenerRule`");
+    }
+    for (index, own) in spec.load_balancers.iter().enumerate() {
+        let missing = [
+            ("alternateTargetGroup", own.alternate_target_group.is_none()),
+            ("productionListenerRule", own.production_listener_rule.is_none()),
+        ];
+        for (field, _) in missing.into_iter().filter(|(_, is_missing)| *is_missing) {
+            let what = match field {
+                "alternateTargetGroup" => "the target group that takes turns with it",
+                _ => "the rule that clients come by: `LOADBALANCER/LISTENER/RULE`, or `LOADBALANCER/LISTENER`",
+            };
+            scope
+                .error(at!["loadBalancers", index], "deployment", format!("{strategy} needs {}", quote(field)))
+                .label(what);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! BLUE_GREEN, CANARY and LINEAR: two target groups that take turns.
+
+use roadstead_core::{
+    model::{
+        desired::Manifest,
+        spec::{LoadBalancerSpec, TargetGroupSpec},
+        state::{Deployment, LifecycleStage, Outcome, RolloutState, Schedulability, ServiceRecord},
+        task::Task,
+        traffic::{RuleRef, Side},
+    },
+    plan::{
+        absorb::RolloutVerb,
+        traffic::{edges, forwards},
+    },
+    turn::Command,
+};
+use serde_json::{Value, json};
+
+use super::{
+    story::Story,
+    traffic::{Edges, WELL, of, waits, well, with_port},
+};
+
+/// Where a rule of the load balancer sends requests: to blue and to green, of 1,000.
+type Weights = (u32, u32);
+
+const SERVICE: &str = "web";
+
+fn sick(revisions: &[u32]) -> Edges {
+    Edges { sick: revisions.to_vec(), ..well() }
+}
+
+impl Story {
+    /// Two tasks in service, with a rule for clients and one for tests.
+    fn in_turns(strategy: Value) -> Self {
+        let mut story = Self::begin(
+            json!({
+                "taskDefinition": "web", "desiredCount": 2, "deploymentConfiguration": strategy,
+                "loadBalancers": [{
+                    "targetGroup": "web", "alternateTargetGroup": "green",
+                    "productionListenerRule": "front/http", "testListenerRule": "front/test",
+                }],
+            }),
+            with_port(),
+        );
+        story.declare_traffic(json!({ "role": "edge" }));
+        let group: Manifest<TargetGroupSpec> = of(json!({ "port": 80, "deregistrationDelay": 60 }));
+        story.desired.target_groups.insert("green".into(), group);
+        let balancer: Manifest<LoadBalancerSpec> = of(json!({
+            "hosts": { "role": "edge" },
+            "listeners": [
+                { "name": "http", "port": 80, "defaultAction": { "forward": "web" } },
+                { "name": "test", "port": 9000, "defaultAction": { "forward": "green" } },
+            ],
+        }));
+        story.desired.load_balancers.insert("front".into(), balancer);
+        story.tell();
+        story.go(30, &well());
+        assert_eq!((story.rollout(), story.running()), (RolloutState::Completed, 2));
+        story
+    }
+
+    fn service(&self) -> &ServiceRecord {
+        &self.state().services[SERVICE]
+    }
+
+    fn primary(&self) -> &Deployment {
+        self.service().primary().unwrap()
+    }
+
+    fn stage(&self) -> Option<LifecycleStage> {
+        self.primary().stage.map(|stage| stage.name)
+    }
+
+    fn ended(&self) -> Vec<Option<Outcome>> {
+        self.outcomes().into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    fn weights(&self, rule: &str) -> Weights {
+        let forwards = forwards(self.state());
+        let share = |group: &str| {
+            let shares = &forwards[&RuleRef::named(rule)];
+            shares.iter().find(|share| share.target_group.as_str() == group).unwrap().weight
+        };
+        (share("web"), share("green"))
+    }
+
+    fn on(&self, side: Side) -> Vec<Task> {
+        self.wanted().into_iter().filter(|task| task.side == side).collect()
+    }
+
+    /// One second after the other. Clients are never sent to nobody while somebody could answer them.
+    fn go(&mut self, seconds: usize, say: &Edges) {
+        for _ in 0..seconds {
+            self.turn_of_traffic(1_000, say, &[]);
+            let (blue, green) = self.weights("front/http");
+            let lives = |side: Side| self.on(side).iter().any(|task| task.healthy_at.is_some());
+            assert!(blue + green == 1_000, "{blue} {green}");
+            assert!(blue == 0 || lives(Side::Blue) || !lives(Side::Green), "{:?}", self.stage());
+            assert!(green == 0 || lives(Side::Green) || !lives(Side::Blue), "{:?}", self.stage());
+        }
+    }
+
+    fn go_until(&mut self, what: &str, say: &Edges, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..200 {
+            if is_so(self) {
+                return;
+            }
+            self.go(1, say);
+        }
+        panic!("never {what}: {:?} {:#?}", self.stage(), self.core.report());
+    }
+
+    fn until_stage(&mut self, stage: LifecycleStage) {
+        self.go_until(stage.word(), &well(), |story| story.stage() >= Some(stage));
+        assert_eq!(self.stage(), Some(stage));
+    }
+
+    fn verb(&mut self, verb: RolloutVerb) {
+        self.core.command(self.now, Command::Rollout { service: SERVICE.into(), verb }).unwrap();
+    }
+}
+
+fn blue_green(bake: u32) -> Value {
+    json!({ "strategy": "BLUE_GREEN", "bakeTime": bake })
+}
+
+#[test]
+fn a_new_revision_takes_its_turn_and_the_next_one_goes_back() {
+    let mut story = Story::in_turns(blue_green(10));
+    for (revision, (from, to)) in [(2, (Side::Blue, Side::Green)), (3, (Side::Green, Side::Blue))] {
+        let all = |side: Side| if side == Side::Blue { (1_000, 0) } else { (0, 1_000) };
+        let tested = |side: Side| if side == Side::Blue { (1, 0) } else { (0, 1) };
+        story.deploy(&format!("demo:{revision}"));
+        let mut seen: Vec<LifecycleStage> = Vec::new();
+        story.go_until("completed", &well(), |story| story.primary().revision.number == revision);
+        while story.rollout() != RolloutState::Completed {
+            story.go(1, &well());
+            let stage = story.stage().unwrap();
+            if seen.last() != Some(&stage) {
+                seen.push(stage);
+            }
+            let healthy = |side| story.on(side).iter().filter(|task| task.healthy_at.is_some()).count();
+            if stage < LifecycleStage::CleanUp {
+                assert_eq!(healthy(from), 2, "what is in service stays whole: {stage:?}");
+            }
+            if stage < LifecycleStage::TestTrafficShift {
+                assert_eq!((story.weights("front/http"), story.weights("front/test")), (all(from), tested(from)));
+            } else {
+                assert_eq!((healthy(to), story.weights("front/test")), (2, tested(to)), "{stage:?}");
+            }
+            let turned = stage >= LifecycleStage::ProductionTrafficShift;
+            assert_eq!(story.weights("front/http"), if turned { all(to) } else { all(from) }, "{stage:?}");
+            assert!(seen.len() < 20 && story.now.0 < u64::MAX / 2);
+        }
+        let stages = [
+            LifecycleStage::ScaleUp,
+            LifecycleStage::TestTrafficShift,
+            LifecycleStage::ProductionTrafficShift,
+            LifecycleStage::BakeTime,
+            LifecycleStage::CleanUp,
+        ];
+        assert_eq!(seen, stages);
+        assert_eq!((story.on(from).len(), story.on(to).len(), story.running()), (0, 2, 2));
+        assert_eq!(story.service().in_service.as_ref().map(|it| it.number), Some(revision));
+    }
+}
+
+#[test]
+fn the_old_side_goes_only_after_the_bake_time() {
+    let mut story = Story::in_turns(blue_green(30));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    let since = story.now;
+    story.go_until("cleaned up", &well(), |story| story.stage() == Some(LifecycleStage::CleanUp));
+    assert!((29_000..=32_000).contains(&story.now.since_ms(since)), "{}", story.now.since_ms(since));
+}
+
+#[test]
+fn an_abort_while_it_bakes_is_one_swap() {
+    let mut story = Story::in_turns(blue_green(60));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    assert_eq!(story.weights("front/http"), (0, 1_000));
+    story.verb(RolloutVerb::Abort);
+    story.decide(1, &[]);
+    assert_eq!((story.weights("front/http"), story.weights("front/test")), ((1_000, 0), (1, 0)), "at once");
+    assert_eq!(story.on(Side::Green).len(), 2, "no edge has shown it yet");
+    story.go(10, &well());
+    assert_eq!(story.ended()[..2], [Some(Outcome::Succeeded), Some(Outcome::RolledBack)]);
+    assert!(story.wanted().iter().all(|task| task.revision.number == 1 && task.side == Side::Blue));
+    assert_eq!(story.running(), 2);
+}
+
+#[test]
+fn the_other_side_goes_only_when_every_edge_has_turned_away_from_it() {
+    let mut story = Story::in_turns(blue_green(60));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.verb(RolloutVerb::Abort);
+    let only_a = Edges { obey: vec!["a"], ..WELL };
+    story.go(20, &only_a);
+    assert_eq!(story.on(Side::Green).len(), 2);
+    assert!(waits(&story, "load balancer host b does not show it yet"));
+    story.go(10, &well());
+    assert_eq!(story.on(Side::Green).len(), 0);
+}
+
+#[test]
+fn what_never_becomes_healthy_gets_no_request_and_is_taken_back() {
+    let mut story = Story::in_turns(blue_green(1));
+    story.deploy("demo:2");
+    for _ in 0..200 {
+        story.go(1, &sick(&[2]));
+        assert_eq!((story.weights("front/http"), story.weights("front/test")), ((1_000, 0), (1, 0)));
+        if story.ended()[1] == Some(Outcome::RolledBack) {
+            break;
+        }
+    }
+    assert_eq!(story.ended()[..2], [Some(Outcome::Succeeded), Some(Outcome::RolledBack)]);
+    assert_eq!((story.on(Side::Green).len(), story.running()), (0, 2));
+}
+
+#[test]
+fn one_that_falls_ill_while_it_bakes_gives_the_requests_back() {
+    let mut story = Story::in_turns(blue_green(600));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.show(&sick(&[2]));
+    story.decide(1_000, &[]);
+    assert_eq!(story.weights("front/http"), (1_000, 0));
+    story.go(30, &sick(&[2]));
+    assert_eq!(story.ended()[..2], [Some(Outcome::Succeeded), Some(Outcome::RolledBack)]);
+    let reason = &story.service().deployments[1].rollout_state_reason;
+    assert!(reason.contains("none of its tasks is healthy any more"), "{reason}");
+}
+
+#[test]
+fn one_that_is_not_to_be_taken_back_stays_without_requests() {
+    let mut strategy = blue_green(600);
+    strategy["deploymentCircuitBreaker"] = json!({ "rollback": false });
+    let mut story = Story::in_turns(strategy);
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.go(30, &sick(&[2]));
+    assert_eq!(story.ended()[0], Some(Outcome::Failed));
+    assert_eq!((story.weights("front/http"), story.on(Side::Blue).len()), ((1_000, 0), 2));
+    assert!(!story.on(Side::Green).is_empty(), "it can be looked at");
+    story.verb(RolloutVerb::Continue);
+    story.go(1, &well());
+    story.until_stage(LifecycleStage::BakeTime);
+    assert_eq!(story.weights("front/http"), (0, 1_000));
+}
+
+#[test]
+fn canary_and_linear_go_step_by_step() {
+    let canary = json!({ "strategy": "CANARY", "bakeTime": 1, "canaryConfiguration": { "canaryPercent": 5, "canaryBakeTime": 20 } });
+    let linear = json!({ "strategy": "LINEAR", "bakeTime": 1, "linearConfiguration": { "stepPercent": 40, "stepBakeTime": 20 } });
+    for (strategy, shares) in [(canary, vec![50, 1_000]), (linear, vec![400, 800, 1_000])] {
+        let mut story = Story::in_turns(strategy);
+        story.deploy("demo:2");
+        story.until_stage(LifecycleStage::ProductionTrafficShift);
+        let mut seen = vec![(story.weights("front/http").1, story.now)];
+        while story.stage() == Some(LifecycleStage::ProductionTrafficShift) {
+            story.go(1, &well());
+            let share = story.weights("front/http").1;
+            if seen.last().unwrap().0 != share {
+                seen.push((share, story.now));
+            }
+        }
+        assert_eq!(seen.iter().map(|(share, _)| *share).collect::<Vec<_>>(), shares);
+        for steps in seen.windows(2) {
+            let ms = steps[1].1.since_ms(steps[0].1);
+            assert!((20_000..=23_000).contains(&ms), "{ms}");
+        }
+        story.go(20, &well());
+        assert_eq!((story.rollout(), story.running()), (RolloutState::Completed, 2));
+    }
+}
+
+#[test]
+fn a_step_waits_for_every_edge_unless_a_person_gave_it_up() {
+    let mut story = Story::in_turns(blue_green(1));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::ScaleUp);
+    let only_a = Edges { obey: vec!["a"], ..WELL };
+    for _ in 0..30 {
+        story.turn_of_traffic(1_000, &only_a, &["b"]);
+    }
+    assert_eq!(story.stage(), Some(LifecycleStage::TestTrafficShift));
+    assert!(waits(&story, "load balancer host b does not answer"));
+    let to = Schedulability::Cordoned;
+    let command = Command::SetSchedulability { host: "b".into(), to, timeout_s: None };
+    story.core.command(story.now, command).unwrap();
+    for _ in 0..60 {
+        story.turn_of_traffic(1_000, &only_a, &["b"]);
+    }
+    assert!(story.stage() >= Some(LifecycleStage::BakeTime), "{:?}", story.stage());
+}
+
+#[test]
+fn a_newer_revision_waits_until_the_requests_are_given_back() {
+    let mut story = Story::in_turns(blue_green(600));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.deploy("demo:3");
+    story.go_until("3 begun", &well(), |story| story.primary().revision.number == 3);
+    assert_eq!((story.stage(), story.weights("front/http")), (Some(LifecycleStage::ReconcileService), (1_000, 0)));
+    while story.stage() == Some(LifecycleStage::ReconcileService) {
+        assert!(story.wanted().iter().all(|task| task.revision.number != 3));
+        story.go(1, &well());
+    }
+    assert!(story.on(Side::Green).iter().all(|task| task.revision.number == 3));
+    story.until_stage(LifecycleStage::BakeTime);
+    assert_eq!(story.ended()[1], Some(Outcome::Superseded));
+    assert_eq!(story.weights("front/http"), (0, 1_000));
+}
+
+#[test]
+fn a_restart_takes_its_turn_too_and_can_be_aborted() {
+    let mut story = Story::in_turns(blue_green(600));
+    let before = story.on(Side::Blue);
+    story.verb(RolloutVerb::Restart);
+    story.until_stage(LifecycleStage::BakeTime);
+    assert_eq!((story.on(Side::Blue).len(), story.on(Side::Green).len()), (2, 2));
+    assert!(story.wanted().iter().all(|task| task.revision.number == 1));
+    story.verb(RolloutVerb::Abort);
+    story.go(20, &well());
+    let ids = |tasks: Vec<Task>| tasks.into_iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!((ids(story.on(Side::Blue)), story.on(Side::Green).len()), (ids(before), 0));
+    assert_eq!(story.weights("front/http"), (1_000, 0));
+}
+
+#[test]
+fn who_is_left_gets_all_requests_when_the_old_side_dies_on_the_way() {
+    let linear = json!({ "strategy": "LINEAR", "bakeTime": 1, "linearConfiguration": { "stepPercent": 10, "stepBakeTime": 3600 } });
+    let mut story = Story::in_turns(linear);
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::ProductionTrafficShift);
+    story.go(3, &well());
+    assert_eq!(story.weights("front/http"), (900, 100));
+    story.show(&sick(&[1]));
+    story.decide(1_000, &[]);
+    assert_eq!(story.weights("front/http"), (0, 1_000));
+}
+
+#[test]
+fn the_requests_stay_where_somebody_can_answer_until_the_old_side_can_again() {
+    let mut story = Story::in_turns(blue_green(600));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.show(&sick(&[1]));
+    story.verb(RolloutVerb::Abort);
+    for _ in 0..10 {
+        story.turn_of_traffic(1_000, &sick(&[1]), &[]);
+        assert_eq!(story.weights("front/http"), (0, 1_000));
+    }
+    assert!(waits(&story, "the requests go back once"));
+    assert_eq!(story.on(Side::Green).len(), 2);
+    story.go_until("back", &well(), |story| story.weights("front/http") == (1_000, 0));
+    story.go_until("completed", &well(), |story| story.rollout() == RolloutState::Completed);
+    assert_eq!(story.on(Side::Green).len(), 0);
+}
+
+#[test]
+fn a_pause_holds_it_where_it_is() {
+    let mut story = Story::in_turns(blue_green(5));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::TestTrafficShift);
+    story.verb(RolloutVerb::Pause);
+    story.go(60, &well());
+    assert_eq!((story.stage(), story.weights("front/http")), (Some(LifecycleStage::TestTrafficShift), (1_000, 0)));
+    assert_eq!((story.on(Side::Blue).len(), story.on(Side::Green).len()), (2, 2));
+    story.verb(RolloutVerb::Continue);
+    story.go_until("completed", &well(), |story| story.rollout() == RolloutState::Completed);
+    assert_eq!(story.weights("front/http"), (0, 1_000));
+}
+
+#[test]
+fn both_sides_follow_the_desired_count() {
+    let mut story = Story::in_turns(blue_green(600));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.scale(3);
+    story.go(20, &well());
+    assert_eq!((story.on(Side::Blue).len(), story.on(Side::Green).len()), (3, 3));
+    let slots: std::collections::BTreeSet<u32> = story.wanted().iter().map(|task| task.slot).collect();
+    assert_eq!(slots.len(), 6, "each has a slot of its own");
+}
+
+/// Whatever controller goes on from what is durable, in whatever stage.
+#[test]
+fn another_controller_goes_on_in_every_stage() {
+    let mut story = Story::in_turns(blue_green(5));
+    story.deploy("demo:2");
+    for _ in 0..120 {
+        story.go_on_with(|_| ());
+        story.go(2, &well());
+        if story.primary().revision.number == 2 && story.rollout() == RolloutState::Completed {
+            break;
+        }
+    }
+    assert_eq!(
+        (story.rollout(), story.weights("front/http"), story.running()),
+        (RolloutState::Completed, (0, 1_000), 2)
+    );
+    assert_eq!(edges(story.state()).len(), 2);
+}
+
+#[test]
+fn a_service_that_rolls_again_stays_on_the_side_where_it_is() {
+    let mut story = Story::in_turns(blue_green(1));
+    story.deploy("demo:2");
+    story.go_until("completed", &well(), |story| {
+        story.primary().revision.number == 2 && story.rollout() == RolloutState::Completed
+    });
+    story.desired.services.get_mut("web").unwrap().spec.deployment_configuration.strategy = None;
+    story.deploy("demo:3");
+    story.go_until("completed", &well(), |story| {
+        story.primary().revision.number == 3 && story.rollout() == RolloutState::Completed
+    });
+    assert_eq!((story.stage(), story.on(Side::Green).len(), story.weights("front/http")), (None, 2, (0, 1_000)));
+}
