@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::Ipv4Net;
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(4);
 const APPLY_WITHIN: Duration = Duration::from_secs(600);
 /// No look takes longer.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
+/// Names that are added one after the other, as tasks become healthy, are written together: so long after the change before.
+const NAMES_EVERY: Duration = Duration::from_millis(500);
 /// Pause after something that failed: doubles from here …
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// … to here.
@@ -162,15 +164,31 @@ impl Work {
         }
         self.tell(None, None).await;
         let mut applied: Option<Arc<HostNetwork>> = None;
+        let mut applied_at = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
+            let early = NAMES_EVERY.saturating_sub(applied_at.elapsed());
+            if let (Some(wanted), Some(applied)) = (&wanted, &applied)
+                && !early.is_zero()
+                && wanted != applied
+                && applied.lacks_only_names(wanted)
+            {
+                match timeout(early, self.wanted.changed()).await {
+                    Ok(Err(_)) => return,
+                    Ok(Ok(())) | Err(_) => continue,
+                }
+            }
             let done = match (&wanted, &applied) {
                 (Some(wanted), Some(applied)) if wanted == applied => Ok(()),
                 (Some(wanted), None) if wanted.bridges.is_empty() && !self.slices.is_empty() => {
                     self.clear_unknown(&mut applied).await
                 }
-                (Some(wanted), _) => self.apply(wanted, &mut applied).await,
+                (Some(wanted), _) => {
+                    let done = self.apply(wanted, &mut applied).await;
+                    applied_at = Instant::now();
+                    done
+                }
                 (None, None) if self.is_clear => Ok(()),
                 // Rules and names may be there without a network.
                 (None, _) => self.clear(&mut applied).await,

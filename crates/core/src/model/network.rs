@@ -150,6 +150,23 @@ impl HostNetwork {
     pub fn slices(&self) -> impl Iterator<Item = Ipv4Net> {
         self.bridges.iter().map(|bridge| bridge.slice).chain(self.slices_elsewhere())
     }
+
+    /// Whether a host that is so lacks nothing but names to be as `wanted`: no task waits for that.
+    pub fn lacks_only_names(&self, wanted: &Self) -> bool {
+        let has_all = |had: &Names, names: &Names| {
+            had.namespace == names.namespace
+                && is_within(&had.addresses, &names.addresses)
+                && is_within(&had.services, &names.services)
+        };
+        let with_names_of = |other: &FleetNetwork| FleetNetwork { names: other.names.clone(), ..(*self.fleet).clone() };
+        has_all(&self.fleet.names, &wanted.fleet.names)
+            && *wanted == Self { fleet: Arc::new(with_names_of(&wanted.fleet)), ..self.clone() }
+    }
+}
+
+/// Whether nothing of `had` is taken away.
+fn is_within<T: Ord>(had: &BTreeMap<String, BTreeSet<T>>, names: &BTreeMap<String, BTreeSet<T>>) -> bool {
+    had.iter().all(|(name, had)| names.get(name).is_some_and(|names| had.is_subset(names)))
 }
 
 /// A host's end of the encrypted way between hosts.
@@ -281,5 +298,45 @@ mod tests {
         assert_eq!(Ipv4Addr::from(last), Ipv4Addr::new(10, 64, 1, 126));
         assert_eq!(last - first + 1, 61);
         assert_eq!(mac_address(Ipv4Addr::from(first)), "02:42:0a:40:01:42");
+    }
+
+    #[test]
+    fn names_that_are_added_can_wait_and_nothing_else() {
+        let with = |names: &[(&str, u8)], services: &[&str], node_image: &str| {
+            let mut all = Names::default();
+            for (name, last) in names {
+                all.addresses.entry((*name).to_owned()).or_default().insert(Ipv4Addr::new(10, 64, 0, *last));
+            }
+            for name in services {
+                all.services.entry((*name).to_owned()).or_default().insert(("web".to_owned(), 80));
+            }
+            HostNetwork {
+                node_image: node_image.to_owned(),
+                bridges: Vec::new(),
+                routes: BTreeMap::new(),
+                tunnel: None,
+                tasks: BTreeMap::new(),
+                fleet: Arc::new(FleetNetwork {
+                    cluster: "default".into(),
+                    cidr: "10.64.0.0/16".parse().unwrap(),
+                    hosts: BTreeSet::new(),
+                    groups: BTreeMap::new(),
+                    members: BTreeMap::new(),
+                    balancers: BTreeSet::new(),
+                    names: all,
+                }),
+            }
+        };
+        let before = with(&[("web", 2), ("api", 3)], &["_80"], "node");
+        for (wanted, expected) in [
+            (with(&[("web", 2), ("api", 3)], &["_80"], "node"), true),
+            (with(&[("web", 2), ("web", 4), ("api", 3), ("db", 5)], &["_80", "_90"], "node"), true),
+            (with(&[("web", 2), ("web", 4)], &["_80"], "node"), false),
+            (with(&[("web", 4), ("api", 3)], &["_80"], "node"), false),
+            (with(&[("web", 2), ("api", 3)], &["_90"], "node"), false),
+            (with(&[("web", 2), ("web", 4), ("api", 3)], &["_80"], "other"), false),
+        ] {
+            assert_eq!(before.lacks_only_names(&wanted), expected, "{wanted:?}");
+        }
     }
 }
