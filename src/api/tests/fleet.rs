@@ -108,6 +108,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
             restart: false,
             paused_at: None,
             stage: None,
+            hooks: Vec::new(),
             created_at: at,
             updated_at: at,
         };

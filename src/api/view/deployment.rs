@@ -93,8 +93,7 @@ fn reason(world: &World, record: &ServiceRecord, index: usize) -> String {
     let told = record.deployments.get(index).map(|deployment| deployment.rollout_state_reason.clone());
     let threshold = breaker::threshold_of(&world.state, &record.name);
     let failures = (index == 0).then(|| breaker::count_in_words(record, threshold, world.now)).flatten();
-    let paused = record.deployments.get(index).is_some_and(|deployment| deployment.paused_at.is_some());
-    let paused = paused.then(|| "a person paused it".to_owned());
+    let paused = record.deployments.get(index).and_then(Deployment::paused_words);
     let parts: Vec<String> = told.into_iter().chain(failures).chain(paused).filter(|part| !part.is_empty()).collect();
     parts.join("; ")
 }

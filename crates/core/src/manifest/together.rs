@@ -218,8 +218,10 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
     };
     // What stays as it was needs what it referred to, should that be gone.
     let scheduled = desired.scheduled_tasks.values().map(|scheduled| family_of(&scheduled.spec.task_definition));
-    let families: Vec<Family> =
-        desired.services.values().map(|service| family_named(&service.spec)).chain(scheduled).collect();
+    let hooks = desired.services.values().flat_map(|service| &service.spec.deployment_configuration.lifecycle_hooks);
+    let hooks = hooks.filter_map(|hook| hook.task_definition.as_deref()).map(family_of);
+    let services = desired.services.values().map(|service| family_named(&service.spec));
+    let families: Vec<Family> = services.chain(scheduled).chain(hooks).collect();
     for family in families {
         if let Some(before) = previous.task_definitions.get(&family) {
             desired.task_definitions.entry(family).or_insert_with(|| before.clone());
@@ -358,6 +360,7 @@ impl Judge<'_> {
             let found = self
                 .cluster(&spec.cluster, node)
                 .or_else(|| self.task_definition(service))
+                .or_else(|| self.hooks(service))
                 .or_else(|| self.network(&Wish::of_service(service)))
                 .or_else(|| self.registries(service))
                 .or_else(|| self.load_balancers(service));
@@ -368,7 +371,7 @@ impl Judge<'_> {
             let (spec, node) = (&scheduled.manifest.spec, &scheduled.node);
             let found = self
                 .cluster(&spec.cluster, node)
-                .or_else(|| self.definition(node, &spec.task_definition, spec.launch_type))
+                .or_else(|| self.definition(node, at!["taskDefinition"], &spec.task_definition, spec.launch_type))
                 .or_else(|| self.overrides(scheduled))
                 .or_else(|| self.network(&Wish::of_scheduled(scheduled)));
             let file = || scheduled.manifest.file.clone();
@@ -447,10 +450,22 @@ impl Judge<'_> {
     fn task_definition(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
         match &service.manifest.spec.task_definition {
             TaskDefinitionRef::Named(reference) => {
-                self.definition(&service.node, reference, service.manifest.spec.launch_type)
+                let launch_type = service.manifest.spec.launch_type;
+                self.definition(&service.node, at!["taskDefinition"], reference, launch_type)
             }
             TaskDefinitionRef::Inline(_) => None,
         }
+    }
+
+    /// What its lifecycle hooks run.
+    fn hooks(&self, service: &Declared<ServiceSpec>) -> Option<Finding> {
+        let hooks = service.manifest.spec.deployment_configuration.lifecycle_hooks.iter().enumerate();
+        hooks.filter_map(|(index, hook)| Some((index, hook.task_definition.as_ref()?))).find_map(
+            |(index, reference)| {
+                let path = at!["deploymentConfiguration", "lifecycleHooks", index, "taskDefinition"];
+                self.definition(&service.node, path, reference, LaunchType::Ec2)
+            },
+        )
     }
 
     /// Overrides name containers of the task definition that the manifests have; of an older revision nobody knows yet.
@@ -469,8 +484,7 @@ impl Judge<'_> {
         Some(Finding::error("overrides", scheduled.node.locate(&path), words))
     }
 
-    fn definition(&self, node: &Node, reference: &str, launch_type: LaunchType) -> Option<Finding> {
-        let path = at!["taskDefinition"];
+    fn definition(&self, node: &Node, path: &[Step<'_>], reference: &str, launch_type: LaunchType) -> Option<Finding> {
         if let Some((_, revision)) = reference.split_once(':')
             && revision.parse::<u32>().is_err()
         {

@@ -1,8 +1,12 @@
 //! Deployments of a service: what is remembered of each.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{name::RevisionId, time::Timestamp};
+use super::{
+    name::{RevisionId, TaskId},
+    time::Timestamp,
+};
 
 /// ECS's deployment `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +61,7 @@ impl Outcome {
 /// ECS's lifecycle stages of a deployment whose revisions take turns in two target groups, in their order.
 ///
 /// Rule: "Lifecycle stages for Amazon ECS service deployments", ECS developer guide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum LifecycleStage {
     /// What earlier deployments left on the side of the new revision goes.
@@ -129,6 +133,23 @@ pub struct Stage {
     pub shown_at: Option<Timestamp>,
 }
 
+/// A lifecycle hook that began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookRun {
+    /// At this stage.
+    pub stage: LifecycleStage,
+    /// Which of the manifest's, from 0.
+    pub index: usize,
+    /// When.
+    pub since: Timestamp,
+    /// The task that tells; none: a person does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// It succeeded, or a person was asked.
+    pub done: bool,
+}
+
 impl Stage {
     /// It begins.
     pub fn begin(name: LifecycleStage, since: Timestamp) -> Self {
@@ -171,6 +192,9 @@ pub struct Deployment {
     /// Where its revision takes turns with the one in service: how far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
+    /// The lifecycle hooks that began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRun>,
     /// Start.
     pub created_at: Timestamp,
     /// Last change.
@@ -178,6 +202,16 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Since when and why it is paused, in words.
+    pub fn paused_words(&self) -> Option<String> {
+        let paused_at = self.paused_at?;
+        let hook = self.hooks.iter().find(|hook| hook.task.is_none() && hook.since == paused_at);
+        Some(match hook {
+            Some(hook) => format!("its hook at {} waits for a person to continue it", hook.stage.word()),
+            None => "a person paused it".to_owned(),
+        })
+    }
+
     /// Whether it replaces nothing, and only healing goes on: a person paused it, or it failed and nothing takes it back.
     pub fn stands_still(&self) -> bool {
         match self.rollout_state {

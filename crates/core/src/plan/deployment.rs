@@ -89,6 +89,7 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         paused_at: None,
         unplaced_at: None,
         stage,
+        hooks: Vec::new(),
         created_at: now,
         updated_at: now,
     };

@@ -237,29 +237,48 @@ pub(super) fn conclude(draft: &mut Draft<'_>) {
 
 /// Gives a fire its outcome, if its tasks are over; in words how it ended.
 fn judge(fire: &mut Fire, known: &[&Task], now: Timestamp) -> Option<(EventLevel, String)> {
+    let ended = ended(known, fire.tasks.len())?;
+    let codes: Vec<i64> = known.iter().flat_map(|task| exit_codes(task)).collect();
+    fire.exit_code = codes.iter().find(|code| **code != 0).or(codes.first()).copied();
+    fire.ended_at = Some(known.iter().filter_map(|task| task.stopped_at).max().unwrap_or(now));
+    let words = match ended {
+        Ok(()) if fire.reason.is_none() => {
+            fire.outcome = FireOutcome::Succeeded;
+            return Some((EventLevel::Normal, "succeeded".to_owned()));
+        }
+        Ok(()) => ENDED_SOMEHOW.to_owned(),
+        Err(words) => words,
+    };
+    fire.outcome = FireOutcome::Failed;
+    let words = fire.reason.get_or_insert(words);
+    Some((EventLevel::Warning, format!("failed: {words}")))
+}
+
+const ENDED_SOMEHOW: &str = "it ended, and nobody knows how";
+
+fn exit_codes(task: &Task) -> impl Iterator<Item = i64> {
+    task.containers.values().filter(|row| row.essential).filter_map(|row| row.exit_code)
+}
+
+/// Whether `count` tasks that end by themselves are over, and if not well, why.
+pub(super) fn ended(known: &[&Task], count: usize) -> Option<Result<(), String>> {
     // One on a lost host is over: whether it ever ends there, nobody can tell.
     let is_over = |task: &&Task| task.last_status == LastStatus::Stopped || task.stop_code == Some(StopCode::HostLost);
     if !known.iter().all(is_over) {
         return None;
     }
-    let essential = || known.iter().flat_map(|task| task.containers.values()).filter(|row| row.essential);
-    let codes: Vec<i64> = essential().filter_map(|row| row.exit_code).collect();
-    let bad = codes.iter().copied().find(|code| *code != 0);
-    fire.exit_code = bad.or(codes.first().copied());
-    fire.ended_at = Some(known.iter().filter_map(|task| task.stopped_at).max().unwrap_or(now));
-    let by_itself = known.iter().all(|task| task.stop_code == Some(StopCode::EssentialContainerExited));
-    let all_known = known.len() == fire.tasks.len();
-    if bad.is_none() && by_itself && all_known && !codes.is_empty() && fire.reason.is_none() {
-        fire.outcome = FireOutcome::Succeeded;
-        return Some((EventLevel::Normal, "succeeded".to_owned()));
+    let mut codes = known.iter().flat_map(|task| exit_codes(task)).peekable();
+    let has_codes = codes.peek().is_some();
+    let is_bad = codes.any(|code| code != 0);
+    let by_itself = |task: &Task| task.stop_code == Some(StopCode::EssentialContainerExited);
+    let all_known = known.len() == count;
+    if !is_bad && known.iter().all(|task| by_itself(task)) && all_known && has_codes {
+        return Some(Ok(()));
     }
-    fire.outcome = FireOutcome::Failed;
-    let of_task = known.iter().find(|task| task.stop_code != Some(StopCode::EssentialContainerExited) || bad.is_some());
-    let words = match of_task.and_then(|task| task.stopped_reason.clone()) {
+    let of_task = known.iter().find(|task| !by_itself(task) || is_bad);
+    Some(Err(match of_task.and_then(|task| task.stopped_reason.clone()) {
         _ if !all_known => "its tasks are not known any more".to_owned(),
         Some(words) => words,
-        None => "it ended, and nobody knows how".to_owned(),
-    };
-    let words = fire.reason.get_or_insert(words);
-    Some((EventLevel::Warning, format!("failed: {words}")))
+        None => ENDED_SOMEHOW.to_owned(),
+    }))
 }

@@ -274,8 +274,8 @@ impl<'a> Subjected<'a> {
         if !primary.stands_still() {
             return;
         }
-        self.standstill = Some(match primary.paused_at {
-            Some(_) => format!("the rollout of {} stands still: a person paused it", primary.revision),
+        self.standstill = Some(match primary.paused_words() {
+            Some(why) => format!("the rollout of {} stands still: {why}", primary.revision),
             None => format!("the rollout of {} failed: {}", primary.revision, primary.rollout_state_reason),
         });
         // What dies meanwhile is replaced by what is known to be good.

@@ -2,8 +2,9 @@
 
 use roadstead_core::{
     model::{
+        container::ContainerState,
         desired::Manifest,
-        spec::{LoadBalancerSpec, TargetGroupSpec},
+        spec::{LoadBalancerSpec, TargetGroupSpec, TaskDefinitionSpec},
         state::{Deployment, LifecycleStage, Outcome, RolloutState, Schedulability, ServiceRecord},
         task::Task,
         traffic::{RuleRef, Side},
@@ -17,7 +18,7 @@ use roadstead_core::{
 use serde_json::{Value, json};
 
 use super::{
-    story::Story,
+    story::{Story, manifest},
     traffic::{Edges, WELL, of, waits, well, with_port},
 };
 
@@ -119,6 +120,80 @@ impl Story {
     fn verb(&mut self, verb: RolloutVerb) {
         self.core.command(self.now, Command::Rollout { service: SERVICE.into(), verb }).unwrap();
     }
+}
+
+fn hooked(hook: Value) -> Story {
+    let mut story = Story::in_turns(json!({ "strategy": "BLUE_GREEN", "bakeTime": 1, "lifecycleHooks": [hook] }));
+    let smoke: TaskDefinitionSpec = serde_json::from_value(
+        json!({ "containerDefinitions": [{ "name": "smoke", "image": "smoke:1", "memory": 64 }] }),
+    )
+    .unwrap();
+    story.desired.task_definitions.insert("smoke".into(), manifest(smoke.into(), &[]));
+    story.deploy("demo:2");
+    story
+}
+
+impl Story {
+    /// The task of the hook, as soon as there is one.
+    fn hook_task(&mut self) -> Task {
+        let of_hook = |story: &Self| story.state().tasks.values().find(|task| task.is_standalone()).cloned();
+        self.go_until("a hook runs", &well(), |story| of_hook(story).is_some_and(|task| task.started_at.is_some()));
+        Task::clone(&of_hook(self).unwrap())
+    }
+
+    fn exits(&mut self, task: &Task, code: i64) {
+        let id = task.containers.values().find_map(|row| row.runtime_id.clone()).unwrap();
+        let view = self.containers.get_mut(&task.host).unwrap().get_mut(&id).unwrap();
+        (view.state, view.exit_code, view.finished_at) = (ContainerState::Exited, Some(code), Some(self.now));
+    }
+}
+
+#[test]
+fn a_hooks_task_that_exits_with_0_lets_it_go_on_and_another_takes_it_back() {
+    for (code, outcome) in [(0, Outcome::Succeeded), (3, Outcome::RolledBack)] {
+        let mut story = hooked(json!({ "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"], "taskDefinition": "smoke" }));
+        let task = story.hook_task();
+        let told = |task: &Task| {
+            let of = &task.standalone.as_ref().unwrap().overrides.container_overrides[0].environment;
+            of.0["ROADSTEAD_LIFECYCLE_STAGE"].clone()
+        };
+        assert_eq!(told(&task), "POST_TEST_TRAFFIC_SHIFT");
+        story.go(20, &well());
+        assert_eq!(story.stage(), Some(LifecycleStage::PostTestTrafficShift));
+        assert_eq!((story.weights("front/http"), story.weights("front/test")), ((1_000, 0), (0, 1)));
+        story.exits(&task, code);
+        let of_two = |story: &Story| story.outcomes().into_iter().find(|(revision, _)| *revision == 2);
+        story.go_until("ended", &well(), |story| of_two(story).is_some_and(|(_, outcome)| outcome.is_some()));
+        assert_eq!(of_two(&story), Some((2, Some(outcome))));
+        let all = if code == 0 { (0, 1_000) } else { (1_000, 0) };
+        assert_eq!(story.weights("front/http"), all);
+        let tasks = story.state().tasks.values().filter(|task| task.is_standalone()).count();
+        assert_eq!(tasks, 1, "it ran once");
+    }
+}
+
+#[test]
+fn a_hooks_task_that_takes_too_long_is_stopped_and_the_deployment_taken_back() {
+    let mut story = hooked(json!({ "lifecycleStages": ["PRE_SCALE_UP"], "taskDefinition": "smoke", "timeout": 30 }));
+    let task = story.hook_task();
+    assert_eq!(story.on(Side::Green).len(), 0, "nothing was started yet");
+    story.go(25, &well());
+    assert!(story.task(&task).is_wanted());
+    story.go(20, &well());
+    assert!(!story.task(&task).is_wanted());
+    assert!(story.outcomes().contains(&(2, Some(Outcome::RolledBack))), "{:?}", story.outcomes());
+}
+
+#[test]
+fn a_hook_that_waits_for_a_person_goes_on_when_it_is_continued() {
+    let mut story = hooked(json!({ "lifecycleStages": ["POST_SCALE_UP"], "pause": true }));
+    story.until_stage(LifecycleStage::PostScaleUp);
+    story.go(30, &well());
+    assert_eq!((story.stage(), story.on(Side::Green).len()), (Some(LifecycleStage::PostScaleUp), 2));
+    assert!(waits(&story, "its hook at POST_SCALE_UP waits for a person"));
+    story.verb(RolloutVerb::Continue);
+    story.go_until("completed", &well(), |story| story.rollout() == RolloutState::Completed);
+    assert_eq!(story.weights("front/http"), (0, 1_000));
 }
 
 fn blue_green(bake: u32) -> Value {

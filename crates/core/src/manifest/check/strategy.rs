@@ -7,11 +7,12 @@ use crate::{
         report::{Scope, quote},
     },
     model::{
+        deployment::LifecycleStage,
         quantity::Seconds,
         spec::{
             ServiceSpec,
             service::SchedulingStrategy,
-            strategy::{DeploymentControllerType, DeploymentStrategy},
+            strategy::{DeploymentControllerType, DeploymentStrategy, LONGEST_HOOK_S, LifecycleHook},
         },
     },
 };
@@ -44,13 +45,46 @@ pub(super) fn strategy(spec: &ServiceSpec, scope: &mut Scope<'_>) {
         ("bakeTimeInMinutes", configuration.bake_time_in_minutes.is_some() && !turns),
         ("canaryConfiguration", configuration.canary_configuration.is_some() && chosen != DeploymentStrategy::Canary),
         ("linearConfiguration", configuration.linear_configuration.is_some() && chosen != DeploymentStrategy::Linear),
+        ("lifecycleHooks", !configuration.lifecycle_hooks.is_empty() && !turns),
     ];
     for (field, _) in idle.into_iter().filter(|(_, is_idle)| *is_idle) {
         let message = format!("with the strategy {} there is no {}", word(chosen), quote(field));
         scope.warning(&join(base, &[Step::Key(field)]), "deployment", message).label("has no effect");
     }
+    for (index, hook) in configuration.lifecycle_hooks.iter().enumerate() {
+        lifecycle_hook(hook, index, scope);
+    }
     if turns {
         two_groups(spec, scope);
+    }
+}
+
+fn lifecycle_hook(hook: &LifecycleHook, index: usize, scope: &mut Scope<'_>) {
+    let base = at!["deploymentConfiguration", "lifecycleHooks", index];
+    let field = |field: &'static str| join(base, &[Step::Key(field)]);
+    if hook.hook_target_arn.is_some() {
+        scope
+            .error(&field("hookTargetArn"), "hook", "there are no Lambda functions here")
+            .help("`taskDefinition`: a task that exits with 0 when all is well; or `pause: true`: a person");
+    } else if hook.task_definition.is_some() == hook.pause {
+        scope
+            .error(base, "hook", "a hook runs a task or waits for a person")
+            .label("one of `taskDefinition` and `pause: true`");
+    }
+    if hook.lifecycle_stages.is_empty() {
+        scope.error(base, "hook", "`lifecycleStages` says at which stages it comes, and has none");
+    }
+    for (nth, stage) in hook.lifecycle_stages.iter().enumerate() {
+        if matches!(stage, LifecycleStage::ScaleUp | LifecycleStage::BakeTime | LifecycleStage::CleanUp) {
+            let path = join(&field("lifecycleStages"), &[Step::Index(nth)]);
+            scope.error(&path, "hook", format!("there are no hooks at {}", stage.word()));
+        }
+    }
+    if let Some(timeout) = hook.timeout {
+        in_range(scope, &field("timeout"), timeout.0, 1..=LONGEST_HOOK_S, " s");
+        if hook.pause {
+            scope.warning(&field("timeout"), "hook", "a person is waited for without end").label("has no effect");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     NotActedOn, TaskDefinitionSpec,
     load_balancer::ServiceLoadBalancer,
     network::{NetworkConfiguration, ServiceRegistry},
-    strategy::{CanaryConfiguration, DeploymentController, DeploymentStrategy, LinearConfiguration},
+    strategy::{CanaryConfiguration, DeploymentController, DeploymentStrategy, LifecycleHook, LinearConfiguration},
 };
 use crate::model::{name::ClusterName, quantity::Seconds, task::MAX_RESTARTS_KEPT};
 
@@ -307,9 +307,10 @@ pub struct DeploymentConfiguration {
     /// See [`NotActedOn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alarms: Option<NotActedOn>,
-    /// See [`NotActedOn`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lifecycle_hooks: Option<NotActedOn>,
+    /// BLUE_GREEN, CANARY, LINEAR: what must succeed before the deployment goes on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub lifecycle_hooks: Vec<LifecycleHook>,
 }
 
 /// ECS's `deploymentCircuitBreaker`; here it is on, with rollback, unless the manifest says otherwise.

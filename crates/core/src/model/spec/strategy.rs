@@ -6,8 +6,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::service::{DeploymentConfiguration, SchedulingStrategy, ServiceSpec};
-use crate::model::quantity::Seconds;
+use super::{
+    NotActedOn,
+    service::{DeploymentConfiguration, SchedulingStrategy, ServiceSpec},
+};
+use crate::model::{deployment::LifecycleStage, quantity::Seconds};
 
 /// ECS's deployment strategies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -119,6 +122,44 @@ pub struct LinearConfiguration {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1440))]
     pub step_bake_time_in_minutes: Option<u32>,
+}
+
+/// ECS's `DeploymentLifecycleHook`: what must succeed before a deployment leaves a stage. ▲ ECS calls a Lambda function; here it is a
+/// task that ends, or a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LifecycleHook {
+    /// The stages at whose end it comes.
+    #[schemars(length(min = 1))]
+    pub lifecycle_stages: Vec<LifecycleStage>,
+    /// A task of this definition is started (`smoke`, `smoke:3`): it succeeded when its essential containers exit with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<String>,
+    /// It waits for `roadstead rollout continue`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
+    /// A task that takes longer failed; 24 hours when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Seconds>,
+    /// A Lambda function: there is none here, and admission refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_target_arn: Option<String>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<NotActedOn>,
+    /// See [`NotActedOn`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_details: Option<NotActedOn>,
+}
+
+/// A hook's longest time (ECS).
+pub const LONGEST_HOOK_S: u32 = 86_400;
+
+impl LifecycleHook {
+    /// How long its task may take.
+    pub fn timeout(&self) -> Seconds {
+        self.timeout.unwrap_or(Seconds(LONGEST_HOOK_S))
+    }
 }
 
 fn either(ours: Option<Seconds>, minutes: Option<u32>, default_s: u32) -> Seconds {

@@ -4,6 +4,7 @@
 //! * [`turns`]: two target groups that take turns;
 //! * here: a task stops only after every edge has taken it out and what it did is done (S10).
 
+mod hooks;
 mod picture;
 pub(super) mod turns;
 

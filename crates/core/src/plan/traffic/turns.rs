@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 use super::{
-    hosts_of, is_given_up,
+    hooks, hosts_of, is_given_up,
     picture::{Rules, shares},
 };
 use crate::plan::{
@@ -163,7 +163,7 @@ struct Bench<'b> {
 }
 
 /// What comes of a stage.
-enum Verdict {
+pub(super) enum Verdict {
     /// It goes on, for this reason.
     Stays(String, Option<Timestamp>),
     /// It is over.
@@ -171,7 +171,7 @@ enum Verdict {
     /// Requests are sent elsewhere, and the stage goes on.
     Shift(Shift),
     /// The deployment failed.
-    Fails(&'static str),
+    Fails(String),
 }
 
 impl Bench<'_> {
@@ -180,7 +180,11 @@ impl Bench<'_> {
         let no = self.service.no;
         let Some(stage) = stage(draft, no).filter(|stage| stage.name < LifecycleStage::CleanUp) else { return false };
         let now = draft.now();
-        match self.judge(draft, stage) {
+        let verdict = match self.judge(draft, stage) {
+            Verdict::Over => hooks::judge(draft, self.service, stage.name).unwrap_or(Verdict::Over),
+            other => other,
+        };
+        match verdict {
             Verdict::Stays(words, until) => {
                 let reason = format!("{}: {words}", stage.name.word());
                 draft.waiting(Subject::Service(self.service.name.clone()), reason, "it is so", until);
@@ -198,7 +202,7 @@ impl Bench<'_> {
                 true
             }
             Verdict::Fails(why) => {
-                fail(draft, self.service, why);
+                fail(draft, self.service, &why);
                 draft.tasks.look_again();
                 false
             }
@@ -225,7 +229,7 @@ impl Bench<'_> {
         let desired = service.spec.desired_count as usize;
         let healthy = healthy(draft, self.pool, self.pool.live);
         if shift.per_mille > 0 && self.old && !can_answer(draft, service, self.pool.live) {
-            return Verdict::Fails("none of its tasks is healthy any more");
+            return Verdict::Fails("none of its tasks is healthy any more".to_owned());
         }
         // What cannot carry its share gets no more.
         let lacks = || {
