@@ -1,6 +1,10 @@
 //! Tasks behind load balancers: health by their targets, and no stop before every edge has let go (S10).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use roadstead_core::{
     model::{
@@ -15,7 +19,7 @@ use roadstead_core::{
         traffic::{Edge, EdgeSeen, Target, TargetHealth, TargetSeen},
         world::Plan,
     },
-    plan::traffic::{edges, edges_of, has_balancers, is_registered, is_used},
+    plan::traffic::{addresses, edges, edges_of, has_balancers, is_registered, is_used},
     turn::{Command, Input},
 };
 use serde_json::{Value, json};
@@ -490,4 +494,15 @@ fn a_task_is_a_target_from_when_it_runs_and_its_own_checks_have_said_something_u
     let ending = |last_status| Task { desired_status: DesiredStatus::Stopped, last_status, ..Task::clone(&task) };
     assert!(is_registered(&ending(LastStatus::Stopping)));
     assert!(!is_registered(&ending(LastStatus::Deprovisioning)));
+}
+
+#[test]
+fn a_load_balancer_speaks_from_its_hosts_and_in_its_own_cluster() {
+    let story = Story::with_balancer(behind(1));
+    let of = |cluster: &str| -> Vec<BTreeSet<Ipv4Addr>> {
+        addresses(story.state(), &cluster.into()).map(|(_, addresses)| addresses).collect()
+    };
+    let hosts = [1, 2].map(|last| Ipv4Addr::new(198, 51, 100, last));
+    assert_eq!(of("default"), [BTreeSet::from(hosts)]);
+    assert!(of("other").is_empty());
 }
