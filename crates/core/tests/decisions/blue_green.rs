@@ -209,7 +209,10 @@ fn a_new_revision_takes_its_turn_and_the_next_one_goes_back() {
         story.deploy(&format!("demo:{revision}"));
         let mut seen: Vec<LifecycleStage> = Vec::new();
         story.go_until("completed", &well(), |story| story.primary().revision.number == revision);
-        while story.rollout() != RolloutState::Completed {
+        for _ in 0..200 {
+            if story.rollout() == RolloutState::Completed {
+                break;
+            }
             story.go(1, &well());
             let stage = story.stage().unwrap();
             if seen.last() != Some(&stage) {
@@ -226,7 +229,6 @@ fn a_new_revision_takes_its_turn_and_the_next_one_goes_back() {
             }
             let turned = stage >= LifecycleStage::ProductionTrafficShift;
             assert_eq!(story.weights("front/http"), if turned { all(to) } else { all(from) }, "{stage:?}");
-            assert!(seen.len() < 20 && story.now.0 < u64::MAX / 2);
         }
         let stages = [
             LifecycleStage::ScaleUp,
@@ -336,7 +338,10 @@ fn canary_and_linear_go_step_by_step() {
         story.deploy("demo:2");
         story.until_stage(LifecycleStage::ProductionTrafficShift);
         let mut seen = vec![(story.weights("front/http").1, story.now)];
-        while story.stage() == Some(LifecycleStage::ProductionTrafficShift) {
+        for _ in 0..200 {
+            if story.stage() != Some(LifecycleStage::ProductionTrafficShift) {
+                break;
+            }
             story.go(1, &well());
             let share = story.weights("front/http").1;
             if seen.last().unwrap().0 != share {
@@ -381,7 +386,10 @@ fn a_newer_revision_waits_until_the_requests_are_given_back() {
     story.deploy("demo:3");
     story.go_until("3 begun", &well(), |story| story.primary().revision.number == 3);
     assert_eq!((story.stage(), story.weights("front/http")), (Some(LifecycleStage::ReconcileService), (1_000, 0)));
-    while story.stage() == Some(LifecycleStage::ReconcileService) {
+    for _ in 0..200 {
+        if story.stage() != Some(LifecycleStage::ReconcileService) {
+            break;
+        }
         assert!(story.wanted().iter().all(|task| task.revision.number != 3));
         story.go(1, &well());
     }
