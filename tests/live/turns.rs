@@ -180,3 +180,31 @@ fn a_canary_is_tried_and_taken_back_and_nobody_notices() {
     assert!(seen.log.iter().all(|(began, _, version)| *began < back || version != "2"), "{:?}", seen.answers);
     assert_eq!(seen.failures, Vec::<String>::new());
 }
+
+#[test]
+#[ignore = "needs a lab"]
+fn what_a_smoke_test_refuses_gets_no_request() {
+    let fleet = Swapped::up("smoke");
+    for (to, code, expected) in [(2, 0, "SUCCEEDED"), (1, 3, "ROLLED_BACK")] {
+        let hook =
+            "lifecycleHooks: [{ lifecycleStages: [POST_TEST_TRAFFIC_SHIFT], taskDefinition: smoke, timeout: 1m }]";
+        let smoke = format!(
+            "---
+apiVersion: roadstead/v1
+kind: TaskDefinition
+metadata: {{ name: smoke }}
+spec: {{ containerDefinitions: [{{ name: smoke, image: 'roadstead/demo:1', memory: 16, command: [exit, '{code}'] }}] }}
+"
+        );
+        let id = fleet.newest()["id"].as_str().unwrap().to_owned();
+        fleet.load.take();
+        fleet.controller.write("web.yaml", &(service(to, &format!("{SWAP}, {hook}")) + &smoke));
+        until("it has begun", MINUTE, || fleet.newest()["id"] != *id);
+        assert_eq!(outcome(&fleet.controller), expected);
+        let answers = fleet.unnoticed(expected);
+        assert_eq!(answers.contains_key("1"), to == 2, "{answers:?}");
+        fleet.load.take();
+        fleet.asked();
+        assert!(fleet.unnoticed("after it").contains_key("2"));
+    }
+}
