@@ -504,3 +504,21 @@ fn a_service_that_rolls_again_stays_on_the_side_where_it_is() {
     });
     assert_eq!((story.stage(), story.on(Side::Green).len(), story.weights("front/http")), (None, 2, (0, 1_000)));
 }
+
+/// With no task nothing was shown to be good, and yet it is what the side stands for.
+#[test]
+fn what_was_deployed_while_no_task_was_wanted_is_in_service() {
+    let mut story = Story::in_turns(blue_green(1));
+    story.scale(0);
+    story.deploy("demo:2");
+    story.go_until("completed", &well(), |story| {
+        story.primary().revision.number == 2 && story.rollout() == RolloutState::Completed
+    });
+    story.desired.services.get_mut("web").unwrap().spec.desired_count = 2;
+    story.deploy("demo:3");
+    story.go_until("scaled up", &well(), |story| {
+        story.primary().revision.number == 3 && story.stage() > Some(LifecycleStage::ScaleUp)
+    });
+    let revisions = |side| story.on(side).iter().map(|task| task.revision.number).collect::<Vec<_>>();
+    assert_eq!((revisions(Side::Green), revisions(Side::Blue)), (vec![2, 2], vec![3, 3]));
+}

@@ -3,7 +3,7 @@
 use super::{Due, Ground};
 use crate::{
     check::network,
-    scenario::{Mishap, PROBED, Point, SICKNESS},
+    scenario::{ENDS_WELL, Mishap, PROBED, Point, SICKNESS},
 };
 use roadstead_control::engine::EventAction;
 use roadstead_core::model::{
@@ -17,7 +17,8 @@ use roadstead_core::model::{
 pub(crate) enum Turn {
     Healthy,
     Unhealthy,
-    Ends,
+    /// It ends, with this exit code.
+    Ends(i64),
 }
 
 /// Whether anybody asks for its health: its engine, or the controller.
@@ -46,7 +47,8 @@ impl Ground {
                     let sickness =
                         if until.is_some_and(|until| self.now < *until) { Some("crashes") } else { sickness };
                     let turn = match (sickness, checked) {
-                        (Some("crashes"), _) => Some((Turn::Ends, host.rng.within(50, 4_000))),
+                        (Some("crashes"), _) => Some((Turn::Ends(1), host.rng.within(50, 4_000))),
+                        (Some(ENDS_WELL), _) => Some((Turn::Ends(0), host.rng.within(50, 4_000))),
                         (Some(_), true) => Some((Turn::Unhealthy, host.rng.within(3_000, 20_000))),
                         (None, true) => Some((Turn::Healthy, host.rng.within(300, 8_000))),
                         (Some(_) | None, false) => None,
@@ -111,7 +113,7 @@ impl Ground {
             match turn {
                 Turn::Healthy => host.machine.set_health(id, HealthStatus::Healthy, clock),
                 Turn::Unhealthy => host.machine.set_health(id, HealthStatus::Unhealthy, clock),
-                Turn::Ends => host.machine.end(id, 1, false, clock),
+                Turn::Ends(exit_code) => host.machine.end(id, exit_code, false, clock),
             }
         });
         if turn == Turn::Healthy {

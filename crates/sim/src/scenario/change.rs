@@ -83,6 +83,8 @@ pub enum Sickness {
 
 /// The variable that tells the fake hosts of it.
 pub(crate) const SICKNESS: &str = "SICKNESS";
+/// Of what is to end by itself, and well.
+pub(crate) const ENDS_WELL: &str = "ends";
 /// An image that no registry has.
 pub(crate) const NO_IMAGE: &str = "nowhere:1";
 
@@ -141,7 +143,7 @@ impl Change {
                 for definition in desired.task_definitions.values_mut() {
                     definition.spec.edit(|spec| {
                         for container in &mut spec.container_definitions {
-                            container.environment = Environment::default();
+                            container.environment.0.retain(|_, value| value == ENDS_WELL);
                             if container.image == NO_IMAGE {
                                 container.image = "demo:1".to_owned();
                             }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Sickness};
-pub(crate) use change::{SICKNESS, short};
+pub(crate) use change::{ENDS_WELL, SICKNESS, short};
 pub(crate) use draw::{FIXED_PORT, JOB, change as draw_change, draw_desired, plain_desired};
 pub use draw::{Shape, draw};
 pub(crate) use probes::{PROBED, TCP_PORT};

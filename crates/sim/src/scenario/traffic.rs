@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use super::{Change, Happening, Scripted, Sickness};
+use super::{
+    Change, Happening, Scripted, Sickness,
+    change::{ENDS_WELL, SICKNESS},
+};
 use crate::rng::Rng;
 use roadstead_core::model::{
     desired::{Desired, Manifest},
     name::{HostName, ServiceName},
     quantity::Seconds,
     spec::{
-        LoadBalancerSpec, TargetGroupSpec,
+        LoadBalancerSpec, TargetGroupSpec, TaskDefinitionSpec,
         service::{DeploymentConfiguration, SchedulingStrategy},
         task_definition::NetworkMode,
     },
@@ -21,6 +24,8 @@ use serde_json::{Value, json};
 const APART: u64 = 0x7472_6166_6669_6321;
 /// Of the hosts that load balancers run on.
 const EDGE: &str = "edge";
+/// What hooks run.
+const HOOK: &str = "hook";
 
 /// What is wanted from the beginning, and what happens to it later.
 pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scripted> {
@@ -50,6 +55,9 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
                     }
                 };
                 take_turns(desired, name, strategy, rng.within(0, 15));
+                if rng.chance(400) {
+                    hook(&mut rng, desired, name);
+                }
             }
         }
     }
@@ -97,6 +105,31 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
         deployments(&mut rng, name, faults_ms, &mut script);
     }
     script
+}
+
+/// What a service's deployments wait for: a task that ends well, mostly in time, or a person.
+fn hook(rng: &mut Rng, desired: &mut Desired, service: &ServiceName) {
+    let stages = [
+        "PRE_SCALE_UP",
+        "POST_SCALE_UP",
+        "TEST_TRAFFIC_SHIFT",
+        "PRODUCTION_TRAFFIC_SHIFT",
+        "POST_PRODUCTION_TRAFFIC_SHIFT",
+    ];
+    let stages = [rng.pick(&stages)];
+    let hook = match rng.chance(700) {
+        true => json!([{ "lifecycleStages": stages, "taskDefinition": HOOK, "timeout": rng.within(15, 60) }]),
+        false => json!([{ "lifecycleStages": stages, "pause": true }]),
+    };
+    let container = json!({ "name": "main", "image": "demo:1", "memory": 8, "environment": { SICKNESS: ENDS_WELL } });
+    let definition = json!({ "containerDefinitions": [container] });
+    let (Ok(hooks), Ok(definition)) = (serde_json::from_value(hook), serde_json::from_value(definition)) else {
+        return;
+    };
+    let Some(service) = desired.services.get_mut(service) else { return };
+    service.spec.deployment_configuration.lifecycle_hooks = hooks;
+    let definition: TaskDefinitionSpec = definition;
+    desired.task_definitions.insert(HOOK.into(), manifest(definition.into(), format!("{HOOK}.yaml")));
 }
 
 /// Revisions of a service, and what people say while they take their turns.
