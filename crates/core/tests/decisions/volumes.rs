@@ -254,6 +254,7 @@ fn a_restore_stops_what_has_the_volume_and_goes_on_until_it_is_whole() {
     story.settle(&[]);
     assert!(story.record().moving.is_some() && story.live_tasks().is_empty(), "half of it is no data to start on");
     assert!(story.say(VolumeVerb::CancelMove).is_err());
+    assert!(story.say(VolumeVerb::Forget).is_err(), "half of it would be found, and taken for whole");
     story.copied(&asked, Ok(()));
     assert_eq!((story.record().moving, story.record().restored_at), (None, Some(story.now)));
     story.settle(&[]);

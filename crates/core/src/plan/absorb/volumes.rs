@@ -98,9 +98,7 @@ pub fn volume(
             let record = known_or()?;
             match &record.moving {
                 None => return refuse(format!("volume {} does not move", id.name)),
-                Some(moving) if moving.from_volume.is_some() && moving.stage == MoveStage::Copying => {
-                    return refuse(format!("the data of volume {} is being replaced: that ends by itself", id.name));
-                }
+                Some(moving) if is_replacing(moving) => return refuse(being_replaced(id)),
                 Some(_) => {}
             }
             let words = format!("volume {} stays on {}", id.name, record.host);
@@ -116,12 +114,25 @@ pub fn volume(
                     task.id, task.host, id.name
                 ));
             }
+            let is_lost = state.hosts.get(&record.host).is_some_and(|host| host.lost_since.is_some());
+            // Half of it is there: it would be found, and taken for whole.
+            if record.moving.as_ref().is_some_and(is_replacing) && !is_lost {
+                return refuse(being_replaced(id));
+            }
             let words =
                 format!("volume {} of {} has no place any more; its data was left as it is", id.name, record.host);
             let event = event(record, now, EventLevel::Warning, "VolumeForgotten", &words);
             Ok((words, vec![Change::VolumeRemoved(id.clone()), event]))
         }
     }
+}
+
+fn is_replacing(moving: &VolumeMove) -> bool {
+    moving.from_volume.is_some() && moving.stage == MoveStage::Copying
+}
+
+fn being_replaced(id: &VolumeId) -> String {
+    format!("the data of volume {} is being replaced: that ends by itself", id.name)
 }
 
 /// Live tasks that mount a volume, but for those of services with a task on each host.
