@@ -101,12 +101,13 @@ fn host(
 ) -> HostNetwork {
     let slices = ["10.64.0.0/24", "10.65.0.0/24"];
     let bridges = slices.iter().take(if has_second { 2 } else { 1 });
-    let bridge = |slice: &&str| Bridge { subnet: (*slice).into(), slice: slice.parse().unwrap() };
+    let bridge = |slice: &&str| Bridge { subnet: (*slice).into(), slice: slice.parse().unwrap(), lan: None };
     let tasks = members.0.iter().map(|(last, (groups, checked))| {
         let local = LocalTask {
             task: format!("{last:016}").as_str().into(),
             security_groups: groups.iter().copied().map(group).collect(),
             checked: checked.iter().map(|port| (Protocol::Tcp, *port)).collect(),
+            namespace: None,
         };
         (Ipv4Addr::new(10, 64, 0, *last), local)
     });
@@ -121,6 +122,7 @@ fn host(
         bridges: bridges.map(bridge).collect(),
         routes: if is_encrypted { BTreeMap::new() } else { [(beyond, Ipv4Addr::new(192, 168, 1, 2))].into() },
         tunnel: is_encrypted.then(|| Tunnel { listen_port: 51820, peers: [("other".into(), peer)].into() }),
+        on_lan: Default::default(),
         tasks: tasks.collect(),
         fleet: Arc::new(FleetNetwork {
             balancers: Default::default(),
