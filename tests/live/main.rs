@@ -19,6 +19,7 @@ mod hosts;
 mod jobs;
 mod links;
 mod logins;
+mod macvlan;
 mod manifests;
 mod matrix;
 mod names;

@@ -61,10 +61,10 @@ s.sendall(b"x" * 1000000); s.shutdown(socket.SHUT_WR); print("tcp", s.recv(99).d
 "#;
 
 /// A machine on the hosts' network that is none of them; gone when dropped.
-struct Outsider(String);
+pub struct Outsider(String);
 
 impl Outsider {
-    fn on(fleet: &Fleet, routes: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Self {
+    pub fn on(fleet: &Fleet, routes: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Self {
         let conf = std::fs::read_to_string(fleet.lab.folder().join("lab.conf")).unwrap();
         let index = conf.lines().find_map(|line| line.strip_prefix("INDEX=")).unwrap();
         let outsider = Self(format!("rsout{index}"));
@@ -82,7 +82,7 @@ impl Outsider {
         outsider
     }
 
-    fn tries(&self, to: &[String]) -> String {
+    pub fn tries(&self, to: &[String]) -> String {
         let output =
             Command::new("ip").args(["netns", "exec", &self.0, "python3", "-c", TRY]).args(to).output().unwrap();
         String::from_utf8(output.stdout).unwrap()

@@ -10,11 +10,7 @@ use roadstead_core::{
     model::{
         name::{HostName, SubnetName},
         network::{self, SubnetRecord},
-        spec::{
-            SubnetSpec,
-            cluster::DEFAULT_CLUSTER,
-            subnet::SubnetDriver,
-        },
+        spec::{SubnetSpec, cluster::DEFAULT_CLUSTER, subnet::SubnetDriver},
         world::Subject,
     },
     plan::network as plan,

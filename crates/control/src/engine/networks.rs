@@ -52,10 +52,7 @@ impl DockerEngine {
     ///
     /// # Errors
     /// As any question to the engine.
-    pub async fn networks(
-        &self,
-        verify: VerifyNetwork<'_>,
-    ) -> Result<BTreeMap<String, NetworkThere>, EngineError> {
+    pub async fn networks(&self, verify: VerifyNetwork<'_>) -> Result<BTreeMap<String, NetworkThere>, EngineError> {
         let call = self.call("list networks", self.question()).await?;
         let docker = call.docker()?;
         let label = HashMap::from([("label", vec![ownership::SUBNET])]);

@@ -120,3 +120,86 @@ pub fn check() -> String {
          [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo '{DRIFTED}the routes inside a task were changed'\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, process::Command, sync::Arc};
+
+    use roadstead_core::model::network::{FleetNetwork, LocalTask, Names};
+
+    use super::*;
+
+    fn host(parent: Option<&str>) -> HostNetwork {
+        let lan = Lan { parent: parent.map(str::to_owned), router: "192.168.7.1/24".parse().unwrap() };
+        let bridge =
+            |subnet: &str, slice: &str, lan| Bridge { subnet: subnet.into(), slice: slice.parse().unwrap(), lan };
+        let task = LocalTask {
+            task: "1".into(),
+            security_groups: ["web".into()].into(),
+            checked: Default::default(),
+            namespace: None,
+        };
+        HostNetwork {
+            node_image: "node".into(),
+            bridges: vec![bridge("default", "10.64.0.0/24", None), bridge("lan", "192.168.7.64/28", Some(lan))],
+            routes: [("10.64.1.0/24".parse().unwrap(), Ipv4Addr::new(192, 168, 7, 12))].into(),
+            tunnel: None,
+            on_lan: ["192.168.7.80/28".parse().unwrap()].into(),
+            tasks: [(Ipv4Addr::new(192, 168, 7, 66), task)].into(),
+            fleet: Arc::new(FleetNetwork {
+                balancers: Default::default(),
+                cluster: "default".into(),
+                cidr: "10.64.0.0/16".parse().unwrap(),
+                hosts: Default::default(),
+                groups: BTreeMap::new(),
+                members: BTreeMap::new(),
+                names: Names::default(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_host_is_among_its_own_tasks_with_the_first_address_of_its_slice() {
+        let host = host(None);
+        let name = host.bridges[1].interface();
+        let line = format!("among \"$1\" {name} 192.168.7.65 02:42:c0:a8:07:41 '' 192.168.7.0/24\n");
+        let text = script(&host);
+        assert_eq!(text.matches("among \"$1\"").count(), 1, "{text}");
+        assert!(text.ends_with(&line), "{text}");
+        let route = ("192.168.7.64/28".to_owned(), format!("dev {name} scope link src 192.168.7.65"));
+        assert_eq!(routes(&host).collect::<Vec<_>>(), [route]);
+    }
+
+    #[test]
+    fn a_task_goes_by_the_lan_to_machines_on_it_and_by_hosts_to_the_rest() {
+        let host = host(None);
+        let text = inside(&host, Ipv4Addr::new(192, 168, 7, 66)).unwrap();
+        assert!(text.contains("ip -4 route replace 10.64.0.0/24 via 192.168.7.65 proto 73"), "its own host's");
+        assert!(text.contains("ip -4 route replace 10.64.1.0/24 via 192.168.7.12 proto 73"), "another's");
+        assert!(!text.contains("route replace 192.168.7."), "{text}");
+        let rules = text.find("nft -f -").unwrap();
+        assert!(rules < text.find("ip -4 route").unwrap(), "rules before routes");
+        assert_eq!(inside(&host, Ipv4Addr::new(10, 64, 0, 2)), None, "of no LAN");
+        assert_eq!(inside(&host, Ipv4Addr::new(192, 168, 7, 67)), None, "nobody's");
+    }
+
+    #[test]
+    fn only_a_name_is_said_of_the_interface() {
+        for (said, want) in [("eth0.7", "eth0.7"), ("a b", ""), ("x';reboot;'", ""), ("$(reboot)", ""), ("", "")] {
+            let text = script(&host(Some(said)));
+            assert!(text.contains(&format!(" '{want}' 192.168.7.0/24\n")), "{said}: {text}");
+            let lan = host(Some(said)).bridges[1].lan.clone().unwrap();
+            assert!(parent(&lan).ends_with(&format!("parent '{want}' 192.168.7.0/24\n")), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_shell_reads_what_it_is_told() {
+        let host = host(Some("eth0"));
+        let inside = inside(&host, Ipv4Addr::new(192, 168, 7, 66)).unwrap();
+        for text in [script(&host), inside, check(), parent(host.bridges[1].lan.as_ref().unwrap())] {
+            let output = Command::new("sh").args(["-n", "-c", &text]).output().unwrap();
+            assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -15,7 +15,8 @@ use roadstead_core::model::{
 use tokio::sync::Mutex;
 
 use super::{
-    Applied, HostNet, NetError, NodeImage, lan, ours, sandboxes::Sandboxes,
+    Applied, HostNet, NetError, NodeImage, lan, ours,
+    sandboxes::Sandboxes,
     script::{DRIFTED, FOLDER, Parts, boot_of_node, clear},
     session::Session,
     tunnel,
@@ -99,7 +100,10 @@ impl NodeNet {
             made = true;
         }
         let there = if made { self.networks().await? } else { there };
-        match wanted.bridges.iter().find(|bridge| there.get(&bridge.network()).is_none_or(|there| !is_it(bridge, there)))
+        match wanted
+            .bridges
+            .iter()
+            .find(|bridge| there.get(&bridge.network()).is_none_or(|there| !is_it(bridge, there)))
         {
             None => Ok(()),
             Some(Bridge { subnet, slice, .. }) => Err(NetError::NotOurs(format!(
@@ -110,11 +114,7 @@ impl NodeNet {
     }
 
     /// The host's interfaces on LANs, by subnet.
-    async fn parents(
-        &self,
-        state: &mut State,
-        wanted: &HostNetwork,
-    ) -> Result<BTreeMap<SubnetName, String>, NetError> {
+    async fn parents(&self, state: &mut State, wanted: &HostNetwork) -> Result<BTreeMap<SubnetName, String>, NetError> {
         let mut parents = BTreeMap::new();
         for bridge in &wanted.bridges {
             let Some(lan) = &bridge.lan else { continue };

@@ -313,8 +313,11 @@ mod tests {
 
     #[test]
     fn a_bridge_has_a_name_that_the_kernel_takes() {
-        let bridge =
-            Bridge { subnet: "private-application-subnet-of-zone-1".into(), slice: "10.64.1.64/26".parse().unwrap(), lan: None };
+        let bridge = Bridge {
+            subnet: "private-application-subnet-of-zone-1".into(),
+            slice: "10.64.1.64/26".parse().unwrap(),
+            lan: None,
+        };
         assert!(bridge.interface().len() <= 15);
         assert_eq!(bridge.gateway(), Ipv4Addr::new(10, 64, 1, 65));
         let (first, last) = task_addresses(bridge.slice);

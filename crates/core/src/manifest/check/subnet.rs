@@ -36,7 +36,9 @@ fn lan(spec: &SubnetSpec, scope: &mut Scope<'_>) {
             let network = router.trunc();
             if router.addr() == network.network() || router.addr() == network.broadcast() {
                 let message = format!("{router} is no machine's address: it stands for the LAN itself");
-                scope.error(at!["gateway"], "macvlan", message).help("the router's own address, such as 192.168.1.1/24");
+                scope
+                    .error(at!["gateway"], "macvlan", message)
+                    .help("the router's own address, such as 192.168.1.1/24");
             } else if !network.contains(&spec.cidr) {
                 let message = format!("{} is not within {network}, the LAN of the `gateway`", spec.cidr);
                 scope.error(at!["cidr"], "macvlan", message).help("choose a part of it that nobody else uses");

@@ -22,18 +22,14 @@ use crate::{
 
 impl Judge<'_> {
     /// What keeps a subnet off its LAN.
-    pub(super) fn unfit_for_lan(
-        &self,
-        name: &SubnetName,
-        subnet: &Declared<SubnetSpec>,
-        lan: &Lan,
-    ) -> Option<Finding> {
+    pub(super) fn unfit_for_lan(&self, name: &SubnetName, subnet: &Declared<SubnetSpec>, lan: &Lan) -> Option<Finding> {
         let spec = &subnet.manifest.spec;
         let cluster = self.desired.cluster(&spec.cluster);
         let error = |path: &[Step<'_>], message: String| Finding::error("macvlan", subnet.node.locate(path), message);
         if cluster.network.encapsulation == Encapsulation::Wireguard {
             let of = quote(spec.cluster.as_str());
-            let message = format!("`driver: macvlan` is for hosts that share a network, and cluster {of} encrypts between them");
+            let message =
+                format!("`driver: macvlan` is for hosts that share a network, and cluster {of} encrypts between them");
             return Some(
                 error(at!["driver"], message)
                     .help("leave it out, or take `encapsulation: wireguard` out of the cluster's `network`"),
@@ -45,32 +41,40 @@ impl Judge<'_> {
         }
         let network = cluster.network.cidr;
         if network.contains(&spec.cidr.network()) || spec.cidr.contains(&network.network()) {
-            let message = format!("{} overlaps {network}, which are the addresses of the hosts' own networks", spec.cidr);
-            return Some(error(at!["cidr"], message).help("change the cluster's `network.cidr` to what the LAN does not use"));
+            let message =
+                format!("{} overlaps {network}, which are the addresses of the hosts' own networks", spec.cidr);
+            return Some(
+                error(at!["cidr"], message).help("change the cluster's `network.cidr` to what the LAN does not use"),
+            );
         }
         if let Some((host, address)) = self.host_within(spec) {
             let message = format!("{address}, the address of host {}, is within {}", quote(host.as_str()), spec.cidr);
             return Some(
-                error(at!["cidr"], message).help("choose a part of the LAN that nobody uses, and that its DHCP does not give out"),
+                error(at!["cidr"], message)
+                    .help("choose a part of the LAN that nobody uses, and that its DHCP does not give out"),
             );
         }
         // An engine makes one such network on an interface.
         let mut others = self.desired.subnets.iter().filter(|(other, it)| {
-            let is_apart = matches!((&it.spec.availability_zone, &spec.availability_zone), (Some(one), Some(two)) if one != two);
+            let is_apart =
+                matches!((&it.spec.availability_zone, &spec.availability_zone), (Some(one), Some(two)) if one != two);
             *other < name && it.spec.cluster == spec.cluster && it.spec.lan().as_ref() == Some(lan) && !is_apart
         });
         others.next().map(|(other, _)| {
             let message = format!("the subnet {} is on the same LAN already", quote(other.as_str()));
-            let finding = error(at!["driver"], message)
-                .help("a host has one subnet on a LAN: make one of them larger, or give each its own `availabilityZone`");
+            let finding = error(at!["driver"], message).help(
+                "a host has one subnet on a LAN: make one of them larger, or give each its own `availabilityZone`",
+            );
             self.beside(finding, self.tables.subnets.good.get(other), at!["driver"], "the other")
         })
     }
 
     fn host_within(&self, spec: &SubnetSpec) -> Option<(&HostName, Ipv4Addr)> {
-        let mut all = self.desired.hosts.iter().flat_map(|(name, host)| {
-            host.spec.addresses().into_iter().map(move |address| (name, address))
-        });
+        let mut all = self
+            .desired
+            .hosts
+            .iter()
+            .flat_map(|(name, host)| host.spec.addresses().into_iter().map(move |address| (name, address)));
         all.find(|(_, address)| spec.cidr.contains(address))
     }
 
@@ -86,7 +90,8 @@ impl Judge<'_> {
         let lan = quote(name.as_str());
         if configuration.assign_public_ip == AssignPublicIp::Enabled {
             let path = [&base[..], &[Step::Key("assignPublicIp")]].concat();
-            let message = format!("tasks in the subnet {lan} are on the LAN already: no ports of theirs are published on hosts");
+            let message =
+                format!("tasks in the subnet {lan} are on the LAN already: no ports of theirs are published on hosts");
             return Some(Finding::error("macvlan", wish.node.locate(&path), message).help("leave it out"));
         }
         let definition = &self.desired.task_definitions.get(wish.task_definition)?.spec;
@@ -104,8 +109,9 @@ impl Judge<'_> {
         };
         let path = [&at_container[..], &path].concat();
         let whose = format!("container {} of {}", quote(&container.name), quote(wish.task_definition));
-        let message =
-            format!("with {what} {whose} could lift the rules around it, which on the LAN of {lan} are inside its own network");
+        let message = format!(
+            "with {what} {whose} could lift the rules around it, which on the LAN of {lan} are inside its own network"
+        );
         let finding = Finding::error("macvlan", wish.node.locate(&at_subnet), message)
             .help("take that from the container, or choose a subnet without `driver: macvlan`");
         let declared = self.tables.task_definitions.good.get(wish.task_definition);

@@ -133,11 +133,14 @@ impl Judge<'_> {
         let configuration = &wish.configuration?.awsvpc_configuration;
         self.not_awsvpc(wish).or_else(|| {
             let subnets = configuration.subnets.iter().enumerate();
-            subnets.into_iter().find_map(|(index, name)| self.subnet(wish, name, index)).or_else(|| {
-                let groups = configuration.security_groups.iter().enumerate();
-                groups.into_iter().find_map(|(index, name)| self.security_group(wish, name, index))
-            })
-            .or_else(|| self.not_on_lan(wish))
+            subnets
+                .into_iter()
+                .find_map(|(index, name)| self.subnet(wish, name, index))
+                .or_else(|| {
+                    let groups = configuration.security_groups.iter().enumerate();
+                    groups.into_iter().find_map(|(index, name)| self.security_group(wish, name, index))
+                })
+                .or_else(|| self.not_on_lan(wish))
         })
     }
 

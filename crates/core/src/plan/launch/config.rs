@@ -9,7 +9,6 @@ use super::{
     sandbox::namespaces,
     stop_timeout_s,
 };
-use crate::plan::network::Around;
 use crate::model::{
     container::{ContainerConfig, DeviceConfig, HealthCheckConfig, LOG_ROTATION, LogConfig, NetworkAttachment, Ulimit},
     network::{Bridge, SANDBOX},
@@ -24,6 +23,7 @@ use crate::model::{
     state::Revision,
     task::{Task, TaskContainer},
 };
+use crate::plan::network::Around;
 
 /// What a sandbox on a LAN runs: nothing comes in or goes out until it is told what may.
 const SHUT: &str = "\
@@ -117,9 +117,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             .collect(),
         tmpfs: match is_sandbox && is_judged_inside {
             true => BTreeMap::from([("/run".to_owned(), "size=4m".to_owned())]),
-            false => {
-                linux.tmpfs.iter().map(|tmpfs| (tmpfs.container_path.clone(), tmpfs_options(tmpfs))).collect()
-            }
+            false => linux.tmpfs.iter().map(|tmpfs| (tmpfs.container_path.clone(), tmpfs_options(tmpfs))).collect(),
         },
         shared_memory_bytes: linux
             .shared_memory_size

@@ -14,7 +14,9 @@ use std::{
 };
 
 pub(super) use picture::{address_of, ports};
-pub use picture::{answering, groups_of, has_network, has_part, has_parts, holds_address, namespace, pictures, rules_of};
+pub use picture::{
+    answering, groups_of, has_network, has_part, has_parts, holds_address, namespace, pictures, rules_of,
+};
 
 use crate::model::{
     desired::Desired,
@@ -106,7 +108,8 @@ pub(super) fn subnets_of(
     }
     let named = configuration.map(|it| it.awsvpc_configuration.subnets.as_slice()).unwrap_or_default();
     let is_safe = definition.container_definitions.iter().all(|container| container.power_over_network().is_none());
-    let on_lan = |name: &SubnetName| desired.subnets.get(name).is_some_and(|it| it.spec.driver == SubnetDriver::Macvlan);
+    let on_lan =
+        |name: &SubnetName| desired.subnets.get(name).is_some_and(|it| it.spec.driver == SubnetDriver::Macvlan);
     Some(match named {
         [] => subnets_in(desired, cluster).into_keys().filter(|name| !on_lan(name)).collect(),
         named => named.iter().filter(|name| is_safe || !on_lan(name)).cloned().collect(),

@@ -89,11 +89,7 @@ impl Machine {
         self.part.networks.iter().filter_map(|(name, slice)| Some((subnet(name)?, *slice))).collect()
     }
 
-    pub(super) fn change_network(
-        &mut self,
-        session: u64,
-        change: &NetworkChange,
-    ) -> Result<Applied, EngineError> {
+    pub(super) fn change_network(&mut self, session: u64, change: &NetworkChange) -> Result<Applied, EngineError> {
         if session < self.part.session {
             let message = "another session has begun".to_owned();
             return Err(EngineError::ServerError { status: 500, message });
@@ -112,8 +108,7 @@ impl Machine {
 
     /// Puts rules inside the namespaces that tasks on a LAN have now; returns those that have none.
     fn hold(&mut self, wanted: &HostNetwork) -> BTreeSet<Ipv4Addr> {
-        self.part.on_lan =
-            wanted.bridges.iter().filter(|bridge| bridge.lan.is_some()).map(Bridge::network).collect();
+        self.part.on_lan = wanted.bridges.iter().filter(|bridge| bridge.lan.is_some()).map(Bridge::network).collect();
         let mut left_out = BTreeSet::new();
         for (address, task) in &wanted.tasks {
             let Some(namespace) = &task.namespace else { continue };

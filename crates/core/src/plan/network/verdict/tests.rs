@@ -67,8 +67,13 @@ fn state() -> State {
     }
     let mut state = State { desired: Arc::new(desired), ..State::default() };
     let slices = BTreeMap::from([("a".into(), 0), ("b".into(), 1)]);
-    let subnet =
-        SubnetRecord { name: "default".into(), cidr: "10.64.0.0/16".parse().unwrap(), host_prefix: 24, lan: None, slices };
+    let subnet = SubnetRecord {
+        name: "default".into(),
+        cidr: "10.64.0.0/16".parse().unwrap(),
+        host_prefix: 24,
+        lan: None,
+        slices,
+    };
     state.subnets.insert("default".into(), subnet);
     let mut over = task("over", "a", "10.64.0.9", &["web"]);
     over.last_status = LastStatus::Stopped;
