@@ -54,18 +54,28 @@ impl Judge<'_> {
                     .help("choose a part of the LAN that nobody uses, and that its DHCP does not give out"),
             );
         }
-        // An engine makes one such network on an interface.
-        let mut others = self.desired.subnets.iter().filter(|(other, it)| {
-            let is_apart =
-                matches!((&it.spec.availability_zone, &spec.availability_zone), (Some(one), Some(two)) if one != two);
-            *other < name && it.spec.cluster == spec.cluster && it.spec.lan().as_ref() == Some(lan) && !is_apart
+        // An engine makes one such network on an interface; and clusters may share a LAN, but no address of it.
+        let is_apart = |other: &SubnetSpec| matches!((&other.availability_zone, &spec.availability_zone), (Some(one), Some(two)) if one != two);
+        let overlaps =
+            |other: &SubnetSpec| other.cidr.contains(&spec.cidr.network()) || spec.cidr.contains(&other.cidr.network());
+        let before =
+            self.desired.subnets.iter().filter(|(other, _)| *other < name).map(|(other, it)| (other, &it.spec));
+        let mut rivals = before.filter_map(|(other, it)| {
+            let theirs = it.lan()?;
+            let is_same_host = it.cluster == spec.cluster && theirs == *lan && !is_apart(it);
+            (is_same_host || (it.cluster != spec.cluster && overlaps(it))).then_some((other, is_same_host))
         });
-        others.next().map(|(other, _)| {
-            let message = format!("the subnet {} is on the same LAN already", quote(other.as_str()));
-            let finding = error(at!["driver"], message).help(
-                "a host has one subnet on a LAN: make one of them larger, or give each its own `availabilityZone`",
-            );
-            self.beside(finding, self.tables.subnets.good.get(other), at!["driver"], "the other")
+        rivals.next().map(|(other, is_same_host)| {
+            let (path, words, help) = match is_same_host {
+                true => (
+                    at!["driver"],
+                    "is on the same LAN already",
+                    "a host has one subnet on a LAN: make one of them larger, or give each its own `availabilityZone`",
+                ),
+                false => (at!["cidr"], "of another cluster has these addresses", "an address belongs to one subnet"),
+            };
+            let message = format!("the subnet {} {words}", quote(other.as_str()));
+            self.beside(error(path, message).help(help), self.tables.subnets.good.get(other), path, "the other")
         })
     }
 
