@@ -41,15 +41,16 @@ impl Sandboxes {
         host: &HostName,
         wanted: &HostNetwork,
     ) -> BTreeSet<Ipv4Addr> {
-        let there = wanted.tasks.iter().filter_map(|(address, task)| Some((*address, task.namespace.clone()?)));
         let mut before = std::mem::take(&mut self.0);
-        let work = there.map(|(address, namespace)| {
+        let mut work = Vec::new();
+        for (address, task) in &wanted.tasks {
+            let (address, Some(namespace)) = (*address, task.namespace.clone()) else { continue };
             let told = before.remove(&namespace);
-            async move {
+            work.push(async move {
                 let done = within(tell(engine, wanted, address, &namespace, told)).await;
                 (address, namespace, done)
-            }
-        });
+            });
+        }
         let mut left_out = BTreeSet::new();
         let mut told = stream::iter(work).buffer_unordered(AT_ONCE);
         while let Some((address, namespace, done)) = told.next().await {
@@ -69,7 +70,8 @@ impl Sandboxes {
     /// What is not as it was told, in words. One that does not run any more has nothing to be otherwise.
     pub(super) async fn drift(&mut self, engine: &dyn Engine) -> Option<String> {
         let work = std::mem::take(&mut self.0).into_iter().map(|(namespace, mut told)| async move {
-            let look = told.session.run("a look at the rules inside a task", &format!("{}true\n", lan::check()));
+            let script = lan::check();
+            let look = told.session.run("a look at the rules inside a task", &script);
             let words = match within(look).await {
                 Ok(said) => said.lines().filter_map(|line| line.strip_prefix(DRIFTED)).map(str::to_owned).next(),
                 Err(error) => match within(is_running(engine, &namespace)).await {

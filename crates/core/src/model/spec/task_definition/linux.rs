@@ -40,7 +40,7 @@ pub enum PowerOverNetwork {
     Capability(usize),
 }
 
-impl ContainerDefinition {
+impl super::ContainerDefinition {
     /// What gives it power over the rules in its own network namespace, if anything does.
     pub fn power_over_network(&self) -> Option<PowerOverNetwork> {
         let capabilities = self.linux_parameters.as_ref().and_then(|linux| linux.capabilities.as_ref());
