@@ -229,13 +229,13 @@ fn hosts_fail(fleet: &Fleet, outsider: &Outsider) {
 }
 
 fn hosts_go(fleet: &Fleet, before: &BTreeMap<&str, String>) {
-    let host = "host-c";
+    let host = "host-b";
     fleet.controller.cli(&["host", "drain", host]);
     let left = |more: &[&str]| {
         fleet.lab.docker(host, &[&["ps", "-aq", "--filter", "label=dev.roadstead.task"], more].concat())
     };
     until("nothing runs there", MINUTE, || left(&["--filter", "status=running"]).trim().is_empty());
-    // What failed when it booted is kept for its logs.
+    // What failed with its engine is kept for its logs.
     left(&["--filter", "status=exited"]).lines().for_each(|id| drop(fleet.lab.docker(host, &["rm", id])));
     until("no container is left", MINUTE, || left(&[]).trim().is_empty());
     fleet.controller.cli(&["host", "remove", host]);
