@@ -12,7 +12,7 @@ use roadstead_core::{
     model::{
         container::ContainerState,
         name::{HostName, RuntimeId, ServiceName, SubnetName},
-        network::{LocalTask, NetworkSeen, SubnetRecord},
+        network::{LocalTask, NetworkSeen, SANDBOX, SubnetRecord},
         ownership::Claim,
         spec::{
             TaskDefinitionSpec, network::default_subnet, service::SchedulingStrategy, subnet::SubnetDriver,
@@ -26,7 +26,7 @@ use roadstead_core::{
     },
     plan::{
         host_status,
-        network::{has_parts, namespace, pictures},
+        network::{has_parts, pictures},
         takes_orders,
     },
 };
@@ -99,13 +99,14 @@ pub(crate) fn started(
     Ok(())
 }
 
-/// What joins a task's namespace on a LAN finds rules in it, unless that began anew and nobody was told yet.
+/// What joins a task's namespace on a LAN finds rules in it, unless that began anew while the order was on its way: then it is shut.
 fn joined_what_is_held(durable: &State, host: &FakeHost, name: &HostName, id: &RuntimeId) -> Result<(), Broken> {
     let (Some(sandbox), Some(claim)) = (host.machine.joined_open(id), host.ours.get(id)) else { return Ok(()) };
     let Some(row) = durable.tasks.get(&claim.task).filter(|row| row.is_wanted() && row.host == *name) else {
         return Ok(());
     };
-    let began_anew = namespace(row).is_some_and(|seen| Some(seen.started_at) != host.machine.times(sandbox).0);
+    let seen = row.containers.get(SANDBOX).and_then(|row| row.started_at);
+    let began_anew = seen.is_some() && seen != host.machine.times(sandbox).0;
     if host.machine.part.struck || began_anew {
         return Ok(());
     }

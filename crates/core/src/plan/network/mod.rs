@@ -14,9 +14,7 @@ use std::{
 };
 
 pub(super) use picture::{address_of, ports};
-pub use picture::{
-    answering, groups_of, has_network, has_part, has_parts, holds_address, namespace, pictures, rules_of,
-};
+pub use picture::{answering, groups_of, has_network, has_part, has_parts, holds_address, pictures, rules_of};
 
 use crate::model::{
     desired::Desired,
