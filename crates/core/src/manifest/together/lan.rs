@@ -84,7 +84,7 @@ impl Judge<'_> {
             .desired
             .hosts
             .iter()
-            .flat_map(|(name, host)| host.spec.addresses().into_iter().map(move |address| (name, address)));
+            .flat_map(|(name, host)| host.spec.addresses().map(move |address| (name, address)));
         all.find(|(_, address)| spec.cidr.contains(address))
     }
 
