@@ -106,7 +106,12 @@ fn joined_what_is_held(durable: &State, host: &FakeHost, name: &HostName, id: &R
         return Ok(());
     };
     let seen = row.containers.get(SANDBOX).and_then(|row| row.started_at);
-    let began_anew = seen.is_some() && seen != host.machine.times(sandbox).0;
+    let began = host.machine.times(sandbox).0;
+    let ordered_before = match row.launch {
+        Launch::Issued { at } => began > Some(at) && host.machine.was_held(sandbox),
+        Launch::NotIssued | Launch::Answered { .. } => false,
+    };
+    let began_anew = (seen.is_some() && seen != began) || ordered_before;
     if host.machine.part.struck || began_anew {
         return Ok(());
     }

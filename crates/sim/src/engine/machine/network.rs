@@ -126,6 +126,11 @@ impl Machine {
         Some((namespace.container.clone(), container.life))
     }
 
+    /// Whether rules were put into the namespace of any of its lives.
+    pub(crate) fn was_held(&self, sandbox: &RuntimeId) -> bool {
+        self.part.held.iter().any(|(id, _)| id == sandbox)
+    }
+
     /// The sandbox on a LAN whose namespace a container has joined, when no rules are in it.
     pub(crate) fn joined_open(&self, id: &RuntimeId) -> Option<&RuntimeId> {
         let joined = self.containers.get(id)?.joined.as_ref()?;
