@@ -20,6 +20,7 @@ mod jobs;
 mod links;
 mod load;
 mod logins;
+mod macvlan;
 mod manifests;
 mod matrix;
 mod names;

@@ -33,19 +33,20 @@ while not os.path.exists(sys.argv[1]):
     s.sendto(p, who)
 "#;
 
-/// Tries port 8080 of each address by TCP and by UDP, all at once; prints those that answer.
+/// Tries port 8080 of each address by TCP and by UDP, all at once; prints those that answer, each line in one piece.
 const TRY: &str = r#"
-import socket, sys, threading
+import os, socket, sys, threading
+def say(*words): os.write(1, (" ".join(words) + "\n").encode())
 def tcp(to):
     try: socket.create_connection((to, 8080), 3).close()
     except OSError: return
-    print("tcp", to, flush=True)
+    say("tcp", to)
 def udp(to):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)
     for _ in range(3):
         try:
             s.sendto(b"x", (to, 8080))
-            if s.recv(9) == b"x": print("udp", to, flush=True); return
+            if s.recv(9) == b"x": say("udp", to); return
         except OSError: pass
 threads = [threading.Thread(target=way, args=[to]) for to in sys.argv[1:] for way in (tcp, udp)]
 [t.start() for t in threads]; [t.join() for t in threads]
@@ -61,10 +62,10 @@ s.sendall(b"x" * 1000000); s.shutdown(socket.SHUT_WR); print("tcp", s.recv(99).d
 "#;
 
 /// A machine on the hosts' network that is none of them; gone when dropped.
-struct Outsider(String);
+pub struct Outsider(String);
 
 impl Outsider {
-    fn on(fleet: &Fleet, routes: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Self {
+    pub fn on(fleet: &Fleet, routes: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Self {
         let conf = std::fs::read_to_string(fleet.lab.folder().join("lab.conf")).unwrap();
         let index = conf.lines().find_map(|line| line.strip_prefix("INDEX=")).unwrap();
         let outsider = Self(format!("rsout{index}"));
@@ -82,7 +83,7 @@ impl Outsider {
         outsider
     }
 
-    fn tries(&self, to: &[String]) -> String {
+    pub fn tries(&self, to: &[String]) -> String {
         let output =
             Command::new("ip").args(["netns", "exec", &self.0, "python3", "-c", TRY]).args(to).output().unwrap();
         String::from_utf8(output.stdout).unwrap()

@@ -30,13 +30,14 @@ fn host(members: u32) -> HostNetwork {
     let local = |number: u32| {
         let groups = BTreeSet::from(["web".into()]);
         let task = format!("{number:016}").as_str().into();
-        (address(number), LocalTask { task, security_groups: groups, checked: BTreeSet::new() })
+        (address(number), LocalTask { task, security_groups: groups, checked: BTreeSet::new(), namespace: None })
     };
     HostNetwork {
         node_image: "node".into(),
-        bridges: vec![Bridge { subnet: "app".into(), slice: "10.64.0.0/24".parse().unwrap() }],
+        bridges: vec![Bridge { subnet: "app".into(), slice: "10.64.0.0/24".parse().unwrap(), lan: None }],
         routes: BTreeMap::new(),
         tunnel: None,
+        on_lan: Default::default(),
         tasks: (0..HERE).map(local).collect(),
         fleet: Arc::new(FleetNetwork {
             balancers: Default::default(),

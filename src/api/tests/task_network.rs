@@ -98,7 +98,7 @@ pub fn lay(snapshot: &mut Snapshot) {
         [("app-a", "10.64.16.0/20", 26, vec!["box-a"]), ("data", "10.64.64.0/28", 29, vec!["box-a", "box-b"])]
     {
         let slices = hosts.into_iter().zip(0..).map(|(host, number)| (host.into(), number)).collect();
-        let record = SubnetRecord { name: name.into(), cidr: cidr.parse().unwrap(), host_prefix, slices };
+        let record = SubnetRecord { name: name.into(), cidr: cidr.parse().unwrap(), host_prefix, lan: None, slices };
         state.subnets.insert(name.into(), record);
     }
     let confirmed = network::pictures(state).remove("box-a");

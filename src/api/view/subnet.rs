@@ -10,7 +10,7 @@ use roadstead_core::{
     model::{
         name::{HostName, SubnetName},
         network::{self, SubnetRecord},
-        spec::{SubnetSpec, cluster::DEFAULT_CLUSTER},
+        spec::{SubnetSpec, cluster::DEFAULT_CLUSTER, subnet::SubnetDriver},
         world::Subject,
     },
     plan::network as plan,
@@ -26,6 +26,8 @@ pub struct SubnetView {
     pub cluster: String,
     /// The zone of its hosts; none when every host of the cluster has a slice.
     pub availability_zone: Option<String>,
+    /// `macvlan` when its addresses are of the LAN; else `bridge`.
+    pub driver: String,
     /// All its addresses, as it is cut now.
     pub cidr: String,
     /// How large a host's slice is.
@@ -74,7 +76,16 @@ pub fn list(snapshot: &Snapshot, cluster: Option<&str>) -> Vec<SubnetView> {
     let gone = gone.map(|record| {
         let host = record.slices.keys().find_map(|host| state.desired.hosts.get(host));
         let cluster = host.map_or_else(|| DEFAULT_CLUSTER.into(), |host| host.spec.cluster.clone());
-        let spec = SubnetSpec { cluster, availability_zone: None, cidr: record.cidr, host_prefix: record.host_prefix };
+        let driver = if record.lan.is_some() { SubnetDriver::Macvlan } else { SubnetDriver::Bridge };
+        let spec = SubnetSpec {
+            cluster,
+            availability_zone: None,
+            driver,
+            parent: None,
+            gateway: None,
+            cidr: record.cidr,
+            host_prefix: record.host_prefix,
+        };
         (&record.name, spec, Some("no longer declared in the manifests; tasks have addresses of it".to_owned()))
     });
     let wanted = wanted.iter().map(|(name, spec)| (name, spec.clone(), None));
@@ -103,6 +114,10 @@ fn view(
         name: name.to_string(),
         cluster: spec.cluster.to_string(),
         availability_zone: spec.availability_zone.clone(),
+        driver: super::word(&record.map_or(spec.driver, |record| match record.lan {
+            Some(_) => SubnetDriver::Macvlan,
+            None => SubnetDriver::Bridge,
+        })),
         cidr: cut.cidr.to_string(),
         host_prefix: cut.host_prefix,
         slices_in_use: u32::try_from(hosts.len()).unwrap_or(u32::MAX),

@@ -3,7 +3,12 @@
 //! What it should be follows from what is durable; what a host confirmed is told to the planner, which starts no task before
 //! (S11), and stops none whose name a host may still answer with.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::Ipv4Net;
 use tokio::{
@@ -13,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{fleet::Fleet, seams::Clock};
-use crate::net::{HostNet, NetError};
+use crate::net::{Applied, HostNet, NetError};
 use roadstead_core::{
     model::{
         name::{HostName, SubnetName},
@@ -250,10 +255,13 @@ impl Work {
         let made = wanted.bridges.iter().map(|bridge| (bridge.subnet.clone(), bridge.slice));
         // Without an answer they may be there.
         self.slices.extend(made.clone());
-        self.public_key = within(APPLY_WITHIN, self.net.apply(wanted)).await?;
+        let Applied { public_key, left_out } = within(APPLY_WITHIN, self.net.apply(wanted)).await?;
+        self.public_key = public_key;
         self.slices = made.collect();
-        *applied = Some(Arc::clone(wanted));
-        self.tell(Some(Arc::clone(wanted)), None).await;
+        // What could not be told differs from what is wanted: it is tried again.
+        let confirmed = if left_out.is_empty() { Arc::clone(wanted) } else { Arc::new(without(wanted, &left_out)) };
+        *applied = Some(Arc::clone(&confirmed));
+        self.tell(Some(confirmed), None).await;
         Ok(())
     }
 
@@ -297,6 +305,14 @@ impl Work {
         let seen = NetworkSeen { at: self.clock.now(), confirmed, under_way, slices, problem, public_key };
         let _ = self.inputs.send(Input::Network(self.host.clone(), seen)).await;
     }
+}
+
+/// A picture without the namespaces of some tasks.
+fn without(picture: &HostNetwork, left_out: &BTreeSet<Ipv4Addr>) -> HostNetwork {
+    let mut picture = picture.clone();
+    let tasks = picture.tasks.iter_mut().filter(|(address, _)| left_out.contains(*address));
+    tasks.for_each(|(_, task)| task.namespace = None);
+    picture
 }
 
 async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, NetError>>) -> Result<T, NetError> {

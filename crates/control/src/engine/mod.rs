@@ -35,7 +35,7 @@ pub use create::{ALL_SYSTEM_PATHS, body as create_body};
 pub use docker::check_name;
 pub use docker::{DockerEngine, Limits};
 pub use error::EngineError;
-pub use networks::VerifyNetwork;
+pub use networks::{NetworkThere, VerifyNetwork};
 
 use roadstead_core::model::container::{ContainerConfig, ContainerView};
 use roadstead_core::model::name::RuntimeId;

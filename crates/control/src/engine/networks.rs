@@ -9,27 +9,50 @@ use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
 use bollard::query_parameters::{ImportImageOptions, ListNetworksOptionsBuilder};
 use futures_util::StreamExt;
 use ipnet::Ipv4Net;
-use roadstead_core::model::{name::SubnetName, network::Bridge, ownership};
+use roadstead_core::model::{
+    name::SubnetName,
+    network::{Bridge, Lan},
+    ownership,
+};
 
 use super::{
     Content, DockerEngine, EngineError, docker::check_name, error::clip, version::ROUTED_WITHOUT_PERMISSION_UNTIL,
 };
 
+/// Docker's driver for machines on a LAN, and what it calls the host's interface there.
+const MACVLAN: &str = "macvlan";
+const PARENT: &str = "parent";
 /// More of ours than this no host has.
 const MAX_NETWORKS: usize = 1_024;
 
 /// Tells which subnet our labels say that the network of this name is a part of, if they are ours.
 pub type VerifyNetwork<'a> = &'a (dyn Fn(&str, &BTreeMap<String, String>) -> Option<SubnetName> + Sync);
 
+/// A network of ours that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkThere {
+    /// The subnet that it is a part of.
+    pub subnet: SubnetName,
+    /// The addresses of its tasks.
+    pub slice: Ipv4Net,
+    /// Of one on a LAN: the host's interface, and the router with the LAN's prefix.
+    pub lan: Option<(String, Ipv4Net)>,
+}
+
+impl NetworkThere {
+    /// Whether it is this one, on this interface of the host.
+    pub fn is_of(&self, bridge: &Bridge, parent: Option<&String>) -> bool {
+        let lan = bridge.lan.as_ref().map(|lan| (parent.cloned().unwrap_or_default(), lan.router));
+        (&self.subnet, self.slice, &self.lan) == (&bridge.subnet, bridge.slice, &lan)
+    }
+}
+
 impl DockerEngine {
-    /// Every network that is ours, by name: its subnet and its addresses.
+    /// Every network that is ours, by name.
     ///
     /// # Errors
     /// As any question to the engine.
-    pub async fn networks(
-        &self,
-        verify: VerifyNetwork<'_>,
-    ) -> Result<BTreeMap<String, (SubnetName, Ipv4Net)>, EngineError> {
+    pub async fn networks(&self, verify: VerifyNetwork<'_>) -> Result<BTreeMap<String, NetworkThere>, EngineError> {
         let call = self.call("list networks", self.question()).await?;
         let docker = call.docker()?;
         let label = HashMap::from([("label", vec![ownership::SUBNET])]);
@@ -42,7 +65,7 @@ impl DockerEngine {
             let name = network.name.clone()?;
             let labels: BTreeMap<String, String> = network.labels.clone().unwrap_or_default().into_iter().collect();
             let subnet = verify(&name, &labels)?;
-            Some((name, (subnet, slice_of(network)?)))
+            Some((name, there(subnet, network)?))
         });
         Ok(ours.collect())
     }
@@ -57,9 +80,6 @@ impl DockerEngine {
         mtu: u32,
         labels: BTreeMap<String, String>,
     ) -> Result<(), EngineError> {
-        let name = bridge.network();
-        let call = self.call(format!("create network {name:.64}"), self.change(self.limits.create)).await?;
-        let docker = call.docker()?;
         let mut options = BTreeMap::from([
             ("com.docker.network.bridge.name", bridge.interface()),
             // Who is hidden behind the host, and who reaches whom, our own rules say.
@@ -76,11 +96,47 @@ impl DockerEngine {
             gateway: Some(bridge.gateway().to_string()),
             ..IpamConfig::default()
         };
+        let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.make_network(bridge, "bridge", config, options, labels).await
+    }
+
+    /// The same for a host's part of a subnet on a LAN, where `parent` is its interface.
+    ///
+    /// # Errors
+    /// As [`Self::create_network`]'s.
+    pub async fn create_lan_network(
+        &self,
+        bridge: &Bridge,
+        lan: &Lan,
+        parent: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        let config = IpamConfig {
+            subnet: Some(lan.router.trunc().to_string()),
+            ip_range: Some(bridge.slice.to_string()),
+            gateway: Some(lan.router.addr().to_string()),
+            ..IpamConfig::default()
+        };
+        let options = HashMap::from([(PARENT.to_owned(), parent.to_owned())]);
+        self.make_network(bridge, MACVLAN, config, options, labels).await
+    }
+
+    async fn make_network(
+        &self,
+        bridge: &Bridge,
+        driver: &str,
+        config: IpamConfig,
+        options: HashMap<String, String>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        let name = bridge.network();
+        let call = self.call(format!("create network {name:.64}"), self.change(self.limits.create)).await?;
+        let docker = call.docker()?;
         let request = NetworkCreateRequest {
             name,
-            driver: Some("bridge".to_owned()),
+            driver: Some(driver.to_owned()),
             ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
-            options: Some(options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+            options: Some(options),
             labels: Some(labels.into_iter().collect()),
             ..NetworkCreateRequest::default()
         };
@@ -133,6 +189,15 @@ impl DockerEngine {
     }
 }
 
-fn slice_of(network: Network) -> Option<Ipv4Net> {
-    network.ipam?.config?.into_iter().find_map(|config| config.subnet?.parse().ok())
+fn there(subnet: SubnetName, network: Network) -> Option<NetworkThere> {
+    let parent = network.options.unwrap_or_default().remove(PARENT).unwrap_or_default();
+    let is_on_lan = network.driver.as_deref() == Some(MACVLAN);
+    let of = |config: IpamConfig| {
+        let whole: Ipv4Net = config.subnet?.parse().ok()?;
+        let slice = config.ip_range.filter(|_| is_on_lan).map_or(Some(whole), |range| range.parse().ok())?;
+        let router = || Ipv4Net::new(config.gateway?.parse().ok()?, whole.prefix_len()).ok();
+        let lan = if is_on_lan { Some((parent.clone(), router()?)) } else { None };
+        Some(NetworkThere { subnet: subnet.clone(), slice, lan })
+    };
+    network.ipam?.config?.into_iter().find_map(of)
 }

@@ -5,15 +5,20 @@
 //! its host reboots, with the controller away. What it is told is rendered by pure functions: [`nft`] the rules, [`names`]
 //! the answers to names, [`tunnel`] the encrypted way to other hosts, [`script`] the rest and how they come into force.
 
+pub mod lan;
 pub mod names;
 pub mod nft;
 mod node;
 pub(crate) mod ours;
+mod sandboxes;
 pub mod script;
 pub(crate) mod session;
 pub mod tunnel;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
@@ -57,15 +62,24 @@ pub enum NetError {
     Lost(String),
 }
 
+/// What came of making a host's part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The host's public key, if it has one.
+    pub public_key: Option<PublicKey>,
+    /// Tasks on a LAN in whose namespaces no rules could be put: what is there begins shut, and the rest of the host is as it
+    /// should be.
+    pub left_out: BTreeSet<Ipv4Addr>,
+}
+
 /// One host's part of the task network.
 #[async_trait]
 pub trait HostNet: Send + Sync {
     /// Our networks that are there, whoever made them.
     async fn look(&self) -> Result<BTreeMap<SubnetName, Ipv4Net>, NetError>;
 
-    /// Makes the host's part so, and returns when it is in force, with the host's public key if it has one. Rules change in one
-    /// transaction (S11).
-    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError>;
+    /// Makes the host's part so, and returns when it is in force. Rules change in one transaction (S11).
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Applied, NetError>;
 
     /// What is no longer as it was applied, in words; nothing when all of it is.
     async fn drift(&self, applied: &HostNetwork) -> Result<Option<String>, NetError>;

@@ -85,9 +85,10 @@ mod tests {
     fn network(names: Names) -> HostNetwork {
         HostNetwork {
             node_image: "node".into(),
-            bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.1.0/24".parse().unwrap() }],
+            bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.1.0/24".parse().unwrap(), lan: None }],
             routes: BTreeMap::new(),
             tunnel: None,
+            on_lan: Default::default(),
             tasks: BTreeMap::new(),
             fleet: Arc::new(FleetNetwork {
                 balancers: Default::default(),

@@ -26,7 +26,7 @@ use ipnet::Ipv4Net;
 use roadstead_core::model::{
     hex::hex,
     name::SecurityGroupName,
-    network::{HostNetwork, LINK_LOCAL, gateway, mac_address},
+    network::{Bridge, GroupRules, HostNetwork, LINK_LOCAL, LocalTask, gateway, mac_address},
     spec::{
         security_group::{IpProtocol, Peer, Permission},
         task_definition::Protocol,
@@ -59,6 +59,56 @@ pub fn bridge_ruleset(wanted: &HostNetwork) -> String {
 pub fn bridge_update(before: &HostNetwork, after: &HostNetwork) -> Option<String> {
     bridge(before).changed_to(&bridge(after))
 }
+
+/// The rules inside a task's own network namespace, where those of its host see none of its packets: the same, for it alone.
+/// In one transaction in place of what was there; nothing for an address that is none of a LAN's.
+pub fn task_ruleset(wanted: &HostNetwork, address: Ipv4Addr) -> Option<String> {
+    let bridge = wanted.bridges.iter().find(|bridge| bridge.lan.is_some() && bridge.slice.contains(&address))?;
+    let task = wanted.tasks.get(&address)?;
+    let is_its = |group: &SecurityGroupName| task.security_groups.contains(group);
+    let all = &wanted.fleet.groups;
+    let groups = all.iter().filter(|(group, _)| is_its(group)).map(|(group, rules)| (group.clone(), rules.clone()));
+    let groups: BTreeMap<SecurityGroupName, GroupRules> = groups.collect();
+    let mut table = Table { family: "inet", sets: BTreeMap::new(), chains: String::new() };
+    let alone = BTreeMap::from([(address, task.clone())]);
+    // What is for all on the LAN is for it, too.
+    let to_task: Vec<String> =
+        judged(&mut table, wanted, &alone, &groups).into_iter().map(|it| format!("jump {}", it.chain)).collect();
+    let gateway = bridge.gateway();
+    let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    let input = [
+        "type filter hook input priority -10; policy drop;",
+        "iifname \"lo\" accept",
+        "meta nfproto ipv6 counter drop",
+        TRACKED,
+        &format!("ip saddr {gateway} {CHECKED}"),
+    ];
+    table.chain("input", &[own(&input), to_task, own(&["counter drop"])].concat());
+    let output = [
+        "type filter hook output priority -10; policy drop;",
+        "oifname \"lo\" accept",
+        "meta nfproto ipv6 counter drop",
+        "ip saddr != @tasks counter drop",
+        TRACKED,
+        &format!("ip daddr {gateway} {NAMES}"),
+        &format!("ip daddr {gateway} {ECHO}"),
+        TO_BALANCERS,
+        "ip daddr @hosts goto to_hosts",
+        "ip daddr @gateways goto to_hosts",
+        &format!("ip daddr {LINK_LOCAL} goto to_hosts"),
+        "goto out",
+    ];
+    table.chain("output", &own(&output));
+    table.chain("forward", &own(&["type filter hook forward priority -10; policy drop;"]));
+    Some(table.whole())
+}
+
+const TO_BALANCERS: &str = "ip daddr . tcp dport @balancers goto out";
+const TRACKED: &str = "ct state established,related accept";
+const CHECKED: &str = "ip daddr . meta l4proto . th dport @checked accept";
+/// Names are answered at the gateway, and it answers a ping.
+const NAMES: &str = "meta l4proto { tcp, udp } th dport 53 accept";
+const ECHO: &str = "icmp type echo-request accept";
 
 /// A table: what may change by itself, and the rest.
 struct Table {
@@ -130,27 +180,45 @@ fn of_group(what: &str, group: &SecurityGroupName) -> String {
     format!("{what}_{readable}_{}", hex(hash.as_ref().get(..8).unwrap_or_default()))
 }
 
-/// Every group that is spoken of.
-fn groups(wanted: &HostNetwork) -> BTreeSet<&SecurityGroupName> {
-    let fleet = &wanted.fleet;
-    let named = fleet.groups.values().flat_map(|rules| rules.ingress.iter().chain(&rules.egress));
+/// Every group that is spoken of by these rules, and these tasks.
+fn groups<'a>(
+    rules: &'a BTreeMap<SecurityGroupName, GroupRules>,
+    tasks: &'a BTreeMap<Ipv4Addr, LocalTask>,
+) -> BTreeSet<&'a SecurityGroupName> {
+    let named = rules.values().flat_map(|rules| rules.ingress.iter().chain(&rules.egress));
     let named = named.flat_map(|permission| &permission.peers).filter_map(|peer| match peer {
         Peer::SecurityGroup(name) => Some(name),
         Peer::Cidr(_) => None,
     });
-    let local = wanted.tasks.values().flat_map(|task| &task.security_groups);
-    fleet.groups.keys().chain(fleet.members.keys()).chain(named).chain(local).collect()
+    let local = tasks.values().flat_map(|task| &task.security_groups);
+    rules.keys().chain(named).chain(local).collect()
 }
 
-fn inet(wanted: &HostNetwork) -> Table {
+/// Who is let in by a group: its members here, by their set, and the chain that says so.
+struct Entrance {
+    members: String,
+    chain: String,
+}
+
+impl Entrance {
+    fn of_host(entrances: &[Self]) -> Vec<String> {
+        entrances.iter().map(|it| format!("ip daddr @{} jump {}", it.members, it.chain)).collect()
+    }
+}
+
+/// The sets, and the chains without a hook: what groups say of some tasks.
+fn judged(
+    table: &mut Table,
+    wanted: &HostNetwork,
+    tasks: &BTreeMap<Ipv4Addr, LocalTask>,
+    all: &BTreeMap<SecurityGroupName, GroupRules>,
+) -> Vec<Entrance> {
     let fleet = &wanted.fleet;
-    let mut table = Table { family: "inet", sets: BTreeMap::new(), chains: String::new() };
-    table.set("bridges", "ifname", wanted.bridges.iter().map(|bridge| format!("\"{}\"", bridge.interface())));
-    table.set("tasks", "ipv4_addr", texts(wanted.tasks.keys()));
+    table.set("tasks", "ipv4_addr", texts(tasks.keys()));
     table.set("hosts", "ipv4_addr", texts(&fleet.hosts));
     let gateways: Vec<Ipv4Addr> = wanted.slices().map(gateway).collect();
     table.set("gateways", "ipv4_addr", texts(&gateways));
-    let checked = wanted.tasks.iter().flat_map(|(address, task)| {
+    let checked = tasks.iter().flat_map(|(address, task)| {
         task.checked.iter().map(move |(protocol, port)| match protocol {
             Protocol::Tcp => format!("{address} . tcp . {port}"),
             Protocol::Udp => format!("{address} . udp . {port}"),
@@ -161,12 +229,12 @@ fn inet(wanted: &HostNetwork) -> Table {
     let balancers = fleet.balancers.iter().map(|(address, port)| format!("{address} . {port}"));
     table.set("balancers", "ipv4_addr . inet_service", balancers);
 
-    let (mut out, mut to_hosts, mut to_tasks) = (Vec::new(), Vec::new(), Vec::new());
-    for group in groups(wanted) {
+    let (mut out, mut to_hosts, mut entrances) = (Vec::new(), Vec::new(), Vec::new());
+    for group in groups(all, tasks) {
         table.set(of_group("members", group), "ipv4_addr", texts(fleet.members.get(group).into_iter().flatten()));
-        let Some(rules) = fleet.groups.get(group) else { continue };
+        let Some(rules) = all.get(group) else { continue };
         let local = of_group("local", group);
-        let members = wanted.tasks.iter().filter(|(_, task)| task.security_groups.contains(group));
+        let members = tasks.iter().filter(|(_, task)| task.security_groups.contains(group));
         table.set(&local, "ipv4_addr", texts(members.map(|(address, _)| address)));
         let mut chain = |what, way, select: fn(&Peer, &str) -> Option<String>, permissions: &[Permission]| {
             let name = of_group(what, group);
@@ -178,17 +246,30 @@ fn inet(wanted: &HostNetwork) -> Table {
         let name = chain("hosts", "daddr", hosts_alone, &rules.egress);
         to_hosts.push(format!("ip saddr @{local} jump {name}"));
         let name = chain("in", "saddr", everywhere, &rules.ingress);
-        to_tasks.push(format!("ip daddr @{local} jump {name}"));
+        entrances.push(Entrance { members: local, chain: name });
     }
 
+    let refuse = ["tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset", "counter drop"];
+    table.chain("refuse", &refuse.map(str::to_owned));
+    let refused = || "goto refuse".to_owned();
+    to_hosts.push(refused());
+    out.push(refused());
+    table.chain("to_hosts", &to_hosts);
+    table.chain("out", &out);
+    entrances
+}
+
+fn inet(wanted: &HostNetwork) -> Table {
+    let fleet = &wanted.fleet;
+    let mut table = Table { family: "inet", sets: BTreeMap::new(), chains: String::new() };
+    table.set("bridges", "ifname", wanted.bridges.iter().map(|bridge| format!("\"{}\"", bridge.interface())));
+    // A group has its members' set also where nothing names it: an update needs none of the rest then.
+    for group in fleet.members.keys() {
+        table.set(of_group("members", group), "ipv4_addr", texts(fleet.members.get(group).into_iter().flatten()));
+    }
+    let to_tasks = Entrance::of_host(&judged(&mut table, wanted, &wanted.tasks, &fleet.groups));
     let rules = |parts: &[&[String]]| parts.concat();
     let texts = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-    const TO_BALANCERS: &str = "ip daddr . tcp dport @balancers goto out";
-    const TRACKED: &str = "ct state established,related accept";
-    let refuse = ["tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset", "counter drop"];
-    table.chain("refuse", &texts(&refuse));
-    table.chain("to_hosts", &rules(&[&to_hosts, &texts(&["goto refuse"])]));
-    table.chain("out", &rules(&[&out, &texts(&["goto refuse"])]));
     // The host's own resets come back to it by its loopback, in a task's name.
     let forged = [
         "type filter hook prerouting priority raw; policy accept;",
@@ -198,7 +279,10 @@ fn inet(wanted: &HostNetwork) -> Table {
         "iifname != @bridges ip saddr @tasks counter drop",
     ];
     let by_tunnel = encrypted(wanted, &mut table);
-    table.chain("forged", &rules(&[&texts(&forged), &by_tunnel]));
+    // On a LAN a host's own address among its tasks' is for these alone.
+    let on_lan = wanted.bridges.iter().filter(|bridge| bridge.lan.is_some());
+    let own = |bridge: &Bridge| format!("iifname != @bridges ip daddr {} counter drop", bridge.gateway());
+    table.chain("forged", &rules(&[&texts(&forged), &on_lan.map(own).collect::<Vec<_>>(), &by_tunnel]));
     let link_local = format!("ip daddr {LINK_LOCAL} goto to_hosts");
     let egress = [
         "type filter hook forward priority -11; policy accept;",
@@ -217,13 +301,12 @@ fn inet(wanted: &HostNetwork) -> Table {
         TRACKED,
     ];
     table.chain("ingress", &rules(&[&texts(&ingress), &to_tasks, &texts(&["counter drop"])]));
-    // Names are answered at the gateway, and it answers a ping.
     let input = [
         "type filter hook input priority -10; policy accept;",
         "iifname != @bridges accept",
         TRACKED,
-        "ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept",
-        "ip daddr @gateways icmp type echo-request accept",
+        &format!("ip daddr @gateways {NAMES}"),
+        &format!("ip daddr @gateways {ECHO}"),
         TO_BALANCERS,
         "goto to_hosts",
     ];
@@ -234,7 +317,7 @@ fn inet(wanted: &HostNetwork) -> Table {
         "oifname @bridges goto from_host",
         "ip daddr @tasks goto from_host",
     ];
-    let from_host = [TRACKED, "ip daddr . meta l4proto . th dport @checked accept"];
+    let from_host = [TRACKED, CHECKED];
     table.chain("from_host", &rules(&[&texts(&from_host), &to_tasks, &texts(&["goto refuse"])]));
     table.chain("output", &texts(&output));
     let cluster = ranges(wanted.slices().chain([fleet.cidr]));

@@ -15,12 +15,13 @@ use roadstead_core::model::{
 use tokio::sync::Mutex;
 
 use super::{
-    HostNet, NetError, NodeImage, ours,
+    Applied, HostNet, NetError, NodeImage, lan, ours,
+    sandboxes::Sandboxes,
     script::{DRIFTED, FOLDER, Parts, boot_of_node, clear},
     session::Session,
     tunnel,
 };
-use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError};
+use crate::engine::{ALL_SYSTEM_PATHS, DockerEngine, Engine, EngineError, NetworkThere};
 
 /// The volume that keeps what the node was told is called as the node is.
 const NODE: &str = NODE_CONTAINER;
@@ -43,6 +44,7 @@ struct State {
     /// What is in force.
     applied: Option<(HostNetwork, Parts)>,
     public_key: Option<PublicKey>,
+    sandboxes: Sandboxes,
     is_left: bool,
 }
 
@@ -52,20 +54,25 @@ impl NodeNet {
         Self { engine, host, key, archive, state: Mutex::default() }
     }
 
-    async fn networks(&self) -> Result<BTreeMap<String, (SubnetName, Ipv4Net)>, NetError> {
+    async fn networks(&self) -> Result<BTreeMap<String, NetworkThere>, NetError> {
         let verify = |name: &str, labels: &BTreeMap<String, String>| self.key.network_of(&self.host, name, labels);
         Ok(self.engine.networks(&verify).await?)
     }
 
     /// Makes the engine's networks what they should be. One that a container still has stays until it has none; with the last
     /// one go rules, for which all must be gone.
-    async fn make_networks(&self, wanted: &HostNetwork) -> Result<(), NetError> {
+    async fn make_networks(
+        &self,
+        wanted: &HostNetwork,
+        parents: &BTreeMap<SubnetName, String>,
+    ) -> Result<(), NetError> {
         let there = self.networks().await?;
-        let is_wanted = |name: &String, slice: Ipv4Net| {
-            wanted.bridges.iter().any(|bridge| bridge.network() == *name && bridge.slice == slice)
+        let is_it = |bridge: &Bridge, there: &NetworkThere| there.is_of(bridge, parents.get(&bridge.subnet));
+        let is_wanted = |name: &String, there: &NetworkThere| {
+            wanted.bridges.iter().any(|bridge| bridge.network() == *name && is_it(bridge, there))
         };
-        for (name, (_, slice)) in &there {
-            if !is_wanted(name, *slice) {
+        for (name, network) in &there {
+            if !is_wanted(name, network) {
                 match self.engine.remove_network(name).await {
                     Ok(()) => {
                         tracing::info!(host = %self.host, network = %name, "removed: it is no part of a subnet any more")
@@ -82,21 +89,48 @@ impl NodeNet {
         let mtu = if wanted.tunnel.is_some() { tunnel::MTU } else { MTU };
         let mut made = false;
         for bridge in &wanted.bridges {
-            if there.get(&bridge.network()).is_some_and(|(_, slice)| *slice == bridge.slice) {
+            if there.get(&bridge.network()).is_some_and(|there| is_it(bridge, there)) {
                 continue;
             }
             let labels = self.key.sign_network(&self.host, &bridge.network(), &bridge.subnet);
-            self.engine.create_network(bridge, mtu, labels).await?;
+            match (&bridge.lan, parents.get(&bridge.subnet)) {
+                (Some(lan), Some(parent)) => self.engine.create_lan_network(bridge, lan, parent, labels).await?,
+                (_, _) => self.engine.create_network(bridge, mtu, labels).await?,
+            }
             made = true;
         }
         let there = if made { self.networks().await? } else { there };
-        match wanted.bridges.iter().find(|bridge| there.get(&bridge.network()).is_none_or(|it| it.1 != bridge.slice)) {
+        match wanted
+            .bridges
+            .iter()
+            .find(|bridge| there.get(&bridge.network()).is_none_or(|there| !is_it(bridge, there)))
+        {
             None => Ok(()),
-            Some(Bridge { subnet, slice }) => Err(NetError::NotOurs(format!(
+            Some(Bridge { subnet, slice, .. }) => Err(NetError::NotOurs(format!(
                 "its engine has another network `{}` than {slice} of subnet {subnet}: tasks of before have it still, or it is not ours (docker network inspect)",
                 Bridge::network_of(subnet)
             ))),
         }
+    }
+
+    /// The host's interfaces on LANs, by subnet.
+    async fn parents(&self, state: &mut State, wanted: &HostNetwork) -> Result<BTreeMap<SubnetName, String>, NetError> {
+        let mut parents = BTreeMap::new();
+        for bridge in &wanted.bridges {
+            let Some(lan) = &bridge.lan else { continue };
+            let said = self.tell(state, wanted, "which interface is on the LAN", &lan::parent(lan)).await?;
+            let Some(name) = said.lines().next().filter(|name| !name.is_empty()) else {
+                return Err(NetError::Refused {
+                    what: format!("subnet {}", bridge.subnet),
+                    said: format!(
+                        "no interface of the host has an address of {}: say which one is on it in the subnet's `parent`, or leave the host out by its `availabilityZone`",
+                        lan.router.trunc()
+                    ),
+                });
+            };
+            parents.insert(bridge.subnet.clone(), name.to_owned());
+        }
+        Ok(parents)
     }
 
     /// The node as it is to be.
@@ -149,10 +183,10 @@ impl NodeNet {
 #[async_trait]
 impl HostNet for NodeNet {
     async fn look(&self) -> Result<BTreeMap<SubnetName, Ipv4Net>, NetError> {
-        Ok(self.networks().await?.into_values().collect())
+        Ok(self.networks().await?.into_values().map(|there| (there.subnet, there.slice)).collect())
     }
 
-    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError> {
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Applied, NetError> {
         let mut state = self.state.lock().await;
         if state.is_left {
             return Err(NetError::Lost("the host was left".to_owned()));
@@ -168,9 +202,10 @@ impl HostNet for NodeNet {
         });
         if !same_ground {
             self.archive.make(&self.engine, &self.host, &wanted.node_image).await?;
-            self.make_networks(wanted).await?;
             // Whoever is told next makes sure of the node.
             state.session = None;
+            let parents = self.parents(&mut state, wanted).await?;
+            self.make_networks(wanted, &parents).await?;
         }
         let script = match &before {
             Some((was, before)) if same_ground => parts.since(before, wanted, was),
@@ -183,7 +218,8 @@ impl HostNet for NodeNet {
                 tunnel::public_key(&said).or(state.public_key.take()).filter(|_| wanted.tunnel.is_some());
         }
         state.applied = Some((wanted.clone(), parts));
-        Ok(state.public_key.clone())
+        let left_out = state.sandboxes.apply(&*self.engine, &self.host, wanted).await;
+        Ok(Applied { public_key: state.public_key.clone(), left_out })
     }
 
     async fn drift(&self, applied: &HostNetwork) -> Result<Option<String>, NetError> {
@@ -191,7 +227,7 @@ impl HostNet for NodeNet {
         let said = self.tell(&mut state, applied, "a look at the task network", &Parts::check(applied)).await;
         let drifted = match said {
             Ok(said) => match said.lines().filter_map(|line| line.strip_prefix(DRIFTED)).collect::<Vec<_>>() {
-                none if none.is_empty() => return Ok(None),
+                none if none.is_empty() => return Ok(state.sandboxes.drift(&*self.engine).await),
                 some => some.join("; "),
             },
             // The shell went with the node.
@@ -215,6 +251,7 @@ impl HostNet for NodeNet {
             self.engine.remove_network(&name).await?;
         }
         state.applied = None;
+        state.sandboxes.forget();
         state.is_left |= for_good;
         let there = self.engine.inspect(NODE, &|_| Owner::Foreign).await?;
         let ours = there.filter(|there| self.key.has_signed(&self.host, NODE, &there.labels));

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use roadstead_core::model::network::{HostNetwork, NAME_SERVER};
 
-use super::{names, nft, tunnel};
+use super::{lan, names, nft, tunnel};
 
 /// Where the node keeps what it was told.
 pub const FOLDER: &str = "/var/lib/roadstead";
 /// Our routes bear this number: `ip route show proto 73`.
-const ROUTE_PROTOCOL: u8 = 73;
+pub(super) const ROUTE_PROTOCOL: u8 = 73;
 /// What a line begins with that tells of a difference; programs say other things, too.
 pub const DRIFTED: &str = "! ";
 /// No line of any file can be this.
@@ -53,6 +53,8 @@ fi
 pub struct Parts {
     /// Lets pass Docker's own rules what ours judge.
     accept: String,
+    /// Interfaces beside those of tasks on a LAN.
+    lan: String,
     tunnel: String,
     routes: String,
     names: Names,
@@ -93,6 +95,7 @@ impl Parts {
     pub fn of(wanted: &HostNetwork) -> Self {
         Self {
             accept: accept(wanted),
+            lan: lan::script(wanted),
             tunnel: tunnel::script(wanted),
             routes: routes(wanted),
             names: Names::of(wanted),
@@ -107,6 +110,7 @@ impl Parts {
         }
         let mut script = format!("cd {FOLDER}\n{KERNEL}");
         script += &file("accept.sh", &self.accept);
+        script += &file("lan.sh", &self.lan);
         script += &file("tunnel.sh", &self.tunnel);
         script += &file("routes.sh", &self.routes);
         script += &self.names.files();
@@ -116,7 +120,7 @@ impl Parts {
         script += &on_bridges(&nft::bridge_ruleset(wanted));
         script += KEEP_RULES;
         // Nothing is known of what peers were told before.
-        script += "rm -f /run/wg.peers\n/bin/sh accept.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n";
+        script += "rm -f /run/wg.peers\n/bin/sh accept.sh\n/bin/sh lan.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n";
         script += &listen();
         script += NAMES;
         script
@@ -134,11 +138,15 @@ impl Parts {
             script += &file("accept.sh", &self.accept);
             script += "/bin/sh accept.sh\n";
         }
+        if self.lan != before.lan {
+            script += &file("lan.sh", &self.lan);
+            script += "/bin/sh lan.sh\n";
+        }
         if self.tunnel != before.tunnel {
             script += &file("tunnel.sh", &self.tunnel);
             script += "/bin/sh tunnel.sh\n";
         }
-        if self.routes != before.routes || self.tunnel != before.tunnel {
+        if self.routes != before.routes || self.lan != before.lan || self.tunnel != before.tunnel {
             script += &file("routes.sh", &self.routes);
             script += "/bin/sh routes.sh\n";
         }
@@ -167,6 +175,7 @@ impl Parts {
              [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
              [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
              /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
+             /bin/sh lan.sh check || echo '! its interface among its tasks on a LAN was changed'\n\
              /bin/sh tunnel.sh check || echo '! its encrypted way to other hosts was changed'\n"
             );
         for bridge in &wanted.bridges {
@@ -212,8 +221,9 @@ fn clear_network() -> String {
          ip -4 route flush proto {ROUTE_PROTOCOL} || true\n\
          cd {FOLDER}\n\
          [ ! -f accept.sh ] || /bin/sh accept.sh clear\n\
+         [ ! -f lan.sh ] || /bin/sh lan.sh clear\n\
          [ ! -f tunnel.sh ] || /bin/sh tunnel.sh clear\n\
-         rm -f accept.sh routes.sh rules.nft bridge.nft {}\n",
+         rm -f accept.sh lan.sh routes.sh rules.nft bridge.nft {}\n",
         tunnel::FILES
     )
 }
@@ -247,7 +257,7 @@ fn boot() -> String {
         "cd {FOLDER}\n{KERNEL}\
          if [ -f rules.nft ]; then {{ printf 'table inet roadstead\\ndelete table inet roadstead\\n'; cat rules.nft; }} | nft -f -; fi\n\
          if [ -f bridge.nft ]; then {{ printf 'table bridge roadstead\\ndelete table bridge roadstead\\n'; cat bridge.nft; }} | nft -f - || true; fi\n\
-         /bin/sh accept.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n{}",
+         /bin/sh accept.sh\n/bin/sh lan.sh\n/bin/sh tunnel.sh\n/bin/sh routes.sh\n{}",
         listen()
     )
 }
@@ -257,7 +267,7 @@ fn file(name: &str, content: &str) -> String {
     format!("cat >{name}.part <<'{END}'\n{content}{END}\nmv {name}.part {name}\n")
 }
 
-fn transaction(rules: &str) -> String {
+pub(super) fn transaction(rules: &str) -> String {
     format!("nft -f - <<'{END}'\n{rules}{END}\n")
 }
 
@@ -306,7 +316,7 @@ exit $status
 fn routes(wanted: &HostNetwork) -> String {
     let mut script = String::from("set -e\n");
     let plain = wanted.routes.iter().map(|(slice, via)| (slice.to_string(), format!("via {via}")));
-    let routes: Vec<(String, String)> = plain.chain(tunnel::routes(wanted)).collect();
+    let routes: Vec<(String, String)> = plain.chain(tunnel::routes(wanted)).chain(lan::routes(wanted)).collect();
     for (slice, by) in &routes {
         let _ = writeln!(script, "ip -4 route replace {slice} {by} proto {ROUTE_PROTOCOL}");
     }

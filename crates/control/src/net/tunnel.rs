@@ -148,9 +148,10 @@ mod tests {
         };
         HostNetwork {
             node_image: "node".into(),
-            bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.0.0/24".parse().unwrap() }],
+            bridges: vec![Bridge { subnet: "a".into(), slice: "10.64.0.0/24".parse().unwrap(), lan: None }],
             routes: BTreeMap::new(),
             tunnel: Some(Tunnel { listen_port: 51_821, peers: peers.iter().enumerate().map(peer).collect() }),
+            on_lan: Default::default(),
             tasks: BTreeMap::new(),
             fleet: Arc::new(FleetNetwork {
                 cluster: "default".into(),

@@ -91,9 +91,10 @@ fn picture() -> HostNetwork {
     let peer = Peer { public_key: None, endpoint: None, slices: ["10.64.1.0/24".parse().unwrap()].into() };
     HostNetwork {
         node_image: "node".into(),
-        bridges: vec![Bridge { subnet: "app".into(), slice: "10.64.0.0/24".parse().unwrap() }],
+        bridges: vec![Bridge { subnet: "app".into(), slice: "10.64.0.0/24".parse().unwrap(), lan: None }],
         routes: BTreeMap::new(),
         tunnel: Some(Tunnel { listen_port: 51_820, peers: [("other".into(), peer)].into() }),
+        on_lan: Default::default(),
         tasks: BTreeMap::new(),
         fleet: Arc::new(FleetNetwork {
             balancers: Default::default(),

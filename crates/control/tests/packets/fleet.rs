@@ -39,7 +39,11 @@ pub struct TaskOf {
 pub const SUBNETS: [(&str, u8); 2] = [("app", 77), ("data", 78)];
 
 pub fn bridge(subnet: (&str, u8), slice: u8) -> Bridge {
-    Bridge { subnet: subnet.0.into(), slice: Ipv4Net::new(Ipv4Addr::new(10, subnet.1, slice, 0), 24).unwrap() }
+    Bridge {
+        subnet: subnet.0.into(),
+        slice: Ipv4Net::new(Ipv4Addr::new(10, subnet.1, slice, 0), 24).unwrap(),
+        lan: None,
+    }
 }
 
 const fn task(id: &'static str, host: usize, subnet: usize, last: u8, groups: &'static [&'static str]) -> TaskOf {
@@ -178,7 +182,8 @@ pub fn state(groups: &Groups) -> State {
         let spec = json!({ "cidr": cidr, "hostPrefix": 24 });
         desired.subnets.insert(name.into(), manifest(spec));
         let slices = HOSTS.iter().map(|(host, _, slice)| ((*host).into(), (*slice).into())).collect();
-        let record = SubnetRecord { name: name.into(), cidr: cidr.parse().unwrap(), host_prefix: 24, slices };
+        let record =
+            SubnetRecord { name: name.into(), cidr: cidr.parse().unwrap(), host_prefix: 24, lan: None, slices };
         state.subnets.insert(name.into(), record);
     }
     state.desired = Arc::new(desired);

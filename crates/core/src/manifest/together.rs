@@ -1,6 +1,7 @@
 //! Objects together: references, clashes between hosts, and what stays as it was.
 
 mod hosts;
+mod lan;
 mod network;
 mod targets;
 mod traffic;
@@ -351,7 +352,8 @@ impl Judge<'_> {
             fallen.extend(found.map(|finding| (Kind::Host, name.to_string(), host.manifest.file.clone(), finding)));
         }
         for (name, subnet) in &self.tables.subnets.good {
-            let found = self.cluster(&subnet.manifest.spec.cluster, &subnet.node).or_else(|| self.outside(subnet));
+            let found =
+                self.cluster(&subnet.manifest.spec.cluster, &subnet.node).or_else(|| self.outside(name, subnet));
             fallen.extend(found.map(|finding| (Kind::Subnet, name.to_string(), subnet.manifest.file.clone(), finding)));
         }
         fallen.extend(self.traffic());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     hex::hex,
-    name::{ClusterName, HostName, SecurityGroupName, SubnetName, TaskId},
+    name::{ClusterName, HostName, RuntimeId, SecurityGroupName, SubnetName, TaskId},
     spec::{security_group::Permission, subnet::Cut, task_definition::Protocol},
     time::Timestamp,
     wireguard::{self, PublicKey},
@@ -54,6 +54,9 @@ pub struct SubnetRecord {
     pub cidr: Ipv4Net,
     /// How large a slice is.
     pub host_prefix: u8,
+    /// The LAN that its addresses are of, when they are not of the hosts' own networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<Lan>,
     /// Numbers from 0, each one host's.
     pub slices: BTreeMap<HostName, u32>,
 }
@@ -70,6 +73,17 @@ impl SubnetRecord {
     }
 }
 
+/// A LAN that tasks have addresses of: they are machines on it, and what they send passes none of their host's rules.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lan {
+    /// The hosts' interface on it; the one with an address of it when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Its router, with its prefix.
+    pub router: Ipv4Net,
+}
+
 /// A host's part of a subnet: a network of its engine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,6 +92,10 @@ pub struct Bridge {
     pub subnet: SubnetName,
     /// The host's slice.
     pub slice: Ipv4Net,
+    /// The LAN that it is a part of: no bridge then, but an interface beside those of the tasks, by which host and tasks reach
+    /// each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<Lan>,
 }
 
 impl Bridge {
@@ -133,6 +151,9 @@ pub struct HostNetwork {
     pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
     /// The way to the other hosts, when they share none.
     pub tunnel: Option<Tunnel>,
+    /// The other hosts' slices of a LAN: reached as everything on it is.
+    #[serde(default)]
+    pub on_lan: BTreeSet<Ipv4Net>,
     /// The tasks that are there, by address.
     pub tasks: BTreeMap<Ipv4Addr, LocalTask>,
     /// What is the same on every host.
@@ -143,7 +164,7 @@ impl HostNetwork {
     /// The other hosts' slices.
     pub fn slices_elsewhere(&self) -> impl Iterator<Item = Ipv4Net> {
         let by_tunnel = self.tunnel.iter().flat_map(|tunnel| tunnel.peers.values()).flat_map(|peer| &peer.slices);
-        self.routes.keys().chain(by_tunnel).copied()
+        self.routes.keys().chain(by_tunnel).chain(&self.on_lan).copied()
     }
 
     /// All hosts' slices.
@@ -189,6 +210,20 @@ pub struct LocalTask {
     pub security_groups: BTreeSet<SecurityGroupName>,
     /// Ports that its host may reach for its health checks.
     pub checked: BTreeSet<(Protocol, u16)>,
+    /// Of a task on a LAN: where rules must stand, since those of its host do not see its packets. None while nothing runs that
+    /// has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+}
+
+/// A task's own network namespace: it lasts as long as its sandbox runs, and begins shut.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Namespace {
+    /// The sandbox.
+    pub container: RuntimeId,
+    /// When it began to run: another time is another namespace.
+    pub started_at: Timestamp,
 }
 
 /// What every host of a cluster knows.
@@ -270,6 +305,12 @@ impl NetworkSeen {
         self.confirmed.as_ref().is_some_and(guarded)
     }
 
+    /// Whether the rules of a task on a LAN are in force in this very namespace of it (S11).
+    pub fn holds(&self, task: &TaskId, network: &TaskNetwork, namespace: &Namespace) -> bool {
+        let held = |local: &LocalTask| local.task == *task && local.namespace.as_ref() == Some(namespace);
+        self.confirmed.as_ref().is_some_and(|confirmed| confirmed.tasks.get(&network.address).is_some_and(held))
+    }
+
     /// The slices of a subnet that are there, or are just being made.
     pub fn may_have(&self, subnet: &SubnetName) -> impl Iterator<Item = Ipv4Net> {
         let pictures = self.confirmed.iter().chain(&self.under_way).flat_map(|picture| &picture.bridges);
@@ -289,8 +330,11 @@ mod tests {
 
     #[test]
     fn a_bridge_has_a_name_that_the_kernel_takes() {
-        let bridge =
-            Bridge { subnet: "private-application-subnet-of-zone-1".into(), slice: "10.64.1.64/26".parse().unwrap() };
+        let bridge = Bridge {
+            subnet: "private-application-subnet-of-zone-1".into(),
+            slice: "10.64.1.64/26".parse().unwrap(),
+            lan: None,
+        };
         assert!(bridge.interface().len() <= 15);
         assert_eq!(bridge.gateway(), Ipv4Addr::new(10, 64, 1, 65));
         let (first, last) = task_addresses(bridge.slice);

@@ -26,6 +26,8 @@ use crate::model::{
     time::Timestamp,
 };
 
+use super::network::Around;
+
 pub(super) use restart::{Restart, Revivals, by_controller, comes_back, restart};
 
 /// ECS's default `stopTimeout`.
@@ -180,6 +182,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) cluster: &'a ClusterSpec,
     /// Where names are asked for in the task network: its host's address there.
     pub(super) name_server: Option<Ipv4Addr>,
+    /// What is around those that join its sandbox.
+    pub(super) namespace: Around,
 }
 
 /// What a launch would do now for a task whose containers stand as they do; empty when nothing can be done.
@@ -197,10 +201,14 @@ pub(super) fn steps(
         let Some(row) = task.containers.get(definition.name.as_str()) else { continue };
         let exists = row.state.is_some();
         let startable = matches!(row.state, None | Some(ContainerState::Created)) || revivals.has(&definition.name);
-        // Docker joins a container only to one that runs.
+        // Docker joins a container only to one that runs; and we to a namespace with rules in it, where it is to have its own.
         let joined_runs = sandbox::joined(spec, definition).is_none_or(|anchor| {
             let state = task.containers.get(anchor).and_then(|row| row.state);
-            starting.contains(anchor) || state == Some(ContainerState::Running)
+            match around.namespace {
+                Around::Guarded => starting.contains(anchor) || state == Some(ContainerState::Running),
+                Around::Held => !starting.contains(anchor) && state == Some(ContainerState::Running),
+                Around::Open => false,
+            }
         });
         let start = startable
             && joined_runs

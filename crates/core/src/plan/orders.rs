@@ -17,7 +17,8 @@ use super::{
     gc,
     images::{self, Resolving},
     launch::{self, Revivals, Surroundings, Unmet},
-    network, service, throttle, traffic,
+    network::{self, Around},
+    service, throttle, traffic,
 };
 
 /// A launch of unknown outcome is repeated under the same names no sooner than this.
@@ -162,12 +163,16 @@ fn launch_task(draft: &mut Draft<'_>, no: TaskNo, resolving: &mut Resolving) {
     let cluster = draft.world.state.desired.cluster(&task.cluster);
     let revivals = Revivals::of(task, spec, now);
     let name_server = network::name_server(draft, task);
-    let around = Surroundings { zone, cluster: &cluster, name_server };
+    let namespace = network::around(draft, task);
+    let around = Surroundings { zone, cluster: &cluster, name_server, namespace };
     let containers = launch::steps(task, revision, &revivals, &around);
     let digests = launch::digests(revision, spec);
     let spec = Arc::clone(spec);
     revivals.next.into_iter().for_each(|at| draft.wake_at(at));
     if containers.is_empty() {
+        if namespace == Around::Open {
+            network::wait_for_namespace(draft, no);
+        }
         wait_for_dependencies(draft, no, &spec);
         return;
     }

@@ -13,6 +13,7 @@ mod forgetting;
 mod held;
 mod image_cleanup;
 mod images;
+mod lan;
 mod launches;
 mod life;
 mod limits;

@@ -12,10 +12,11 @@ use roadstead_core::{
     model::{
         container::ContainerState,
         name::{HostName, RuntimeId, ServiceName, SubnetName},
-        network::{LocalTask, NetworkSeen},
+        network::{LocalTask, NetworkSeen, SANDBOX, SubnetRecord},
         ownership::Claim,
         spec::{
-            TaskDefinitionSpec, network::default_subnet, service::SchedulingStrategy, task_definition::NetworkMode,
+            TaskDefinitionSpec, network::default_subnet, service::SchedulingStrategy, subnet::SubnetDriver,
+            task_definition::NetworkMode,
         },
         state::State,
         task::{DesiredStatus, LastStatus, Launch, Task},
@@ -67,6 +68,7 @@ pub(crate) fn started(
     id: &RuntimeId,
 ) -> Result<(), Broken> {
     let Some(host) = hosts.get(name) else { return Ok(()) };
+    joined_what_is_held(durable, host, name, id)?;
     let (Some(address), Some(claim)) = (host.machine.own_address(id), host.ours.get(id)) else { return Ok(()) };
     // A request that comes late starts what was given up.
     let Some(row) = durable.tasks.get(&claim.task).filter(|row| row.is_wanted() && row.host == *name) else {
@@ -95,6 +97,26 @@ pub(crate) fn started(
         return broken(Predicate::S11, detail);
     }
     Ok(())
+}
+
+/// What joins a task's namespace on a LAN finds rules in it, unless that began anew while the order was on its way: then it is shut.
+fn joined_what_is_held(durable: &State, host: &FakeHost, name: &HostName, id: &RuntimeId) -> Result<(), Broken> {
+    let (Some(sandbox), Some(claim)) = (host.machine.joined_open(id), host.ours.get(id)) else { return Ok(()) };
+    let Some(row) = durable.tasks.get(&claim.task).filter(|row| row.is_wanted() && row.host == *name) else {
+        return Ok(());
+    };
+    let seen = row.containers.get(SANDBOX).and_then(|row| row.started_at);
+    let began = host.machine.times(sandbox).0;
+    let ordered_before = match row.launch {
+        Launch::Issued { at } => began > Some(at) && host.machine.was_held(sandbox),
+        Launch::NotIssued | Launch::Answered { .. } => false,
+    };
+    let began_anew = (seen.is_some() && seen != began) || ordered_before;
+    if host.machine.part.struck || began_anew {
+        return Ok(());
+    }
+    let detail = format!("{} starts on {name} in a network on a LAN in which no rules are", claim.created_name);
+    broken(Predicate::S11, detail)
 }
 
 /// No two hosts have networks that overlap, but for one that was not seen since the database was lost.
@@ -257,9 +279,10 @@ fn l6_nothing_of_the_dead(durable: &State, name: &HostName, host: &FakeHost) -> 
         }
     }
     let declared = &durable.desired.subnets;
+    let no_bridge = declared.values().all(|it| it.spec.driver != SubnetDriver::Bridge);
     let is_there = |subnet: &SubnetName| {
         declared.contains_key(subnet)
-            || (declared.is_empty() && *subnet == default_subnet(&"default".into()))
+            || (no_bridge && *subnet == default_subnet(&"default".into()))
             || holders.values().any(|task| task.network.as_ref().is_some_and(|network| network.subnet == *subnet))
     };
     match host.machine.slices().keys().find(|subnet| !is_there(subnet)) {
@@ -290,8 +313,11 @@ pub(super) fn waits_for_address(state: &State, service: &ServiceName, reachable:
     let Some(manifest) = state.desired.services.get(service) else { return false };
     let configuration = manifest.spec.network_configuration.as_ref();
     let named = configuration.map(|it| it.awsvpc_configuration.subnets.as_slice()).unwrap_or_default();
-    let is_meant = |name: &SubnetName| named.is_empty() || named.contains(name);
-    let records: Vec<_> = state.subnets.values().filter(|record| is_meant(&record.name)).collect();
+    let is_meant = |record: &&SubnetRecord| match named {
+        [] => record.lan.is_none(),
+        named => named.contains(&record.name),
+    };
+    let records: Vec<_> = state.subnets.values().filter(is_meant).collect();
     let room_on = |host: &HostName| -> usize {
         let cut = records.iter().filter(|record| record.slices.contains_key(host));
         cut.map(|record| (1_usize << (32 - record.host_prefix.min(31))).saturating_sub(3)).sum()

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use roadstead_control::engine::{
     Created, EngineError, EngineEvent, EngineInfo, EventAction, Inspected, Verify, check_name,
 };
+use roadstead_control::net::Applied;
 use roadstead_core::model::container::{ContainerConfig, ContainerState, ContainerView, HealthStatus, PortBinding};
 use roadstead_core::model::name::RuntimeId;
 use roadstead_core::model::observed::EngineIdentity;
 use roadstead_core::model::ownership::{Owner, PREFIX};
 use roadstead_core::model::spec::task_definition::Protocol;
 use roadstead_core::model::time::Timestamp;
-use roadstead_core::model::wireguard::PublicKey;
 
 use edge::Balancers;
 pub use edge::EdgeChange;
@@ -85,8 +85,8 @@ pub enum Request {
 pub(crate) enum Answer {
     Created(Created),
     Done,
-    /// The host's public key, if it has one.
-    Network(Option<PublicKey>),
+    /// What came of the task network.
+    Network(Applied),
 }
 
 struct Container {

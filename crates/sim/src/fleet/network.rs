@@ -16,9 +16,9 @@ use super::{FakeFleet, Link};
 use crate::engine::machine::{Answer, NetworkChange, Request};
 use roadstead_control::{
     engine::EngineError,
-    net::{HostNet, NetError},
+    net::{Applied, HostNet, NetError},
 };
-use roadstead_core::model::{name::SubnetName, network::HostNetwork, wireguard::PublicKey};
+use roadstead_core::model::{name::SubnetName, network::HostNetwork};
 
 /// As the real node's shell.
 const TELL: Duration = Duration::from_secs(30);
@@ -37,11 +37,11 @@ impl FakeNet {
         Self { fleet, link, session }
     }
 
-    async fn tell(&self, what: &str, change: NetworkChange) -> Result<Option<PublicKey>, NetError> {
+    async fn tell(&self, what: &str, change: NetworkChange) -> Result<Applied, NetError> {
         let session = self.session.load(Ordering::Relaxed);
         let told = self.link.change(what, Request::Network(session, change), TELL).await;
         let error = match told {
-            Ok(Answer::Network(key)) => return Ok(key),
+            Ok(Answer::Network(applied)) => return Ok(applied),
             Ok(Answer::Created(_) | Answer::Done) => {
                 return Err(NetError::Lost("an answer to something else".to_owned()));
             }
@@ -70,7 +70,7 @@ impl HostNet for FakeNet {
         Ok(self.link.read("list networks", true, |host, _| host.machine.slices()).await?)
     }
 
-    async fn apply(&self, wanted: &HostNetwork) -> Result<Option<PublicKey>, NetError> {
+    async fn apply(&self, wanted: &HostNetwork) -> Result<Applied, NetError> {
         self.tell("make the task network", NetworkChange::Apply(Arc::new(wanted.clone()))).await
     }
 

@@ -12,12 +12,17 @@ use roadstead_core::model::{
         ClusterSpec, SecurityGroupSpec, ServiceSpec, SubnetSpec, TaskDefinitionSpec,
         network::{AwsvpcConfiguration, Encapsulation, NetworkConfiguration, ServiceRegistry},
         security_group::{IngressRule, IpProtocol, Peer},
+        subnet::SubnetDriver,
         task_definition::NetworkMode,
     },
 };
 
 /// Sets these draws apart, so that they do not change the others.
 const APART: u64 = 0x6e65_7477_6f72_6b73;
+/// The same for those about a LAN.
+const LAN_APART: u64 = 0x006c_616e;
+/// The subnet on it.
+const LAN: &str = "lan";
 /// Groups that are declared.
 const GROUPS: [&str; 3] = ["front", "back", "shut"];
 
@@ -75,8 +80,46 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
         let new = || manifest(ClusterSpec::default(), "cluster.yaml".to_owned());
         let cluster = desired.clusters.entry("default".into()).or_insert_with(new);
         cluster.spec.network.encapsulation = Encapsulation::Wireguard;
+    } else {
+        lan(&mut Rng::new(seed ^ LAN_APART), desired, &mut script);
     }
     script
+}
+
+/// Some services' tasks are machines on the hosts' LAN.
+fn lan(rng: &mut Rng, desired: &mut Desired, script: &mut [Scripted]) {
+    if !rng.chance(400) {
+        return;
+    }
+    let (Ok(cidr), Ok(gateway)) = ("192.168.7.0/25".parse(), "192.168.7.254/24".parse()) else { return };
+    let spec = SubnetSpec {
+        cluster: "default".into(),
+        availability_zone: None,
+        driver: SubnetDriver::Macvlan,
+        parent: None,
+        gateway: Some(gateway),
+        cidr,
+        host_prefix: 28,
+    };
+    desired.subnets.insert(LAN.into(), manifest(spec, format!("{LAN}.yaml")));
+    let mut goes = |spec: &mut ServiceSpec| {
+        if rng.chance(700) {
+            let configuration = spec.network_configuration.get_or_insert_default();
+            configuration.awsvpc_configuration.subnets = vec![LAN.into()];
+        }
+    };
+    let definitions = desired.task_definitions.clone();
+    for (name, service) in &mut desired.services {
+        let definition = definitions.get(name.as_str());
+        if definition.is_some_and(|it| it.spec.network_mode == NetworkMode::Awsvpc) {
+            goes(&mut service.spec);
+        }
+    }
+    for scripted in script {
+        if let Happening::Manifests { change: Change::Add { spec, .. } } = &mut scripted.what {
+            goes(&mut spec.0);
+        }
+    }
 }
 
 /// Services are asked for by name, and some registers another one later; hosts lose what answers.
@@ -114,6 +157,9 @@ fn subnets(rng: &mut Rng, desired: &mut Desired) {
         let spec = SubnetSpec {
             cluster: "default".into(),
             availability_zone: zoned.then(|| format!("zone-{number}")),
+            driver: SubnetDriver::Bridge,
+            parent: None,
+            gateway: None,
             cidr,
             host_prefix: if cidr.prefix_len() > host_prefix { 29 } else { host_prefix },
         };

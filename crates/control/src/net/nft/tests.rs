@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use roadstead_core::model::{
-    network::{Bridge, FleetNetwork, GroupRules, LocalTask, Names, Tunnel},
+    network::{Bridge, FleetNetwork, GroupRules, Lan, LocalTask, Names, Tunnel},
     wireguard::Peer as TunnelPeer,
 };
 
@@ -101,12 +101,13 @@ fn host(
 ) -> HostNetwork {
     let slices = ["10.64.0.0/24", "10.65.0.0/24"];
     let bridges = slices.iter().take(if has_second { 2 } else { 1 });
-    let bridge = |slice: &&str| Bridge { subnet: (*slice).into(), slice: slice.parse().unwrap() };
+    let bridge = |slice: &&str| Bridge { subnet: (*slice).into(), slice: slice.parse().unwrap(), lan: None };
     let tasks = members.0.iter().map(|(last, (groups, checked))| {
         let local = LocalTask {
             task: format!("{last:016}").as_str().into(),
             security_groups: groups.iter().copied().map(group).collect(),
             checked: checked.iter().map(|port| (Protocol::Tcp, *port)).collect(),
+            namespace: None,
         };
         (Ipv4Addr::new(10, 64, 0, *last), local)
     });
@@ -121,6 +122,7 @@ fn host(
         bridges: bridges.map(bridge).collect(),
         routes: if is_encrypted { BTreeMap::new() } else { [(beyond, Ipv4Addr::new(192, 168, 1, 2))].into() },
         tunnel: is_encrypted.then(|| Tunnel { listen_port: 51820, peers: [("other".into(), peer)].into() }),
+        on_lan: Default::default(),
         tasks: tasks.collect(),
         fleet: Arc::new(FleetNetwork {
             balancers: Default::default(),
@@ -169,4 +171,66 @@ proptest! {
         prop_assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && id.len() < 80);
         prop_assert_eq!(id == other_id, name == other);
     }
+}
+
+/// The chains of a text, by name.
+fn chains(text: &str) -> BTreeMap<String, Vec<String>> {
+    let (mut chains, mut name) = (BTreeMap::<String, Vec<String>>::new(), None);
+    for line in text.lines().map(str::trim) {
+        match (line.strip_prefix("chain "), &name) {
+            (Some(chain), _) => name = Some(chain.trim_end_matches(" {").to_owned()),
+            (None, Some(_)) if line == "}" => name = None,
+            (None, Some(name)) => chains.entry(name.clone()).or_default().push(line.to_owned()),
+            (None, None) => {}
+        }
+    }
+    chains
+}
+
+proptest! {
+    /// Inside a task's namespace its groups say what they say on a host, and nobody else's are there.
+    #[test]
+    fn inside_a_task_its_groups_say_what_they_say_on_its_host(rules in rules(), members in members()) {
+        let mut wanted = host(&rules, &members, false, false);
+        let lan = Lan { parent: None, router: "10.64.0.254/16".parse().unwrap() };
+        for (address, task) in &wanted.tasks {
+            prop_assert_eq!(task_ruleset(&wanted, *address), None, "of no LAN");
+            prop_assert!(!task.security_groups.is_empty());
+        }
+        wanted.bridges[0].lan = Some(lan);
+        let on_host = chains(&ruleset(&wanted));
+        for (address, task) in &wanted.tasks {
+            let inside = chains(&task_ruleset(&wanted, *address).unwrap());
+            let is_ours = |name: &str| {
+                task.security_groups.iter().any(|group| ["in", "out", "hosts"].iter().any(|what| of_group(what, group) == name))
+            };
+            let of_groups = |chains: &BTreeMap<String, Vec<String>>| -> BTreeMap<String, Vec<String>> {
+                chains.iter().filter(|(name, _)| is_ours(name)).map(|(name, rules)| (name.clone(), rules.clone())).collect()
+            };
+            prop_assert_eq!(of_groups(&inside), of_groups(&on_host));
+            let others = ["in_", "out_", "hosts_"];
+            prop_assert!(inside.keys().all(|name| is_ours(name) || !others.iter().any(|what| name.starts_with(what))));
+            for hook in ["input", "output", "forward"] {
+                prop_assert!(inside[hook][0].ends_with("policy drop;"), "{hook}: {:?}", inside[hook]);
+            }
+            let accepts = |hook: &str| inside[hook].iter().filter(|rule| rule.ends_with("accept")).count();
+            // Itself, what goes on, and checks; names and pings of its host.
+            prop_assert_eq!((accepts("input"), accepts("output"), accepts("forward")), (3, 4, 0));
+        }
+        prop_assert_eq!(task_ruleset(&wanted, Ipv4Addr::new(10, 64, 0, 99)), None, "nobody's");
+    }
+}
+
+#[test]
+fn a_host_among_its_tasks_on_a_lan_is_there_for_them_alone() {
+    let mut wanted = host(&BTreeMap::new(), &Default::default(), true, false);
+    let forged = |wanted: &HostNetwork| chains(&ruleset(wanted)).remove("forged").unwrap();
+    let rule = "iifname != @bridges ip daddr 10.64.0.1 counter drop".to_owned();
+    assert!(!forged(&wanted).contains(&rule));
+    wanted.bridges[0].lan = Some(Lan { parent: None, router: "10.64.0.254/16".parse().unwrap() });
+    assert!(forged(&wanted).contains(&rule));
+    // What goes to the others' machines on the LAN bears its own address.
+    wanted.on_lan.insert("192.168.7.64/28".parse().unwrap());
+    let leaving = chains(&ruleset(&wanted)).remove("leaving").unwrap();
+    assert!(leaving[1].contains("192.168.7.64/28"), "{leaving:?}");
 }

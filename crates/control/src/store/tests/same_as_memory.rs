@@ -274,6 +274,7 @@ fn change() -> impl Strategy<Value = Change> {
             name: name.into(),
             cidr: "10.64.0.0/16".parse().unwrap(),
             host_prefix: 24,
+            lan: None,
             slices: [(host.into(), number)].into(),
         })),
         1 => name().prop_map(|name| Change::SubnetRemoved(name.into())),

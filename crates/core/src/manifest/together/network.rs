@@ -16,6 +16,7 @@ use crate::{
             network::{DEFAULT_SECURITY_GROUP, NetworkConfiguration, default_subnet},
             security_group::Peer,
             service::TaskDefinitionRef,
+            subnet::SubnetDriver,
             task_definition::NetworkMode,
         },
     },
@@ -26,11 +27,11 @@ const ZONE: &str = "availability-zone";
 
 /// What something says of its tasks' network.
 pub(super) struct Wish<'a> {
-    node: &'a Node,
+    pub(super) node: &'a Node,
     cluster: &'a ClusterName,
     /// `auth`, or `auth:3`.
     pub(super) task_definition: &'a str,
-    configuration: Option<&'a NetworkConfiguration>,
+    pub(super) configuration: Option<&'a NetworkConfiguration>,
 }
 
 impl<'a> Wish<'a> {
@@ -64,9 +65,12 @@ impl Judge<'_> {
             })
     }
 
-    /// A subnet that is not within its cluster's network.
-    pub(super) fn outside(&self, subnet: &Declared<SubnetSpec>) -> Option<Finding> {
+    /// A subnet that is not where it must be: within its cluster's network, or on a LAN beside it.
+    pub(super) fn outside(&self, name: &SubnetName, subnet: &Declared<SubnetSpec>) -> Option<Finding> {
         let spec = &subnet.manifest.spec;
+        if let Some(lan) = spec.lan() {
+            return self.unfit_for_lan(name, subnet, &lan);
+        }
         let network = self.desired.cluster(&spec.cluster).network.cidr;
         (!network.contains(&spec.cidr)).then(|| {
             let cluster = quote(spec.cluster.as_str());
@@ -129,10 +133,14 @@ impl Judge<'_> {
         let configuration = &wish.configuration?.awsvpc_configuration;
         self.not_awsvpc(wish).or_else(|| {
             let subnets = configuration.subnets.iter().enumerate();
-            subnets.into_iter().find_map(|(index, name)| self.subnet(wish, name, index)).or_else(|| {
-                let groups = configuration.security_groups.iter().enumerate();
-                groups.into_iter().find_map(|(index, name)| self.security_group(wish, name, index))
-            })
+            subnets
+                .into_iter()
+                .find_map(|(index, name)| self.subnet(wish, name, index))
+                .or_else(|| {
+                    let groups = configuration.security_groups.iter().enumerate();
+                    groups.into_iter().find_map(|(index, name)| self.security_group(wish, name, index))
+                })
+                .or_else(|| self.not_on_lan(wish))
         })
     }
 
@@ -159,6 +167,7 @@ impl Judge<'_> {
         let path = at!["networkConfiguration", "awsvpcConfiguration", "subnets", index];
         let declared = &self.desired.subnets;
         let own = || declared.iter().filter(|(_, subnet)| subnet.spec.cluster == *wish.cluster).map(|(name, _)| name);
+        let is_bridge = |name: &SubnetName| declared.get(name).is_some_and(|it| it.spec.driver == SubnetDriver::Bridge);
         match declared.get(name) {
             Some(subnet) if subnet.spec.cluster == *wish.cluster => None,
             Some(subnet) => {
@@ -171,7 +180,7 @@ impl Judge<'_> {
                 let finding = Finding::error("subnet", wish.node.locate(path), message);
                 Some(self.beside(finding, self.tables.subnets.good.get(name), at!["cluster"], "the subnet"))
             }
-            None if own().next().is_none() && *name == default_subnet(wish.cluster) => None,
+            None if !own().any(is_bridge) && *name == default_subnet(wish.cluster) => None,
             None => {
                 let failed = self.tables.subnets.failed.contains(name);
                 Some(self.unknown(wish.node, path, "subnet", name.as_str(), failed, own().map(SubnetName::as_str)))

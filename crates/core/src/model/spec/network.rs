@@ -75,7 +75,14 @@ pub(super) fn some_cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     cidr(deserializer).map(Some)
 }
 
-/// The same for a list of them.
+/// A router's address with its network's prefix, and in words what is none.
+pub(super) fn some_router<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wanted = "a router's IPv4 address with its network's prefix, such as 192.168.1.1/24";
+    text.parse().map(Some).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &wanted))
+}
+
+/// The same as [`cidr`] for a list of them.
 pub(super) fn cidrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Net>, D::Error> {
     #[derive(Deserialize)]
     #[serde(transparent)]

@@ -4,9 +4,11 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::name::ClusterName;
+use crate::model::{name::ClusterName, network::Lan};
 
 /// Addresses that the tasks on some hosts get: each of these hosts has a slice of its own.
+///
+/// With `driver: macvlan` they are addresses of the LAN itself, for services that name the subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubnetSpec {
@@ -16,7 +18,18 @@ pub struct SubnetSpec {
     /// The zone of its hosts: their label `availability-zone`; every host of the cluster when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_zone: Option<String>,
-    /// All its addresses; within the cluster's `network.cidr`.
+    /// Whether its addresses are of a network of the hosts' own, or of the LAN that the hosts are on.
+    #[serde(default, skip_serializing_if = "SubnetDriver::is_bridge")]
+    pub driver: SubnetDriver,
+    /// With `driver: macvlan` the hosts' interface on the LAN; the one with an address of the LAN when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// With `driver: macvlan` the LAN's router, with the LAN's prefix: 192.168.1.1/24.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::network::some_router")]
+    #[schemars(with = "Option<String>")]
+    pub gateway: Option<Ipv4Net>,
+    /// All its addresses; within the cluster's `network.cidr`, and with `driver: macvlan` the part of the LAN that nobody else
+    /// gives out.
     #[serde(deserialize_with = "super::network::cidr")]
     #[schemars(with = "String")]
     pub cidr: Ipv4Net,
@@ -34,10 +47,33 @@ fn twenty_six() -> u8 {
     26
 }
 
+/// What a subnet's addresses are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SubnetDriver {
+    /// A network of each host's own, to which the others have routes.
+    #[default]
+    Bridge,
+    /// The LAN that the hosts are on: each task is a machine on it.
+    Macvlan,
+}
+
+impl SubnetDriver {
+    fn is_bridge(&self) -> bool {
+        *self == Self::Bridge
+    }
+}
+
 impl SubnetSpec {
     /// How it is cut.
     pub fn cut(&self) -> Cut {
         Cut { cidr: self.cidr, host_prefix: self.host_prefix }
+    }
+
+    /// The LAN that its addresses are of, if they are.
+    pub fn lan(&self) -> Option<Lan> {
+        let router = self.gateway.filter(|_| self.driver == SubnetDriver::Macvlan)?;
+        Some(Lan { parent: self.parent.clone(), router })
     }
 }
 

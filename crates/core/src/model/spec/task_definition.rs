@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use environment::{Environment, EnvironmentFile, EnvironmentFileType};
 pub use health_check::{HealthCheck, HttpCheck, Probe, StatusMatcher, TcpCheck};
 pub use linux::{
-    Device, DevicePermission, HostEntry, IpcMode, KernelCapabilities, LinuxParameters, PidMode, ResourceRequirement,
-    ResourceType, SystemControl, Tmpfs, Ulimit, UlimitName,
+    Device, DevicePermission, HostEntry, IpcMode, KernelCapabilities, LinuxParameters, PidMode, PowerOverNetwork,
+    ResourceRequirement, ResourceType, SystemControl, Tmpfs, Ulimit, UlimitName,
 };
 pub use logging::{DEFAULT_LOG_DRIVER, DOCKER_LOG_DRIVERS, ELSEWHERE_LOG_DRIVERS, LogConfiguration};
 pub use volume::{

@@ -23,6 +23,20 @@ use crate::model::{
     state::Revision,
     task::{Task, TaskContainer},
 };
+use crate::plan::network::Around;
+
+/// What a sandbox on a LAN runs: nothing comes in or goes out until it is told what may.
+const SHUT: &str = "\
+set -e
+nft -f - <<'END'
+table inet roadstead {
+	chain input { type filter hook input priority -10; policy drop; }
+	chain output { type filter hook output priority -10; policy drop; }
+	chain forward { type filter hook forward priority -10; policy drop; }
+}
+END
+exec /usr/bin/catatonit -P
+";
 
 const BYTES_PER_MIB: u64 = 1024 * 1024;
 
@@ -49,6 +63,7 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
     let linux = definition.linux_parameters.clone().unwrap_or_default();
     let capabilities = linux.capabilities.unwrap_or_default();
     let is_sandbox = definition.name == SANDBOX;
+    let is_judged_inside = context.around.namespace != Around::Guarded && !definition.disable_networking;
     let attachment = attachment(context, definition, created);
     let joins = matches!(attachment, Some(NetworkAttachment::Of(_)));
     let asks_host =
@@ -60,8 +75,11 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             true => context.around.cluster.network.node_image().to_owned(),
             false => context.revision.image(&definition.image),
         },
-        entry_point: definition.entry_point.clone(),
-        command: definition.command.clone(),
+        entry_point: match is_sandbox && is_judged_inside {
+            true => ["/bin/sh", "-c", SHUT].map(str::to_owned).to_vec(),
+            false => definition.entry_point.clone(),
+        },
+        command: if is_sandbox && is_judged_inside { Vec::new() } else { definition.command.clone() },
         environment: environment(context, definition),
         labels,
         ports: row.ports.clone(),
@@ -76,7 +94,8 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         working_directory: definition.working_directory.clone(),
         readonly_root_filesystem: definition.readonly_root_filesystem,
         privileged: definition.privileged,
-        restart: by_engine(spec, definition) != Restart::Never,
+        // An engine would start what joins a namespace before rules are in it.
+        restart: by_engine(spec, definition) != Restart::Never && (is_sandbox || !is_judged_inside),
         restart_failed_only: by_engine(spec, definition) == Restart::OnFailure,
         // What is made from the host Docker knows nothing of.
         health_check: definition.health_check.as_ref().filter(|check| check.probe().is_none()).map(|check| {
@@ -96,7 +115,10 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
             .iter()
             .map(|from| created(&from.source_container) + if from.read_only { ":ro" } else { "" })
             .collect(),
-        tmpfs: linux.tmpfs.iter().map(|tmpfs| (tmpfs.container_path.clone(), tmpfs_options(tmpfs))).collect(),
+        tmpfs: match is_sandbox && is_judged_inside {
+            true => BTreeMap::from([("/run".to_owned(), "size=4m".to_owned())]),
+            false => linux.tmpfs.iter().map(|tmpfs| (tmpfs.container_path.clone(), tmpfs_options(tmpfs))).collect(),
+        },
         shared_memory_bytes: linux
             .shared_memory_size
             .filter(|size| size.0 > 0)
@@ -137,8 +159,17 @@ pub(super) fn config(context: &Context<'_>, row: &TaskContainer, definition: &Co
         },
         links: definition.linked().map(|(name, alias)| format!("{}:{alias}", created(name))).collect(),
         security_options: definition.docker_security_options.iter().map(|option| security_option(option)).collect(),
-        capabilities_added: capabilities.add,
-        capabilities_dropped: capabilities.drop,
+        capabilities_added: match is_sandbox && is_judged_inside {
+            true => vec!["NET_ADMIN".to_owned()],
+            false => capabilities.add,
+        },
+        // What is sent raw passes no rules.
+        capabilities_dropped: match is_judged_inside && !is_sandbox {
+            true if !capabilities.drop.iter().any(|it| matches!(it.as_str(), "NET_RAW" | "CAP_NET_RAW" | "ALL")) => {
+                capabilities.drop.into_iter().chain(["NET_RAW".to_owned()]).collect()
+            }
+            _ => capabilities.drop,
+        },
         devices: linux.devices.iter().map(device).collect(),
         gpus: super::gpus_of(definition),
         init: linux.init_process_enabled,

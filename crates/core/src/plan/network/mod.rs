@@ -23,6 +23,7 @@ use crate::model::{
     spec::{
         SubnetSpec, TaskDefinitionSpec,
         network::{self, AssignPublicIp, NetworkConfiguration},
+        subnet::SubnetDriver,
         task_definition::NetworkMode,
     },
     state::{Change, State},
@@ -53,21 +54,28 @@ pub(super) fn is_public(configuration: Option<&NetworkConfiguration>) -> bool {
     configuration.is_some_and(|it| it.awsvpc_configuration.assign_public_ip == AssignPublicIp::Enabled)
 }
 
-/// The subnets of a cluster: those that are declared, or one over all its addresses.
+/// The subnets of a cluster: those that are declared, and one over all its addresses when none of these is the hosts' own.
 pub(super) fn subnets_in(desired: &Desired, cluster: &ClusterName) -> BTreeMap<SubnetName, SubnetSpec> {
     let declared = desired.subnets.iter().filter(|(_, manifest)| manifest.spec.cluster == *cluster);
-    let declared: BTreeMap<SubnetName, SubnetSpec> =
+    let mut subnets: BTreeMap<SubnetName, SubnetSpec> =
         declared.map(|(name, manifest)| (name.clone(), manifest.spec.clone())).collect();
-    if !declared.is_empty() {
-        return declared;
+    if subnets.values().any(|spec| spec.driver == SubnetDriver::Bridge) {
+        return subnets;
     }
     let cidr = desired.cluster(cluster).network.cidr;
     // A small network is cut into four at least.
     let host_prefix = DEFAULT_HOST_PREFIX.max(cidr.prefix_len().saturating_add(2)).min(29);
-    BTreeMap::from([(
-        network::default_subnet(cluster),
-        SubnetSpec { cluster: cluster.clone(), availability_zone: None, cidr, host_prefix },
-    )])
+    let spec = SubnetSpec {
+        cluster: cluster.clone(),
+        availability_zone: None,
+        driver: SubnetDriver::Bridge,
+        parent: None,
+        gateway: None,
+        cidr,
+        host_prefix,
+    };
+    subnets.entry(network::default_subnet(cluster)).or_insert(spec);
+    subnets
 }
 
 /// The subnets that there are to be: of every cluster that has hosts.
@@ -84,7 +92,8 @@ fn subnets_of_hosts(desired: &Desired) -> impl Iterator<Item = (SubnetName, Subn
     clusters.into_iter().flat_map(|cluster| subnets_in(desired, cluster))
 }
 
-/// Where a task's address is from; none when it has no network of its own.
+/// Where a task's address is from; none when it has no network of its own. Nothing is put on a LAN that does not name it, nor what
+/// could lift the rules around it there.
 pub(super) fn subnets_of(
     desired: &Desired,
     cluster: &ClusterName,
@@ -96,9 +105,12 @@ pub(super) fn subnets_of(
         NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None => return None,
     }
     let named = configuration.map(|it| it.awsvpc_configuration.subnets.as_slice()).unwrap_or_default();
+    let is_safe = definition.container_definitions.iter().all(|container| container.power_over_network().is_none());
+    let on_lan =
+        |name: &SubnetName| desired.subnets.get(name).is_some_and(|it| it.spec.driver == SubnetDriver::Macvlan);
     Some(match named {
-        [] => subnets_in(desired, cluster).into_keys().collect(),
-        named => named.to_vec(),
+        [] => subnets_in(desired, cluster).into_keys().filter(|name| !on_lan(name)).collect(),
+        named => named.iter().filter(|name| is_safe || !on_lan(name)).cloned().collect(),
     })
 }
 
@@ -191,10 +203,11 @@ fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
             name: name.clone(),
             cidr: spec.cidr,
             host_prefix: spec.host_prefix,
+            lan: spec.lan(),
             slices: BTreeMap::new(),
         };
         let mut record = before.clone().unwrap_or_else(uncut);
-        if record.cut() != spec.cut() {
+        if (record.cut(), &record.lan) != (spec.cut(), &spec.lan()) {
             if in_use.iter().any(|(subnet, _)| *subnet == name) {
                 let reason = format!(
                     "it is still {} with slices of /{}, since tasks have addresses of it",
@@ -277,6 +290,39 @@ pub(super) fn is_guarded(draft: &mut Draft<'_>, no: TaskNo) -> bool {
     let subject = Subject::Task(task.id.clone());
     draft.waiting(subject, reason, "the host confirms them", give_up_at);
     false
+}
+
+/// How the other containers of a task stand to the namespace that its sandbox holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Around {
+    /// The rules of the host are all there is to be.
+    Guarded,
+    /// Rules must stand in it before anything joins it, and they do not.
+    Open,
+    /// They do.
+    Held,
+}
+
+/// Whether what joins a task's sandbox may start: on a LAN, once the rules in that very namespace are confirmed (S11).
+pub(super) fn around(draft: &Draft<'_>, task: &Task) -> Around {
+    let Some(network) = &task.network else { return Around::Guarded };
+    if draft.subnet(&network.subnet).is_none_or(|record| record.lan.is_none()) {
+        return Around::Guarded;
+    }
+    let seen = draft.world.networks.get(&task.host);
+    match (picture::namespace(task), seen) {
+        (Some(namespace), Some(seen)) if seen.holds(&task.id, network, &namespace) => Around::Held,
+        (_, _) => Around::Open,
+    }
+}
+
+/// Says that a task's other containers wait for the rules in its namespace.
+pub(super) fn wait_for_namespace(draft: &mut Draft<'_>, no: TaskNo) {
+    let task = draft.task(no);
+    let address = task.network.as_ref().map(|network| network.address.to_string()).unwrap_or_default();
+    let reason = format!("host {} has not confirmed the rules inside the network of the task, {address}", task.host);
+    let subject = Subject::Task(task.id.clone());
+    draft.waiting(subject, reason, "the host confirms them", None);
 }
 
 fn gives_up_at(task: &Task) -> Timestamp {

@@ -10,7 +10,7 @@ use crate::model::{
     container::{ContainerState, HealthStatus},
     desired::Desired,
     name::{ClusterName, HostName, SecurityGroupName, SubnetName},
-    network::{Bridge, FleetNetwork, GroupRules, HostNetwork, LocalTask, Names, Tunnel},
+    network::{Bridge, FleetNetwork, GroupRules, HostNetwork, LocalTask, Names, Namespace, SANDBOX, Tunnel},
     spec::{
         SecurityGroupSpec, TaskDefinitionSpec,
         network::{self, DEFAULT_SECURITY_GROUP, Encapsulation, ServiceRegistry},
@@ -89,8 +89,11 @@ fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTre
         .filter(|(_, manifest)| manifest.spec.cluster == *cluster)
         .map(|(host, _)| {
             let bridge = |name: &SubnetName| {
-                let slice = state.subnets.get(name)?.slice_of(host)?;
-                Some(Bridge { subnet: name.clone(), slice })
+                let record = state.subnets.get(name)?;
+                // What leaves for a LAN is not encrypted, and who shares none with the others has no part in it.
+                let is_apart = spec.network.encapsulation == Encapsulation::Wireguard && record.lan.is_some();
+                let slice = record.slice_of(host).filter(|_| !is_apart)?;
+                Some(Bridge { subnet: name.clone(), slice, lan: record.lan.clone() })
             };
             (host, subnets.keys().filter_map(bridge).collect())
         })
@@ -105,7 +108,9 @@ fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTre
             _ if own.is_empty() => (BTreeMap::new(), None),
             Encapsulation::None => {
                 let routes = others().filter_map(|(other, bridges)| Some((address_of(state, other)?, bridges)));
-                let routes = routes.flat_map(|(via, bridges)| bridges.iter().map(move |bridge| (bridge.slice, via)));
+                let routes = routes.flat_map(|(via, bridges)| {
+                    bridges.iter().filter(|bridge| bridge.lan.is_none()).map(move |bridge| (bridge.slice, via))
+                });
                 (routes.collect(), None)
             }
             Encapsulation::Wireguard => (BTreeMap::new(), tunnel(state, host, others())),
@@ -113,14 +118,18 @@ fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTre
         let tasks = holders.iter().filter(|task| task.host == **host).filter_map(|task| {
             let network = task.network.as_ref()?;
             let security_groups = groups_of(state, task).into_iter().collect();
-            let local = LocalTask { task: task.id.clone(), security_groups, checked: checked(state, task) };
+            let on_lan = own.iter().any(|bridge| bridge.subnet == network.subnet && bridge.lan.is_some());
+            let namespace = if on_lan { namespace(task) } else { None };
+            let local = LocalTask { task: task.id.clone(), security_groups, checked: checked(state, task), namespace };
             Some((network.address, local))
         });
+        let on_lan = others().flat_map(|(_, bridges)| bridges).filter(|bridge| bridge.lan.is_some());
         let picture = HostNetwork {
             node_image: spec.network.node_image().to_owned(),
             bridges: own.clone(),
             routes,
             tunnel,
+            on_lan: on_lan.map(|bridge| bridge.slice).collect(),
             tasks: tasks.collect(),
             fleet: Arc::clone(&fleet),
         };
@@ -145,6 +154,12 @@ fn tunnel<'a>(
     };
     let listen_port = state.desired.hosts.get(host)?.spec.wireguard.listen_port();
     Some(Tunnel { listen_port, peers: others.filter_map(peer).collect() })
+}
+
+/// The network namespace that a task's sandbox was seen to hold.
+pub fn namespace(task: &Task) -> Option<Namespace> {
+    let row = task.containers.get(SANDBOX).filter(|row| row.state == Some(ContainerState::Running))?;
+    Some(Namespace { container: row.runtime_id.clone()?, started_at: row.started_at? })
 }
 
 /// Whether a task has its address still, or may have it.

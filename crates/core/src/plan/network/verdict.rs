@@ -175,8 +175,11 @@ pub fn verdict(state: &State, packet: &Packet) -> Result<Verdict, NotJudged> {
         Some(at) => egress(state, at, from.address, &to, flow),
         None => nobody(&from, &to),
     };
-    // What leaves both the host and the cluster's addresses bears its host's.
-    let leaves = |at: &At<'_>| !is_inside(at.network, to.address) && address_of(state, at.host) != Some(to.address);
+    // What leaves both the host and the cluster's addresses bears its host's, unless it is on a LAN itself.
+    let leaves = |at: &At<'_>| {
+        let is_machine = at.network.bridges.iter().any(|it| it.lan.is_some() && it.slice.contains(&from.address));
+        !is_machine && !is_inside(at.network, to.address) && address_of(state, at.host) != Some(to.address)
+    };
     let seen_from = match from.at.filter(leaves) {
         Some(at) => address_of(state, at.host).unwrap_or(from.address),
         None => from.address,

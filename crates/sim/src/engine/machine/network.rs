@@ -1,18 +1,18 @@
 //! A fake host's part of the task network: its engine's networks, and what its node makes of the rest.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
 use ipnet::Ipv4Net;
 
-use roadstead_control::engine::EngineError;
+use roadstead_control::{engine::EngineError, net::Applied};
 use roadstead_core::model::{
     container::{ContainerConfig, ContainerState, HealthStatus, NetworkAttachment},
     name::{RuntimeId, SubnetName},
-    network::{Bridge, HostNetwork, task_addresses},
+    network::{Bridge, HostNetwork, Namespace, task_addresses},
     wireguard::PublicKey,
 };
 
@@ -45,6 +45,10 @@ enum Node {
 pub(crate) struct Part {
     /// The engine's networks, by name.
     pub(crate) networks: BTreeMap<String, Ipv4Net>,
+    /// Those of them that are on a LAN.
+    on_lan: BTreeSet<String>,
+    /// The lives of sandboxes there in whose namespaces rules were put.
+    held: BTreeSet<Joined>,
     /// What the kernel lets pass.
     pub(crate) rules: Option<Arc<HostNetwork>>,
     /// What the node puts back when it starts.
@@ -85,21 +89,54 @@ impl Machine {
         self.part.networks.iter().filter_map(|(name, slice)| Some((subnet(name)?, *slice))).collect()
     }
 
-    pub(super) fn change_network(
-        &mut self,
-        session: u64,
-        change: &NetworkChange,
-    ) -> Result<Option<PublicKey>, EngineError> {
+    pub(super) fn change_network(&mut self, session: u64, change: &NetworkChange) -> Result<Applied, EngineError> {
         if session < self.part.session {
             let message = "another session has begun".to_owned();
             return Err(EngineError::ServerError { status: 500, message });
         }
         self.part.session = session;
+        let mut left_out = BTreeSet::new();
         match change {
-            NetworkChange::Apply(wanted) => self.make_network(wanted)?,
+            NetworkChange::Apply(wanted) => {
+                self.make_network(wanted)?;
+                left_out = self.hold(wanted);
+            }
             NetworkChange::Clear => self.clear_network()?,
         }
-        Ok(self.part.public_key().cloned())
+        Ok(Applied { public_key: self.part.public_key().cloned(), left_out })
+    }
+
+    /// Puts rules inside the namespaces that tasks on a LAN have now; returns those that have none.
+    fn hold(&mut self, wanted: &HostNetwork) -> BTreeSet<Ipv4Addr> {
+        self.part.on_lan = wanted.bridges.iter().filter(|bridge| bridge.lan.is_some()).map(Bridge::network).collect();
+        let mut left_out = BTreeSet::new();
+        for (address, task) in &wanted.tasks {
+            let Some(namespace) = &task.namespace else { continue };
+            match self.life_of(namespace) {
+                Some(life) => drop(self.part.held.insert(life)),
+                None => drop(left_out.insert(*address)),
+            }
+        }
+        left_out
+    }
+
+    /// The life that a sandbox lives now, whichever was seen.
+    fn life_of(&self, namespace: &Namespace) -> Option<Joined> {
+        let container = self.containers.get(&namespace.container).filter(|container| holds_ports(container.state))?;
+        Some((namespace.container.clone(), container.life))
+    }
+
+    /// Whether rules were put into the namespace of any of its lives.
+    pub(crate) fn was_held(&self, sandbox: &RuntimeId) -> bool {
+        self.part.held.iter().any(|(id, _)| id == sandbox)
+    }
+
+    /// The sandbox on a LAN whose namespace a container has joined, when no rules are in it.
+    pub(crate) fn joined_open(&self, id: &RuntimeId) -> Option<&RuntimeId> {
+        let joined = self.containers.get(id)?.joined.as_ref()?;
+        let sandbox = &self.containers.get(&joined.0)?.config;
+        let Some(NetworkAttachment::Own { network, .. }) = &sandbox.attachment else { return None };
+        (self.part.on_lan.contains(network) && !self.part.held.contains(joined)).then_some(&joined.0)
     }
 
     fn make_network(&mut self, wanted: &Arc<HostNetwork>) -> Result<(), EngineError> {
@@ -121,7 +158,7 @@ impl Machine {
                 return Err(EngineError::Conflict { message: format!("network {name} has active endpoints") });
             }
         }
-        for Bridge { subnet, slice } in &wanted.bridges {
+        for Bridge { subnet, slice, .. } in &wanted.bridges {
             let there = *self.part.networks.entry(Bridge::network_of(subnet)).or_insert(*slice);
             if there != *slice {
                 let message = format!("network rs-{subnet} is {there}, which containers have still");
@@ -154,6 +191,10 @@ impl Machine {
         if self.part.rules != self.part.saved {
             return Some("its rules were changed".to_owned());
         }
+        let mut namespaces = applied.tasks.values().filter_map(|task| self.life_of(task.namespace.as_ref()?));
+        if namespaces.any(|life| !self.part.held.contains(&life)) {
+            return Some("the rules inside a task were changed".to_owned());
+        }
         let gone = applied.bridges.iter().find(|bridge| !self.part.networks.contains_key(&bridge.network()));
         gone.map(|bridge| format!("its network {} is gone", bridge.network()))
     }
@@ -161,6 +202,7 @@ impl Machine {
     /// Somebody flushes all rules of the kernel.
     pub(crate) fn flush_rules(&mut self) {
         self.part.struck |= self.part.rules.take().is_some();
+        self.part.held.clear();
     }
 
     /// `docker rm -f` of the node: what it has in the kernel stays.

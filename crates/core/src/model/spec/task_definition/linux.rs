@@ -28,6 +28,31 @@ pub enum IpcMode {
     None,
 }
 
+/// Capabilities with which a container could lift the rules in its own network namespace, or send what they do not see.
+const OVER_NETWORK: [&str; 6] = ["ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE"];
+
+/// What gives a container power over the rules in its own network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerOverNetwork {
+    /// It is privileged.
+    Privileged,
+    /// The capability of this number that is added.
+    Capability(usize),
+}
+
+impl super::ContainerDefinition {
+    /// What gives it power over the rules in its own network namespace, if anything does.
+    pub fn power_over_network(&self) -> Option<PowerOverNetwork> {
+        let capabilities = self.linux_parameters.as_ref().and_then(|linux| linux.capabilities.as_ref());
+        let mut added = capabilities.into_iter().flat_map(|capabilities| &capabilities.add);
+        let is_one = |name: &String| OVER_NETWORK.contains(&name.strip_prefix("CAP_").unwrap_or(name));
+        if self.privileged {
+            return Some(PowerOverNetwork::Privileged);
+        }
+        added.position(is_one).map(PowerOverNetwork::Capability)
+    }
+}
+
 /// ECS's `linuxParameters`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

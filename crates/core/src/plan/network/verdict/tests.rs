@@ -67,8 +67,13 @@ fn state() -> State {
     }
     let mut state = State { desired: Arc::new(desired), ..State::default() };
     let slices = BTreeMap::from([("a".into(), 0), ("b".into(), 1)]);
-    let subnet =
-        SubnetRecord { name: "default".into(), cidr: "10.64.0.0/16".parse().unwrap(), host_prefix: 24, slices };
+    let subnet = SubnetRecord {
+        name: "default".into(),
+        cidr: "10.64.0.0/16".parse().unwrap(),
+        host_prefix: 24,
+        lan: None,
+        slices,
+    };
     state.subnets.insert("default".into(), subnet);
     let mut over = task("over", "a", "10.64.0.9", &["web"]);
     over.last_status = LastStatus::Stopped;
@@ -305,6 +310,7 @@ fn the_same_address_in_another_cluster_is_somebody_else() {
         name: "other-default".into(),
         cidr: "10.64.0.0/16".parse().unwrap(),
         host_prefix: 24,
+        lan: None,
         slices: BTreeMap::from([("c".into(), 1)]),
     };
     state.subnets.insert(subnet.name.clone(), subnet);
