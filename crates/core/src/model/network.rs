@@ -359,6 +359,7 @@ mod tests {
                 bridges: Vec::new(),
                 routes: BTreeMap::new(),
                 tunnel: None,
+                on_lan: BTreeSet::new(),
                 tasks: BTreeMap::new(),
                 fleet: Arc::new(FleetNetwork {
                     cluster: "default".into(),
