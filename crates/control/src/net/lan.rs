@@ -10,7 +10,7 @@ use roadstead_core::model::network::{Bridge, HostNetwork, Lan, mac_address};
 
 use super::{
     nft,
-    script::{DRIFTED, ROUTE_PROTOCOL, transaction},
+    script::{DRIFTED, ROUTE_PROTOCOL, no_other_routes, transaction},
 };
 
 /// Prints the host's interface on a LAN: `$1` is what a person said, `$2` the LAN.
@@ -102,15 +102,7 @@ pub fn inside(wanted: &HostNetwork, address: Ipv4Addr) -> Option<String> {
         let _ = writeln!(script, "{} 2>/dev/null || {}", by(via), by(gateway));
         slices.push(slice.to_string());
     }
-    let _ = write!(
-        script,
-        "ip -4 route show proto {ROUTE_PROTOCOL} | while read -r slice _; do\n  \
-           case \" {} \" in *\" $slice \"*) ;; *) ip -4 route del \"$slice\" proto {ROUTE_PROTOCOL} ;; esac\n\
-         done\n\
-         ip -4 route show proto {ROUTE_PROTOCOL} >/run/routes\n",
-        slices.join(" ")
-    );
-    Some(script)
+    Some(script + &no_other_routes(&slices))
 }
 
 /// Prints what is not as [`inside`] left it.

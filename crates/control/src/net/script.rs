@@ -320,14 +320,16 @@ fn routes(wanted: &HostNetwork) -> String {
     for (slice, by) in &routes {
         let _ = writeln!(script, "ip -4 route replace {slice} {by} proto {ROUTE_PROTOCOL}");
     }
-    let slices: Vec<&str> = routes.iter().map(|(slice, _)| slice.as_str()).collect();
-    let _ = write!(
-        script,
+    script + &no_other_routes(&routes.iter().map(|(slice, _)| slice.clone()).collect::<Vec<_>>())
+}
+
+/// Takes away what is routed by us and is not to be, and keeps what is there then.
+pub(super) fn no_other_routes(slices: &[String]) -> String {
+    format!(
         "ip -4 route show proto {ROUTE_PROTOCOL} | while read -r slice _; do\n  \
            case \" {} \" in *\" $slice \"*) ;; *) ip -4 route del \"$slice\" proto {ROUTE_PROTOCOL} ;; esac\n\
          done\n\
          ip -4 route show proto {ROUTE_PROTOCOL} >/run/routes\n",
         slices.join(" ")
-    );
-    script
+    )
 }
