@@ -328,3 +328,34 @@ fn a_time_that_failed_says_why_by_the_task_that_did_not_end_by_itself() {
     story.decide(1_000, &[]);
     assert_eq!(story.fires()[0].reason.as_deref(), Some("its tasks are not known any more"));
 }
+
+#[test]
+fn a_time_has_the_exit_code_that_is_not_zero() {
+    for codes in [[0, 3], [3, 0]] {
+        let mut story = every_minute(json!({ "count": 2 }));
+        story.pass(MINUTE_MS);
+        let tasks = story.scheduled();
+        for view in story.containers.values_mut().flat_map(|host| host.values_mut()) {
+            let nth = tasks.iter().position(|task| view.owner.ours().unwrap().task == task.id).unwrap();
+            (view.state, view.exit_code) = (ContainerState::Exited, Some(codes[nth]));
+        }
+        story.pass(1_000);
+        assert_eq!((story.fires()[0].outcome, story.fires()[0].exit_code), (FireOutcome::Failed, Some(3)), "{codes:?}");
+    }
+}
+
+#[test]
+fn a_time_of_which_a_task_found_no_host_failed_though_the_others_end_well() {
+    // No host holds two of 5,000 MiB.
+    let mut story = every_minute(json!({ "count": 7, "overrides": { "memory": 5_000 } }));
+    story.pass(MINUTE_MS);
+    let begun = story.scheduled().len();
+    assert!((1..7).contains(&begun), "{begun}");
+    story.end_all(0);
+    let last = story.fires().remove(0);
+    assert_eq!((last.outcome, last.exit_code), (FireOutcome::Failed, Some(0)));
+    assert!(
+        last.reason.as_deref().unwrap_or_default().starts_with(&format!("{begun} of 7 tasks were started")),
+        "{last:?}"
+    );
+}
