@@ -19,10 +19,11 @@ use crate::api::view::{Items, deployment::DeploymentView, service::ServiceView, 
 use roadstead_core::turn::Command;
 use roadstead_core::{
     model::{
+        deployment::percent,
         name::RevisionId,
         state::{DeploymentStatus, Outcome, RolloutState},
     },
-    plan::{absorb::RolloutVerb, traffic::percent},
+    plan::absorb::RolloutVerb,
 };
 
 #[derive(Subcommand)]

@@ -116,7 +116,12 @@ pub fn lay(snapshot: &mut Snapshot) {
     let shift = Some(Shift { live: Side::Blue, per_mille: 100, test: true });
     let record = ServiceRecord { name: "shop".into(), shift, ..ServiceRecord::default() };
     state.services.insert("shop".into(), record);
-    let seen = |health, reason: Option<&str>| TargetSeen { health, reason: reason.map(str::to_owned), idle: true };
+    let seen = |health, reason: Option<&str>| TargetSeen {
+        health,
+        reason: reason.map(str::to_owned),
+        idle: true,
+        answers: None,
+    };
     let blue = BTreeMap::from([
         ("5a0000000000000a".into(), seen(TargetHealth::Healthy, None)),
         ("5a0000000000000b".into(), seen(TargetHealth::Unhealthy, Some("it answered 503"))),

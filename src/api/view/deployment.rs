@@ -9,12 +9,23 @@ use roadstead_core::{
         name::ServiceName,
         state::{Deployment, DeploymentStatus, LifecycleStage, Outcome, RolloutState, ServiceRecord, State},
         time::Timestamp,
+        traffic::Answers,
         world::World,
     },
     plan::breaker,
 };
 
 use super::service::{Counts, desired_count};
+
+/// Requests, as load balancers counted them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestsView {
+    /// How many there were.
+    pub total: u64,
+    /// Of these were answered with 5xx, or not at all.
+    pub failed: u64,
+}
 
 /// One deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +50,10 @@ pub struct DeploymentView {
     pub stage: Option<String>,
     /// Of 1,000 requests of clients, how many go to its revision just now; none where it takes no turns.
     pub traffic_per_mille: Option<u32>,
+    /// How its requests were answered, where load balancers counted them.
+    pub requests: Option<RequestsView>,
+    /// How those to other revisions of the service were answered meanwhile.
+    pub other_requests: Option<RequestsView>,
     /// `family:revision`.
     pub task_definition: String,
     /// Tasks that it is to have in the end.
@@ -94,7 +109,9 @@ fn reason(world: &World, record: &ServiceRecord, index: usize) -> String {
     let threshold = breaker::threshold_of(&world.state, &record.name);
     let failures = (index == 0).then(|| breaker::count_in_words(record, threshold, world.now)).flatten();
     let paused = record.deployments.get(index).and_then(Deployment::paused_words);
-    let parts: Vec<String> = told.into_iter().chain(failures).chain(paused).filter(|part| !part.is_empty()).collect();
+    let answered = record.deployments.get(index).and_then(|deployment| deployment.analysis.words());
+    let parts: Vec<String> =
+        told.into_iter().chain(failures).chain(paused).chain(answered).filter(|part| !part.is_empty()).collect();
     parts.join("; ")
 }
 
@@ -105,6 +122,10 @@ fn traffic_per_mille(state: &State, service: &ServiceName, deployment: &Deployme
         DeploymentStatus::Primary => Some(shift.share(shift.live)),
         DeploymentStatus::Active | DeploymentStatus::Inactive => None,
     }
+}
+
+fn counted(answers: Answers) -> Option<RequestsView> {
+    (answers.requests > 0).then_some(RequestsView { total: answers.requests, failed: answers.errors })
 }
 
 fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: bool) -> DeploymentView {
@@ -121,6 +142,8 @@ fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: b
         outcome: deployment.outcome,
         stage: deployment.stage.map(|stage| stage.name.word().to_owned()),
         traffic_per_mille: traffic_per_mille(state, service, deployment),
+        requests: counted(deployment.analysis.new),
+        other_requests: counted(deployment.analysis.old),
         task_definition: deployment.revision.to_string(),
         desired_count: match deployment.status {
             DeploymentStatus::Primary => desired_count(state, service),

@@ -3,7 +3,14 @@
 //! What they should show follows from what is durable; what an edge confirmed and what its checks say of targets is told to
 //! the planner, which counts a task as healthy only then, and stops none that an edge may still send requests to (S10).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -19,7 +26,7 @@ use crate::{
 use roadstead_core::{
     model::{
         name::HostName,
-        state::State,
+        state::{RolloutState, ServiceRecord, State},
         traffic::{Edge, EdgeSeen, TargetHealth},
         world::World,
     },
@@ -52,6 +59,8 @@ pub(super) struct Edges {
 
 struct Worker {
     wanted: watch::Sender<Option<Arc<Edge>>>,
+    /// Answers are counted.
+    counts: Arc<AtomicBool>,
     /// Ended with its host's connection.
     stop: CancellationToken,
 }
@@ -73,12 +82,14 @@ impl Edges {
             let Some(edge) = connection.edge else { continue };
             let stop = ends.child_token();
             let (wanted, watch_wanted) = watch::channel(None);
+            let counts = Arc::new(AtomicBool::new(false));
             let work = Work {
                 host: host.clone(),
                 edge,
                 wanted: watch_wanted,
                 inputs: fleet.inputs.clone(),
                 clock: fleet.clock.clone(),
+                counts: Arc::clone(&counts),
                 told: None,
                 is_there: None,
             };
@@ -90,12 +101,14 @@ impl Edges {
                     () = work.run() => {}
                 }
             });
-            self.workers.insert(host.clone(), Worker { wanted, stop });
+            self.workers.insert(host.clone(), Worker { wanted, counts, stop });
             self.seen = None;
         }
         if self.seen.as_ref().is_some_and(|seen| shows_the_same(seen, &world.state)) {
             return;
         }
+        let counts = is_counted(&world.state);
+        self.workers.values().for_each(|worker| worker.counts.store(counts, Ordering::Relaxed));
         let pictures = edges(&world.state);
         for (host, worker) in &self.workers {
             let picture = pictures.get(host);
@@ -119,6 +132,16 @@ fn shows_the_same(before: &State, after: &State) -> bool {
         && before.revisions.is_the_same(&after.revisions)
 }
 
+/// Whether somebody asks how requests are answered: else each look would tell something new.
+fn is_counted(state: &State) -> bool {
+    let under_way = |record: &ServiceRecord| {
+        record.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress)
+    };
+    state.desired.services.iter().any(|(name, manifest)| {
+        !manifest.spec.load_balancers.is_empty() && state.services.get(name).is_some_and(under_way)
+    })
+}
+
 impl Drop for Edges {
     fn drop(&mut self) {
         self.workers.values().for_each(|worker| worker.stop.cancel());
@@ -132,6 +155,7 @@ struct Work {
     wanted: watch::Receiver<Option<Arc<Edge>>>,
     inputs: mpsc::Sender<Input>,
     clock: Clock,
+    counts: Arc<AtomicBool>,
     /// What the planner was told last.
     told: Option<EdgeSeen>,
     is_there: Option<bool>,
@@ -208,7 +232,10 @@ impl Work {
             within(APPLY_WITHIN, self.edge.apply(wanted)).await?;
             *applied = Some(Arc::clone(wanted));
         }
-        let state = within(LOOK_WITHIN, self.edge.look(wanted)).await?;
+        let mut state = within(LOOK_WITHIN, self.edge.look(wanted)).await?;
+        if !self.counts.load(Ordering::Relaxed) {
+            state.targets.values_mut().flat_map(BTreeMap::values_mut).for_each(|target| target.answers = None);
+        }
         if let Some(drift) = &state.drift {
             tracing::warn!(host = %self.host, %drift, "somebody changed its load balancers: they are made anew");
             *applied = None;

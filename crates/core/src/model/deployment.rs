@@ -1,11 +1,14 @@
 //! Deployments of a service: what is remembered of each.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    name::{RevisionId, TaskId},
+    name::{HostName, RevisionId, TaskId},
     time::Timestamp,
+    traffic::Answers,
 };
 
 /// ECS's deployment `status`.
@@ -195,10 +198,53 @@ pub struct Deployment {
     /// The lifecycle hooks that began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookRun>,
+    /// How requests were answered meanwhile.
+    #[serde(default, skip_serializing_if = "Analysis::is_empty")]
+    pub analysis: Analysis,
     /// Start.
     pub created_at: Timestamp,
     /// Last change.
     pub updated_at: Timestamp,
+}
+
+/// How the requests of a service were answered during one of its deployments, as its load balancers counted them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Analysis {
+    /// By tasks of the deployment.
+    pub new: Answers,
+    /// By others of the service.
+    pub old: Answers,
+    /// What each edge had counted of each task when that was last added; of a deployment that is under way.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counted: BTreeMap<HostName, BTreeMap<TaskId, Answers>>,
+}
+
+impl Analysis {
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// `120 requests, 6 failed (5 %); of 900 to other revisions 0 %`; none while there were no requests.
+    pub fn words(&self) -> Option<String> {
+        let (new, old) = (self.new, self.old);
+        let share = |of: Answers| percent(u32::try_from(of.errors_per_mille()).unwrap_or(u32::MAX));
+        let of_new = || format!("{} requests, {} failed ({})", new.requests, new.errors, share(new));
+        match (new.requests, old.requests) {
+            (0, _) => None,
+            (_, 0) => Some(of_new()),
+            (_, others) => Some(format!("{}; of {others} to other revisions {}", of_new(), share(old))),
+        }
+    }
+}
+
+/// `12.5 %`.
+pub fn percent(per_mille: u32) -> String {
+    match per_mille % 10 {
+        0 => format!("{} %", per_mille / 10),
+        tenth => format!("{}.{tenth} %", per_mille / 10),
+    }
 }
 
 impl Deployment {

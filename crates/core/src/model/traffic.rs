@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -159,6 +160,42 @@ pub struct TargetSeen {
     pub reason: Option<String>,
     /// Nothing is in flight to it.
     pub idle: bool,
+    /// What it answered since its edge began to count; known while a deployment is under way.
+    #[serde(default)]
+    pub answers: Option<Answers>,
+}
+
+/// How requests were answered, as a load balancer counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Answers {
+    /// How many there were.
+    pub requests: u64,
+    /// Of these were answered with 5xx, or not at all.
+    pub errors: u64,
+}
+
+impl Answers {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            errors: self.errors.saturating_add(other.errors),
+        }
+    }
+
+    /// What came since `before`; a counter that went back began anew.
+    pub fn since(self, before: Self) -> Self {
+        match (self.requests.checked_sub(before.requests), self.errors.checked_sub(before.errors)) {
+            (Some(requests), Some(errors)) => Self { requests, errors },
+            (_, _) => self,
+        }
+    }
+
+    /// Of 1,000 requests, how many are errors; rounded up, so that 0 means none.
+    pub fn errors_per_mille(self) -> u64 {
+        self.errors.saturating_mul(1_000).div_ceil(self.requests.max(1))
+    }
 }
 
 /// What was found of an edge.

@@ -1,6 +1,7 @@
 //! Deployments: their record. PRIMARY is the newest; exactly one outcome each.
 
 use crate::model::{
+    deployment::Analysis,
     spec::service::SchedulingStrategy,
     state::{
         Again, Deployment, DeploymentStatus, EventLevel, EventSubject, LifecycleStage, MAX_DEPLOYMENTS_KEPT, Outcome,
@@ -90,6 +91,7 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         unplaced_at: None,
         stage,
         hooks: Vec::new(),
+        analysis: Analysis::default(),
         created_at: now,
         updated_at: now,
     };
@@ -208,7 +210,8 @@ pub(super) fn announce_outcomes(draft: &mut Draft<'_>) {
                 Outcome::Failed | Outcome::RolledBack => EventLevel::Warning,
             };
             let (id, reason) = (ended.id, &ended.rollout_state_reason);
-            let message = format!("deployment {id} of {} {}: {reason}", ended.revision, outcome.word());
+            let analysis = ended.analysis.words().map(|words| format!("; {words}")).unwrap_or_default();
+            let message = format!("deployment {id} of {} {}: {reason}{analysis}", ended.revision, outcome.word());
             events.push((service.name.clone(), level, message));
         }
     }

@@ -9,6 +9,7 @@ use crate::model::{
 use super::{
     breaker,
     draft::{Draft, ServiceNo},
+    traffic::analysis,
 };
 
 /// What the tasks of a service that asks for `wanted` shall run.
@@ -22,16 +23,29 @@ fn has_content(draft: &Draft<'_>, revision: &RevisionId) -> bool {
     draft.revision(revision).is_some_and(|revision| revision.spec.is_some())
 }
 
-/// Forgets a pin that the manifests have left behind, and gives a deployment up that failed too often.
+/// Forgets a pin that the manifests have left behind, and gives a deployment up that failed too often, or whose alarm fires.
 pub(super) fn judge(draft: &mut Draft<'_>, no: ServiceNo) {
     let Some(Ok(wanted)) = draft.services[no].wanted.clone() else { return };
     let pin = draft.services[no].record().and_then(|record| record.pin.as_ref());
     if pin.is_some_and(|pin| pin.instead_of != wanted) {
         draft.services[no].change(|record| record.pin = None);
     }
+    analysis::count(draft, no);
+    sound(draft, no, &wanted);
     trip(draft, no, &wanted);
     let target = target(draft, draft.services[no].record(), &wanted);
     draft.services[no].target = Some(Ok(target));
+}
+
+fn sound(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
+    let service = &draft.services[no];
+    let alarms = &service.manifest.spec.deployment_configuration.alarms;
+    let Some((record, primary)) = service.record().and_then(|it| Some((it, it.primary()?))) else { return };
+    let reason = analysis::fires(primary, alarms).filter(|_| target(draft, Some(record), wanted) == primary.revision);
+    let rolls_back = alarms.rollback;
+    if let Some(reason) = reason {
+        end_early(draft, no, wanted, &reason, rolls_back);
+    }
 }
 
 fn trip(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
@@ -51,9 +65,13 @@ fn trip(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
 
 /// Gives the PRIMARY deployment up, and takes the service back where there is a way back and the manifest lets it.
 pub(super) fn fail(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId, reason: &str) {
+    let rolls_back = draft.services[no].manifest.spec.deployment_configuration.deployment_circuit_breaker.rollback;
+    end_early(draft, no, wanted, reason, rolls_back);
+}
+
+fn end_early(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId, reason: &str, rolls_back: bool) {
     let (now, service) = (draft.now(), &draft.services[no]);
     let Some((record, primary)) = service.record().and_then(|record| Some((record, record.primary()?))) else { return };
-    let rolls_back = service.manifest.spec.deployment_configuration.deployment_circuit_breaker.rollback;
     let back_to = way_back(record).filter(|revision| rolls_back && has_content(draft, revision)).cloned();
     let failed = format!("deployment {} of {} is taken back: {reason}", primary.id, primary.revision);
     draft.services[no].change(|record| give_up(record, wanted, back_to.as_ref(), reason, now));
@@ -87,6 +105,7 @@ pub(super) fn give_up(
     let Some(primary) = record.deployments.first_mut() else { return };
     primary.rollout_state = RolloutState::Failed;
     primary.updated_at = now;
+    primary.analysis.counted.clear();
     match back_to {
         Some(back_to) => {
             primary.rollout_state_reason = reason.to_owned();
@@ -104,6 +123,7 @@ pub(super) fn end(record: &mut ServiceRecord, index: usize, outcome: Outcome, re
     ended.outcome = Some(outcome);
     ended.rollout_state_reason = reason;
     ended.updated_at = now;
+    ended.analysis.counted.clear();
     let (taken_back, revision) = (ended.rollback_of, ended.revision.clone());
     let origin = record.deployments.iter_mut().find(|origin| Some(origin.id) == taken_back);
     if let Some(origin) = origin.filter(|origin| origin.outcome.is_none()) {

@@ -33,7 +33,7 @@ fn sick(revisions: &[u32]) -> Edges {
 
 impl Story {
     /// Two tasks in service, with a rule for clients and one for tests.
-    fn in_turns(strategy: Value) -> Self {
+    pub fn in_turns(strategy: Value) -> Self {
         let mut story = Self::begin(
             json!({
                 "taskDefinition": "web", "desiredCount": 2, "deploymentConfiguration": strategy,
@@ -61,7 +61,7 @@ impl Story {
         story
     }
 
-    fn service(&self) -> &ServiceRecord {
+    pub fn service(&self) -> &ServiceRecord {
         &self.state().services[SERVICE]
     }
 
@@ -69,7 +69,7 @@ impl Story {
         self.service().primary().unwrap()
     }
 
-    fn stage(&self) -> Option<LifecycleStage> {
+    pub fn stage(&self) -> Option<LifecycleStage> {
         self.primary().stage.map(|stage| stage.name)
     }
 
@@ -77,7 +77,7 @@ impl Story {
         self.outcomes().into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    fn weights(&self, rule: &str) -> Weights {
+    pub fn weights(&self, rule: &str) -> Weights {
         let forwards = forwards(self.state());
         let share = |group: &str| {
             let shares = &forwards[&RuleRef::named(rule)];
@@ -91,7 +91,7 @@ impl Story {
     }
 
     /// One second after the other. Clients are never sent to nobody while somebody could answer them.
-    fn go(&mut self, seconds: usize, say: &Edges) {
+    pub fn go(&mut self, seconds: usize, say: &Edges) {
         for _ in 0..seconds {
             self.turn_of_traffic(1_000, say, &[]);
             let (blue, green) = self.weights("front/http");
@@ -102,7 +102,7 @@ impl Story {
         }
     }
 
-    fn go_until(&mut self, what: &str, say: &Edges, is_so: impl Fn(&Self) -> bool) {
+    pub fn go_until(&mut self, what: &str, say: &Edges, is_so: impl Fn(&Self) -> bool) {
         for _ in 0..200 {
             if is_so(self) {
                 return;
@@ -112,12 +112,12 @@ impl Story {
         panic!("never {what}: {:?} {:#?}", self.stage(), self.core.report());
     }
 
-    fn until_stage(&mut self, stage: LifecycleStage) {
+    pub fn until_stage(&mut self, stage: LifecycleStage) {
         self.go_until(stage.word(), &well(), |story| story.stage() >= Some(stage));
         assert_eq!(self.stage(), Some(stage));
     }
 
-    fn verb(&mut self, verb: RolloutVerb) {
+    pub fn verb(&mut self, verb: RolloutVerb) {
         self.core.command(self.now, Command::Rollout { service: SERVICE.into(), verb }).unwrap();
     }
 }

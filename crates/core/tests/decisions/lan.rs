@@ -154,7 +154,9 @@ fn launched(service: Value, definition: Value) -> BTreeMap<String, ContainerConf
 #[test]
 fn a_sandbox_on_a_lan_begins_shut_and_no_other_container_has_a_say_in_its_rules() {
     for (service, is_on_lan) in [(on_lan(1), true), (web(1), false)] {
-        let configs = launched(service, awsvpc());
+        let mut definition = awsvpc();
+        definition["containerDefinitions"][0]["command"] = json!(["serve"]);
+        let configs = launched(service, definition);
         let (sandbox, main) = (&configs[SANDBOX], &configs["main"]);
         let drops = sandbox.entry_point.iter().any(|word| word.contains("policy drop"));
         let rights = (drops, sandbox.capabilities_added.iter().any(|name| name == "NET_ADMIN"));
@@ -163,10 +165,21 @@ fn a_sandbox_on_a_lan_begins_shut_and_no_other_container_has_a_say_in_its_rules(
         assert_eq!(main.capabilities_dropped.iter().any(|name| name == "NET_RAW"), is_on_lan);
         assert_eq!(main.restart, !is_on_lan, "an engine would not ask for rules first");
         assert!(main.capabilities_added.is_empty());
+        assert_eq!((main.command.as_slice(), main.tmpfs.len()), (&["serve".to_owned()][..], 0));
+        assert_eq!(sandbox.tmpfs.contains_key("/run"), is_on_lan, "where its rules are loaded from");
         // It asks its own host, which is the first of its slice.
         let expected = if is_on_lan { "192.168.7.65" } else { "10.64.0.1" };
         assert_eq!(sandbox.dns_servers.len(), 1);
         assert!(sandbox.dns_servers[0].starts_with(&expected[..7]), "{:?}", sandbox.dns_servers);
+    }
+}
+
+#[test]
+fn what_gives_all_rights_up_needs_nothing_dropped_beside() {
+    for (dropped, expected) in [(json!(["ALL"]), vec!["ALL"]), (json!(["CHOWN"]), vec!["CHOWN", "NET_RAW"])] {
+        let mut definition = awsvpc();
+        definition["containerDefinitions"][0]["linuxParameters"] = json!({ "capabilities": { "drop": dropped } });
+        assert_eq!(launched(on_lan(1), definition)["main"].capabilities_dropped, expected);
     }
 }
 
@@ -199,6 +212,9 @@ fn nothing_gets_on_a_lan_that_does_not_name_it() {
     let subnets: Vec<String> =
         story.holding().iter().map(|task| task.network.as_ref().unwrap().subnet.to_string()).collect();
     assert_eq!(subnets, ["default"; 6]);
+    let pictures = pictures(story.state());
+    let mut tasks = pictures.values().flat_map(|picture| picture.tasks.values());
+    assert!(tasks.all(|task| task.namespace.is_none()), "their rules are the host's");
     let cut = story.state().subnets["lan"].lan.clone().unwrap();
     assert_eq!((cut.parent, cut.router), (None, "192.168.7.1/24".parse().unwrap()));
 }

@@ -1,6 +1,7 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
 mod adoption;
+mod alarms;
 mod answers;
 mod bare_names;
 mod blue_green;

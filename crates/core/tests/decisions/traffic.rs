@@ -16,7 +16,7 @@ use roadstead_core::{
         state::{RolloutState, Schedulability, State},
         task::{DesiredStatus, LastStatus, Task},
         time::Timestamp,
-        traffic::{Edge, EdgeSeen, Target, TargetHealth, TargetSeen},
+        traffic::{Answers, Edge, EdgeSeen, Target, TargetHealth, TargetSeen},
         world::Plan,
     },
     plan::traffic::{addresses, edges, edges_of, has_balancers, is_registered, is_used},
@@ -35,9 +35,11 @@ pub struct Edges {
     pub sick: Vec<u32>,
     /// Something is in flight to every target.
     pub busy: bool,
+    /// What each target of these revisions has answered by now.
+    pub answers: BTreeMap<u32, Answers>,
 }
 
-pub const WELL: Edges = Edges { obey: Vec::new(), sick: Vec::new(), busy: false };
+pub const WELL: Edges = Edges { obey: Vec::new(), sick: Vec::new(), busy: false, answers: BTreeMap::new() };
 
 pub fn well() -> Edges {
     Edges { obey: vec!["a", "b"], ..WELL }
@@ -100,7 +102,9 @@ impl Story {
                         let is_sick = revision(task).is_some_and(|number| say.sick.contains(&number));
                         let health = if is_sick { TargetHealth::Unhealthy } else { TargetHealth::Healthy };
                         let reason = is_sick.then(|| "HTTP 500".to_owned());
-                        (task.clone(), TargetSeen { health, reason, idle: !say.busy })
+                        let answers =
+                            revision(task).map(|number| say.answers.get(&number).copied().unwrap_or_default());
+                        (task.clone(), TargetSeen { health, reason, idle: !say.busy, answers })
                     });
                     (name.clone(), seen.collect())
                 })

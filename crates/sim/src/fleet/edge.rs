@@ -82,7 +82,7 @@ impl HostEdge for FakeEdge {
                 Some(false) | None => (TargetHealth::Unhealthy, Some("connection refused".to_owned())),
             };
             let lot = task.as_str().bytes().fold(7_u64, |lot, byte| lot.wrapping_mul(31).wrapping_add(byte.into()));
-            TargetSeen { health, reason, idle: lot % ONE_IS_BUSY != 0 }
+            TargetSeen { health, reason, idle: lot % ONE_IS_BUSY != 0, answers: None }
         };
         let targets = applied
             .groups

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roadstead_core::model::{
     name::{TargetGroupName, TaskId},
     spec::TargetGroupSpec,
-    traffic::{Edge, TargetHealth, TargetSeen},
+    traffic::{Answers, Edge, TargetHealth, TargetSeen},
 };
 
 use super::config::{backend, forwards, leaving, open_backend, server};
@@ -56,6 +56,8 @@ pub struct Server {
     pub words: String,
     /// `ADDRESS:PORT`.
     pub address: String,
+    /// Since it began.
+    pub answers: Answers,
 }
 
 impl Seen {
@@ -154,7 +156,10 @@ impl Seen {
                 let everywhere = self.workers.iter().flat_map(|it| [it.servers.get(&checked), it.servers.get(&open)]);
                 // What was not seen may be busy.
                 let idle = there.is_some() && everywhere.flatten().all(|it| it.in_flight == 0);
-                TargetSeen { health, reason, idle }
+                let in_charge = self.workers.first().into_iter();
+                let in_charge = in_charge.flat_map(|it| [it.servers.get(&checked), it.servers.get(&open)]).flatten();
+                let answers = in_charge.map(|it| it.answers).fold(Answers::default(), Answers::plus);
+                TargetSeen { health, reason, idle, answers: Some(answers) }
             };
             (name.clone(), group.targets.keys().map(|task| (task.clone(), target(task))).collect())
         };
@@ -213,6 +218,10 @@ fn of_line(columns: &[String], line: &str) -> Option<((String, String), Server)>
     };
     let number = |name: &str| field(name).and_then(|text| text.parse::<u64>().ok());
     let text = |name: &str| field(name).unwrap_or_default().to_owned();
+    let of_class = |class: &str| number(&format!("hrsp_{class}")).unwrap_or_default();
+    let answered = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"].into_iter().map(of_class).fold(0, u64::saturating_add);
+    // What was sent, and brought no answer that can be passed on.
+    let (failed, lost) = (of_class("5xx"), number("eresp").unwrap_or_default());
     let server = Server {
         status: field("status")?.to_owned(),
         weight: u32::try_from(number("uweight").or_else(|| number("weight"))?).ok()?,
@@ -221,6 +230,7 @@ fn of_line(columns: &[String], line: &str) -> Option<((String, String), Server)>
         code: text("check_code"),
         words: text("last_chk"),
         address: text("addr"),
+        answers: Answers { requests: answered.saturating_add(lost), errors: failed.saturating_add(lost) },
     };
     Some(((field("pxname")?.to_owned(), field("svname")?.to_owned()), server))
 }
@@ -291,7 +301,12 @@ mod tests {
         let seen = Seen::parse(&said(&GOOD));
         assert_eq!(seen.differs(&wanted()), None);
         let targets = &seen.targets(&wanted())["a"];
-        let seen = |health, reason: Option<&str>, idle| TargetSeen { health, reason: reason.map(str::to_owned), idle };
+        let seen = |health, reason: Option<&str>, idle| TargetSeen {
+            health,
+            reason: reason.map(str::to_owned),
+            idle,
+            answers: Some(Answers::default()),
+        };
         assert_eq!(targets["t1"], seen(TargetHealth::Healthy, None, true));
         assert_eq!(targets["t2"], seen(TargetHealth::Unhealthy, Some("HTTP 500"), false));
         assert_eq!(targets["t3"], seen(TargetHealth::Healthy, None, false));

@@ -54,8 +54,31 @@ pub(super) fn strategy(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     for (index, hook) in configuration.lifecycle_hooks.iter().enumerate() {
         lifecycle_hook(hook, index, scope);
     }
+    alarms(spec, scope);
     if turns {
         two_groups(spec, scope);
+    }
+}
+
+fn alarms(spec: &ServiceSpec, scope: &mut Scope<'_>) {
+    let alarms = &spec.deployment_configuration.alarms;
+    let base = at!["deploymentConfiguration", "alarms"];
+    if !alarms.alarm_names.is_empty() {
+        scope
+            .error(&join(base, at!["alarmNames"]), "alarm", "there are no CloudWatch alarms here")
+            .help("`maximumErrorPercent: 1`: a deployment ends when so many more of its requests fail");
+    }
+    if let Some(minimum) = alarms.minimum_requests {
+        in_range(scope, &join(base, at!["minimumRequests"]), minimum, 1..=u32::MAX, "");
+    }
+    if alarms.maximum_error_percent.is_some() && spec.load_balancers.is_empty() {
+        scope
+            .error(
+                &join(base, at!["maximumErrorPercent"]),
+                "alarm",
+                "load balancers count the requests, and none is said",
+            )
+            .help("say `loadBalancers`, or leave it out");
     }
 }
 

@@ -12,7 +12,10 @@ use super::{
     NotActedOn, TaskDefinitionSpec,
     load_balancer::ServiceLoadBalancer,
     network::{NetworkConfiguration, ServiceRegistry},
-    strategy::{CanaryConfiguration, DeploymentController, DeploymentStrategy, LifecycleHook, LinearConfiguration},
+    strategy::{
+        CanaryConfiguration, DeploymentAlarms, DeploymentController, DeploymentStrategy, LifecycleHook,
+        LinearConfiguration,
+    },
 };
 use crate::model::{name::ClusterName, quantity::Seconds, task::MAX_RESTARTS_KEPT};
 
@@ -304,9 +307,9 @@ pub struct DeploymentConfiguration {
     /// For LINEAR.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_configuration: Option<LinearConfiguration>,
-    /// See [`NotActedOn`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alarms: Option<NotActedOn>,
+    /// What ends a deployment whose requests fail.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alarms: DeploymentAlarms,
     /// BLUE_GREEN, CANARY, LINEAR: what must succeed before the deployment goes on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -375,8 +378,8 @@ impl ServiceSpec {
     }
 }
 
-fn is_default(breaker: &DeploymentCircuitBreaker) -> bool {
-    *breaker == DeploymentCircuitBreaker::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_cluster() -> ClusterName {

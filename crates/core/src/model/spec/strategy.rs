@@ -152,6 +152,45 @@ pub struct LifecycleHook {
     pub hook_details: Option<NotActedOn>,
 }
 
+/// ECS's `DeploymentAlarms`. ▲ What is watched is said here: the share of requests that fail at the load balancers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeploymentAlarms {
+    /// Whether anything is watched.
+    pub enable: bool,
+    /// Whether the service then returns to the revision before.
+    pub rollback: bool,
+    /// A deployment ends when so many per cent more of its requests fail (5xx, or no answer) than of those to the old revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum_error_percent: Option<Share>,
+    /// Nothing is said of fewer requests than these; 50 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub minimum_requests: Option<u32>,
+    /// Alarms of CloudWatch: there are none here, and admission refuses them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarm_names: Vec<String>,
+}
+
+impl Default for DeploymentAlarms {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            rollback: true,
+            maximum_error_percent: None,
+            minimum_requests: None,
+            alarm_names: Vec::new(),
+        }
+    }
+}
+
+impl DeploymentAlarms {
+    /// So many requests are looked at before anything is said.
+    pub fn minimum_requests(&self) -> u64 {
+        self.minimum_requests.unwrap_or(50).into()
+    }
+}
+
 /// A hook's longest time (ECS).
 pub const LONGEST_HOOK_S: u32 = 86_400;
 

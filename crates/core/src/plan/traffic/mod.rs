@@ -2,13 +2,13 @@
 //!
 //! * [`picture`]: what each edge is to show, from what is durable alone;
 //! * [`turns`]: two target groups that take turns;
+//! * [`analysis`]: how requests are answered while a deployment is under way;
 //! * here: a task stops only after every edge has taken it out and what it did is done (S10).
 
+pub(super) mod analysis;
 mod hooks;
 mod picture;
 pub(super) mod turns;
-
-pub use turns::percent;
 
 pub use picture::{
     addresses, cluster_of, edges, forwards, group_of, groups_of, has_balancers, hosts_of, is_behind, is_registered,

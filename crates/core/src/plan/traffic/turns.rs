@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
+    deployment::percent,
     name::HostName,
     spec::{load_balancer::WeightedGroup, service::ServiceSpec},
     state::{Deployment, EventLevel, EventSubject, LifecycleStage, RolloutState, ServiceRecord, Stage},
@@ -328,14 +329,6 @@ fn in_service(draft: &Draft<'_>, service: &Subjected<'_>) -> String {
 
 fn say(draft: &mut Draft<'_>, service: &Subjected<'_>, reason: &str, words: String) {
     draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, reason, words);
-}
-
-/// `12.5 %`.
-pub fn percent(per_mille: u32) -> String {
-    match per_mille % 10 {
-        0 => format!("{} %", per_mille / 10),
-        tenth => format!("{}.{tenth} %", per_mille / 10),
-    }
 }
 
 fn fail(draft: &mut Draft<'_>, service: &Subjected<'_>, why: &str) {

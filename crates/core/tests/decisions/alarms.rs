@@ -1,0 +1,143 @@
+//! How requests are answered during a deployment, and the alarms that take it back.
+
+use std::collections::BTreeMap;
+
+use roadstead_core::{
+    model::{
+        deployment::Analysis,
+        state::{LifecycleStage, Outcome},
+        traffic::Answers,
+    },
+    plan::absorb::RolloutVerb,
+};
+use serde_json::{Value, json};
+
+use super::{
+    story::Story,
+    traffic::{Edges, well},
+};
+
+/// Two tasks of each revision, at each of two edges.
+const COUNTERS: u64 = 4;
+
+fn answers(requests: u64, errors: u64) -> Answers {
+    Answers { requests, errors }
+}
+
+/// What each target of a revision has answered by now.
+fn say(answers: &[(u32, Answers)]) -> Edges {
+    Edges { answers: BTreeMap::from_iter(answers.iter().copied()), ..well() }
+}
+
+fn strategy(alarms: Value) -> Value {
+    json!({ "strategy": "BLUE_GREEN", "bakeTime": 600, "alarms": alarms })
+}
+
+/// A new revision that bakes, of which nothing was counted yet.
+fn baking(alarms: Value) -> Story {
+    let mut story = Story::in_turns(strategy(alarms));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story
+}
+
+fn analysis(story: &Story) -> Analysis {
+    let of_two = story.service().deployments.iter().find(|it| it.revision.number == 2);
+    of_two.map(|it| it.analysis.clone()).unwrap_or_default()
+}
+
+fn outcome_of_two(story: &Story) -> Option<Outcome> {
+    story.service().deployments.iter().find(|it| it.revision.number == 2).and_then(|it| it.outcome)
+}
+
+#[test]
+fn a_revision_that_fails_more_often_than_the_one_before_is_taken_back() {
+    for (old, new, is_taken_back) in [
+        (answers(0, 0), answers(25, 1), true),
+        (answers(0, 0), answers(24, 24), false),
+        (answers(0, 0), answers(1_000, 20), false),
+        (answers(0, 0), answers(1_000, 21), true),
+        (answers(100, 3), answers(100, 5), false),
+        (answers(100, 3), answers(100, 6), true),
+        (answers(100, 50), answers(100, 5), false),
+    ] {
+        let mut story = baking(json!({ "maximumErrorPercent": 2, "minimumRequests": 100 }));
+        story.go(20, &say(&[(1, old), (2, new)]));
+        let expected = is_taken_back.then_some(Outcome::RolledBack);
+        assert_eq!(outcome_of_two(&story), expected, "{old:?} {new:?}");
+        let all = if is_taken_back { (1_000, 0) } else { (0, 1_000) };
+        assert_eq!(story.weights("front/http"), all, "{old:?} {new:?}");
+        let counted = |of: Answers| answers(COUNTERS * of.requests, COUNTERS * of.errors);
+        let found = analysis(&story);
+        assert_eq!((found.new, found.old), (counted(new), counted(old)));
+        assert_eq!(found.counted.is_empty(), is_taken_back, "what is over needs no counters");
+    }
+}
+
+#[test]
+fn it_says_how_many_requests_failed() {
+    let mut story = baking(json!({ "maximumErrorPercent": 1 }));
+    let mut said = story.show(&say(&[(1, answers(500, 0)), (2, answers(100, 5))]));
+    for _ in 0..20 {
+        let plan = story.decide(1_000, &[]);
+        said.extend(super::looks::events(&plan.changes).into_iter().map(|event| event.message));
+        plan.actions.iter().for_each(|action| story.obey(action));
+        story.show(&say(&[(1, answers(500, 0)), (2, answers(100, 5))]));
+    }
+    let taken_back = said.iter().find(|words| words.contains("ROLLED_BACK")).expect("it ends");
+    for words in [
+        "its alarm: more than 1 % of its requests fail",
+        "400 requests, 20 failed (5 %); of 2000 to other revisions 0 %",
+    ] {
+        assert!(taken_back.contains(words), "{taken_back}");
+    }
+}
+
+#[test]
+fn alarms_do_as_they_are_told() {
+    for (alarms, outcome) in [
+        (json!({}), None),
+        (json!({ "enable": false, "maximumErrorPercent": 1 }), None),
+        (json!({ "maximumErrorPercent": 1 }), Some(Outcome::RolledBack)),
+        (json!({ "rollback": false, "maximumErrorPercent": 1 }), Some(Outcome::Failed)),
+    ] {
+        let mut story = baking(alarms.clone());
+        story.go(20, &say(&[(2, answers(100, 50))]));
+        assert_eq!(outcome_of_two(&story), outcome, "{alarms}");
+    }
+}
+
+#[test]
+fn one_that_a_person_paused_is_watched_and_one_that_has_taken_over_is_not() {
+    let alarms = json!({ "maximumErrorPercent": 1 });
+    let mut story = baking(alarms.clone());
+    story.verb(RolloutVerb::Pause);
+    story.go(20, &say(&[(2, answers(100, 50))]));
+    assert_eq!((outcome_of_two(&story), story.weights("front/http")), (Some(Outcome::RolledBack), (1_000, 0)));
+
+    let mut story = Story::in_turns(json!({ "strategy": "BLUE_GREEN", "bakeTime": 1, "alarms": alarms }));
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::CleanUp);
+    story.go(20, &say(&[(2, answers(100, 50))]));
+    assert_eq!((outcome_of_two(&story), story.weights("front/http")), (Some(Outcome::Succeeded), (0, 1_000)));
+}
+
+#[test]
+fn what_was_answered_before_the_deployment_is_not_of_it_and_counters_may_begin_anew() {
+    let mut story = Story::in_turns(strategy(json!({ "maximumErrorPercent": 1 })));
+    let before = say(&[(1, answers(9_000, 4_000))]);
+    story.go(5, &before);
+    story.deploy("demo:2");
+    story.go_until("it bakes", &before, |story| story.stage() == Some(LifecycleStage::BakeTime));
+    assert_eq!((analysis(&story).old, analysis(&story).new), (answers(0, 0), answers(0, 0)));
+    story.go(2, &say(&[(1, answers(9_010, 4_000)), (2, answers(30, 0))]));
+    assert_eq!((analysis(&story).old, analysis(&story).new), (answers(40, 0), answers(120, 0)));
+    // An edge whose program began anew.
+    story.go(2, &say(&[(1, answers(0, 0)), (2, answers(5, 0))]));
+    assert_eq!((analysis(&story).old, analysis(&story).new), (answers(40, 0), answers(140, 0)));
+    // One that says nothing of it for a while.
+    story.go(2, &Edges { obey: vec![], ..well() });
+    story.go(20, &say(&[(1, answers(0, 0)), (2, answers(6, 1))]));
+    assert_eq!(analysis(&story).new, answers(144, 4));
+    assert_eq!(outcome_of_two(&story), Some(Outcome::RolledBack));
+}
