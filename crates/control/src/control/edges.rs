@@ -117,6 +117,7 @@ fn shows_the_same(before: &State, after: &State) -> bool {
         && before.tasks.is_the_same(&after.tasks)
         && before.services.is_the_same(&after.services)
         && before.revisions.is_the_same(&after.revisions)
+        && before.certificates.is_the_same(&after.certificates)
 }
 
 impl Drop for Edges {
