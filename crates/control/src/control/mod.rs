@@ -139,7 +139,11 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     let offered = Arc::clone(&vault);
     let parts = Parts {
         ledger: Arc::clone(&store) as Arc<dyn seams::Ledger>,
-        connector: Arc::new(connect::RealHosts { key: Some(key.clone()), node_image: options.node_image, bundles: Some(Arc::clone(&vault) as _) }),
+        connector: Arc::new(connect::RealHosts {
+            key: Some(key.clone()),
+            node_image: options.node_image,
+            bundles: Some(Arc::clone(&vault) as _),
+        }),
         source: Box::new(Folder::new(options.manifests.clone())),
         admit: Arc::new(move |tree, in_force| {
             let admission = ingest::admit(tree, in_force);

@@ -17,8 +17,7 @@ use super::{
     haproxy::{
         FOLDER,
         apply::{Applied, Shell},
-        certificates,
-        script,
+        certificates, script,
     },
 };
 use crate::{
@@ -47,7 +46,13 @@ struct State {
 
 impl HaproxyEdge {
     /// Nothing is done yet.
-    pub fn new(engine: Arc<DockerEngine>, host: HostName, key: FleetKey, archive: NodeImage, bundles: Arc<dyn Bundles>) -> Self {
+    pub fn new(
+        engine: Arc<DockerEngine>,
+        host: HostName,
+        key: FleetKey,
+        archive: NodeImage,
+        bundles: Arc<dyn Bundles>,
+    ) -> Self {
         Self { engine, host, key, archive, bundles, state: Mutex::default() }
     }
 

@@ -71,7 +71,9 @@ fn chain(text: &str) -> Result<(CertificateFacts, Vec<u8>), String> {
     for (number, pem) in parsed.iter().enumerate() {
         let certificate = pem.parse_x509().map_err(broken)?;
         if number > 0 && !certificate.is_ca() {
-            return Err("holds more than one certificate that is no authority's: give each a file of its own".to_owned());
+            return Err(
+                "holds more than one certificate that is no authority's: give each a file of its own".to_owned()
+            );
         }
     }
     let der = &first.parse()?;

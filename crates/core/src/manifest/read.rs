@@ -305,7 +305,9 @@ impl Walk {
                 );
                 Ok(())
             }
-            Ok(target) if (is_attachment(name) || is_pem(name)) && target.starts_with(&self.tree.root) => self.attachment(path, &target),
+            Ok(target) if (is_attachment(name) || is_pem(name)) && target.starts_with(&self.tree.root) => {
+                self.attachment(path, &target)
+            }
             Ok(_) | Err(_) if is_attachment(name) || is_pem(name) => {
                 let why = "is a symbolic link that leads nowhere, or out of the manifests' folder";
                 self.attach(path, Err(why.to_owned()));
@@ -332,7 +334,9 @@ impl Walk {
     /// One more file of this many bytes.
     fn count(&mut self, bytes: usize) -> Result<(), ReadError> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.tree.files.len() + self.tree.attachments.len() + self.tree.pems.as_ref().map_or(0, BTreeMap::len) >= self.tree.limits.files {
+        if self.tree.files.len() + self.tree.attachments.len() + self.tree.pems.as_ref().map_or(0, BTreeMap::len)
+            >= self.tree.limits.files
+        {
             return Err(self.too_large(self.tree.limits.files as u64, "files"));
         }
         if self.bytes > self.tree.limits.total_bytes {

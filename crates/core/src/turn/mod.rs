@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::model::{
-    certificate::CertificateRecord,
     action::{ActionKey, ActionResult, Answer, VerbName},
+    certificate::CertificateRecord,
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},

@@ -90,8 +90,7 @@ impl Vault {
                 Some(kept) => {
                     for (id, names) in due {
                         let key = self.seal.open(&authority, &kept.sealed_key);
-                        let made =
-                            key.and_then(|key| issue::certificate(&kept.facts.chain, &key, &names, wall));
+                        let made = key.and_then(|key| issue::certificate(&kept.facts.chain, &key, &names, wall));
                         came.push((id, made));
                     }
                 }

@@ -53,7 +53,10 @@ impl Seal {
     pub fn open(&self, id: &CertificateId, sealed: &str) -> Result<Hidden, String> {
         let key = self.key(false).map_err(|error| error.to_string())?;
         let refused = || {
-            format!("its private key was not sealed with {}: put the key file of before back there", self.path.display())
+            format!(
+                "its private key was not sealed with {}: put the key file of before back there",
+                self.path.display()
+            )
         };
         let mut bytes = key::bytes_of(sealed).filter(|bytes| bytes.len() > NONCE_BYTES).ok_or_else(refused)?;
         let mut text = bytes.split_off(NONCE_BYTES);
@@ -100,7 +103,8 @@ mod tests {
     fn what_is_sealed_opens_with_the_same_key_as_the_same_certificates_only() {
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("data");
-        let (seal, id, secret) = (Seal::new(None, &data), CertificateId::from("file:a.pem"), Hidden::new("-----secret"));
+        let (seal, id, secret) =
+            (Seal::new(None, &data), CertificateId::from("file:a.pem"), Hidden::new("-----secret"));
         let file = root.path().join("data.seal-key");
         assert!(seal.open(&id, "00").is_err() && !file.exists(), "to open makes no key");
         let sealed = seal.seal(&id, &secret).unwrap();

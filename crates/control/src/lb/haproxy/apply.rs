@@ -107,12 +107,7 @@ impl Applied {
 }
 
 /// By another configuration, whatever runs now. It goes on when this one is not taken.
-async fn reload(
-    shell: &mut dyn Shell,
-    was: Option<&Edge>,
-    wanted: &Edge,
-    pems: &Pems,
-) -> Result<Seen, NetError> {
+async fn reload(shell: &mut dyn Shell, was: Option<&Edge>, wanted: &Edge, pems: &Pems) -> Result<Seen, NetError> {
     let what = "the configuration of its load balancers";
     let refused = |said: String| NetError::Refused { what: what.to_owned(), said };
     let prepared = shell.run(what, &script::prepare(wanted, pems)).await?;

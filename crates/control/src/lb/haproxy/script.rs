@@ -63,6 +63,8 @@ for pid in $(workers); do
   if [ -f "$1" ]; then
     echo --certificates
     { for it in "$@"; do echo "show ssl cert $PWD/$it"; done; } | tell $pid
+    # A prompt has no end of line.
+    echo
   fi
   echo --servers
   ask $pid "show stat -1 4 -1"

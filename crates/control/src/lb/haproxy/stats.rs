@@ -89,7 +89,8 @@ impl Seen {
                 "certificates" => {
                     if let Some((_, file)) = line.split_once("Filename: ") {
                         columns = vec![file.trim().to_owned()];
-                    } else if let (Some(sha1), Some(file)) = (line.strip_prefix("SHA1 FingerPrint: "), columns.first()) {
+                    } else if let (Some(sha1), Some(file)) = (line.strip_prefix("SHA1 FingerPrint: "), columns.first())
+                    {
                         worker.certificates.insert(file.clone(), sha1.trim().to_owned());
                     }
                 }

@@ -131,8 +131,9 @@ fn read<'a>(
             None
         }
         None => {
-            let help = did_you_mean(value, pems.keys().map(String::as_str))
-                .unwrap_or_else(|| "it is looked for from this manifest's folder; hidden files are not read".to_owned());
+            let help = did_you_mean(value, pems.keys().map(String::as_str)).unwrap_or_else(|| {
+                "it is looked for from this manifest's folder; hidden files are not read".to_owned()
+            });
             scope.error(path, "tls", format!("there is no file {}", quote(value))).help(help);
             None
         }

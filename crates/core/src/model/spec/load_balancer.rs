@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     NotActedOn, TaskDefinitionSpec,
-    tls::{Certificate, Tls},
     task_definition::{ContainerDefinition, Protocol},
+    tls::{Certificate, Tls},
 };
 use crate::model::{
     name::{ClusterName, SecurityGroupName, TargetGroupName},
