@@ -7,7 +7,7 @@ use super::{
     Context,
     failure::Failure,
     get::now,
-    printer::{Format, Tone},
+    printer::Format,
     rows::Row,
     table::{Cell, Table},
     text::clean,
@@ -57,9 +57,9 @@ async fn list(context: &Context) -> Result<(), Failure> {
     context.printer.line(&Table::whole(CertificateView::COLUMNS, wide, &cells, &context.printer))?;
     let ending: Vec<&CertificateView> = all.items.iter().filter(|view| view.ending).collect();
     if !ending.is_empty() {
-        let names: Vec<String> = ending.iter().map(|view| clean(&view.domains.join(", "))).collect();
+        let names: Vec<String> = ending.iter().map(|view| clean(&view.domains.join(", ")).into_owned()).collect();
         let words = format!("{} soon: {}", if ending.len() == 1 { "this ends" } else { "these end" }, names.join("; "));
-        context.printer.warning(&context.printer.tinted(Tone::Bad, &words));
+        context.printer.warning(&words);
     }
     Ok(())
 }

@@ -80,6 +80,11 @@ fn workers(lab: &Lab) -> Vec<String> {
     lab.hosts().iter().map(|host| lab.docker(host, &["exec", "rs-lb", "sh", "-c", ask])).collect()
 }
 
+fn listed(controller: &Controller) -> Vec<Value> {
+    let list: Value = serde_json::from_str(&controller.cli(&["cert", "ls", "-o", "json"])).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
 /// What must be nowhere.
 fn body(key: &str) -> &str {
     key.lines().nth(1).unwrap()
@@ -108,14 +113,10 @@ fn certificates_are_trusted_swapped_unnoticed_and_kept_secret() {
         assert!(answers(&site, "shop.lan", edge).is_err(), "nobody else vouches for it");
         assert_eq!(serial("site.lan", edge), "11");
     }
-    let listed = || -> Vec<Value> {
-        let list: Value = serde_json::from_str(&controller.cli(&["cert", "ls", "-o", "json"])).unwrap();
-        list["items"].as_array().unwrap().clone()
-    };
     until("all edges are known to show them", MINUTE, || {
-        listed().iter().all(|it| it["hosts"].as_array().unwrap().len() == 3)
+        listed(&controller).iter().all(|it| it["hosts"].as_array().unwrap().len() == 3)
     });
-    let days: Vec<u64> = listed().iter().map(|it| it["daysLeft"].as_u64().unwrap()).collect();
+    let days: Vec<u64> = listed(&controller).iter().map(|it| it["daysLeft"].as_u64().unwrap()).collect();
     assert_eq!(days, [29, 89]);
     let table = controller.cli(&["cert", "ls"]);
     assert!(table.contains("shop.lan") && table.contains("site.lan"), "{table}");
@@ -168,7 +169,7 @@ fn certificates_are_trusted_swapped_unnoticed_and_kept_secret() {
     controller.launch();
     controller.wait_steady();
     until("the edges are as they should be", MINUTE, || {
-        listed().iter().all(|it| it["hosts"].as_array().unwrap().len() == 3)
+        listed(&controller).iter().all(|it| it["hosts"].as_array().unwrap().len() == 3)
     });
     assert_eq!((serial("shop.lan", &edges[0]), serial("site.lan", &edges[0])), (own, "22".to_owned()));
 

@@ -5,6 +5,7 @@ mod answers;
 mod bare_names;
 mod blue_green;
 mod bounds;
+mod certificates;
 mod containers;
 mod daemons;
 mod deployments;
