@@ -21,6 +21,7 @@ GOAL_HEAL = 1.15
 GOAL_UPDATE = 1.15
 GOAL_ADDRESSES = 1.15
 GOAL_FIRST_CREATE_MS = 100
+GOAL_MENDED_S = 10
 GOAL_MEMORY_MIB = 40
 GOAL_CPU_PERCENT = 0.5
 
@@ -142,9 +143,11 @@ def _measure(options, lab, engines, figures):
         figure["bareByConcurrency"] = {key: _rounded(samples) for key, samples in by_concurrency.items()}
         figures.append(figure | {"bestConcurrencyPerHost": best})
         say("sending from task to task …")
-        ruled, free = addresses.throughput(options.binary, lab, engines, key, 2 if quick else 5, say)
+        ruled, free, mended = addresses.throughput(options.binary, lab, engines, key, 2 if quick else 5, say)
         # The more the better: what it takes without rules over what it takes with them.
         figures.append(_ratio("a Gbit from task to task, with rules and without", "s", *([1 / it for it in them] for them in (ruled, free)), GOAL_ADDRESSES))
+        slowest = _absolute("flushed rules to mended, the slowest", "s", [max(mended)], GOAL_MENDED_S)
+        figures.append(slowest | {"oursSamples": _rounded(mended)})
 
     concurrencies, samples = ([2, 4], 1) if quick else ([1, 2, 3, 4, 6, 8], 3)
     if options.only == "heal":

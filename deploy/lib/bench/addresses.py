@@ -1,7 +1,9 @@
 """Tasks with addresses of their own, beside the same sandboxes and containers made by hand; and what passes between them."""
 
+import random
 import statistics
 import subprocess
+import time
 
 from burst import OURS, bare, body, last_start, settle
 from controller import Controller, until
@@ -117,11 +119,15 @@ def _make(engine, name, pair):
 
 
 def throughput(binary, lab, engines, key, samples, say):
-    """Gbit/s from a task on one host to one on another, under the rules, and with the rules removed."""
+    """Gbit/s from a task on one host to one on another, under the rules, and with the rules removed; and in how many seconds
+    the controller put rules back that somebody flushed.
+    """
     with Controller(binary, lab.manifests, key) as controller:
         controller.write("subnet.yaml", SUBNET)
         controller.write("web.yaml", service(len(engines)))
         controller.wait_steady(120)
+        mended = [_mended(engine) for _ in range(samples) for engine in engines]
+        say(f"  flushed rules stood again after {', '.join(f'{seconds:.1f}' for seconds in mended)} s")
     # Nobody puts back what is removed now.
     ends = [_end(engine) for engine in engines[:2]]
     with_rules, without = [], []
@@ -135,7 +141,26 @@ def throughput(binary, lab, engines, key, samples, say):
         without.append(_send(*ends))
         say(f"  without {without[-1]:.2f} Gbit/s")
     settle(engines)
-    return with_rules, without
+    return with_rules, without, mended
+
+
+def _mended(engine):
+    """Seconds until a host's flushed rules stand as they stood."""
+    stood = _rules(engine)
+    if not stood:
+        raise RuntimeError("a host has no rules")
+    # Not at the same moment of the controller's look each time.
+    time.sleep(random.uniform(0, 4))
+    began = time.monotonic()
+    _on(engine, ["nft", "delete", "table", "inet", "roadstead"])
+    until("the rules stand again", 60, lambda: _rules(engine) == stood)
+    return time.monotonic() - began
+
+
+def _rules(engine):
+    table = _command(engine, ["nft", "--stateless", "list", "table", "inet", "roadstead"])
+    found = subprocess.run(table, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False)
+    return sorted(found.stdout.splitlines())
 
 
 def _end(engine):

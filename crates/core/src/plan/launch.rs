@@ -203,10 +203,10 @@ pub(super) fn steps(
         let startable = matches!(row.state, None | Some(ContainerState::Created)) || revivals.has(&definition.name);
         // Docker joins a container only to one that runs; and we to a namespace with rules in it, where it is to have its own.
         let joined_runs = sandbox::joined(spec, definition).is_none_or(|anchor| {
-            let state = task.containers.get(anchor).and_then(|row| row.state);
+            let runs = || task.containers.get(anchor).is_some_and(|row| row.state == Some(ContainerState::Running));
             match around.namespace {
-                Around::Guarded => starting.contains(anchor) || state == Some(ContainerState::Running),
-                Around::Held => !starting.contains(anchor) && state == Some(ContainerState::Running),
+                Around::Guarded => starting.contains(anchor) || runs(),
+                Around::Held => true,
                 Around::Open => false,
             }
         });

@@ -299,7 +299,7 @@ pub(super) enum Around {
     Guarded,
     /// Rules must stand in it before anything joins it, and they do not.
     Open,
-    /// They do.
+    /// They do, and its sandbox runs.
     Held,
 }
 
