@@ -34,6 +34,10 @@ pub(super) struct Options {
     /// The key that marks this fleet's containers, when it is not in the data directory
     #[arg(long, value_name = "FILE")]
     fleet_key: Option<PathBuf>,
+    /// The key that private keys in the database are sealed with; without it systemd's credential `roadstead-seal-key`, else a
+    /// file beside the data directory, made when it is first needed
+    #[arg(long, value_name = "FILE")]
+    seal_key: Option<PathBuf>,
     /// An archive of the node image (deploy/node-image/build), sent to hosts that have no registry to pull it from; `{arch}` in
     /// the path stands for amd64 or arm64
     #[arg(long, value_name = "FILE", env = "ROADSTEAD_NODE_IMAGE")]
@@ -109,6 +113,7 @@ async fn control(context: &Context, manifests: PathBuf, options: Options) -> Res
         manifests,
         data: options.data,
         fleet_key: options.fleet_key,
+        seal_key: options.seal_key,
         take_over: options.take_over,
         node_image: NodeImage(options.node_image),
     };

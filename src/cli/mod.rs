@@ -2,6 +2,7 @@
 
 mod archive;
 mod brake;
+mod cert;
 mod client;
 mod completion;
 mod confirm;
@@ -154,6 +155,9 @@ enum Command {
     /// The brake: nothing is replaced while most of the fleet is silent
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
+    /// Certificates of load balancers, and what clients are to trust
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// How the controller is
     Status(status::Options),
     /// JSON Schema of the manifests, for editors
@@ -225,6 +229,7 @@ fn execute(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Protect(options) => wait(protect::run(context, options)),
         Command::Confirm(options) => wait(confirm::run(context, options)),
         Command::Brake(command) => wait(brake::run(context, command)),
+        Command::Cert(command) => wait(cert::run(context, command)),
         Command::Status(options) => wait(status::run(context, options)),
         Command::Version(options) => wait(version::run(context, options)),
     }

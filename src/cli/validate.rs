@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Context, failure::Failure, text::count};
 use roadstead_control::control::ingest::check_expression;
 use roadstead_core::{
-    manifest::{self, Admission, Limits, SourceTree},
+    manifest::{self, Admission, Attachments, Limits, SourceTree},
     model::{desired::Desired, diagnostic::Diagnostic},
 };
 
@@ -108,6 +108,8 @@ pub(super) fn admit(paths: &[PathBuf], images: &Images) -> Result<Admission, Fai
     }
     let mut tree = SourceTree::from_texts(here, texts);
     tree.diagnostics = unread;
+    tree.pems = pems(paths)?;
+    tree.read_at = Some(super::get::now());
     tree.images = images.by_name();
     Ok(manifest::admit(&tree, &Desired::default(), check_expression))
 }
@@ -141,6 +143,19 @@ fn read(path: &Path) -> Result<(BTreeMap<String, String>, Vec<Diagnostic>), Fail
     }
     let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
     Ok((BTreeMap::from([(String::new(), text)]), Vec::new()))
+}
+
+/// Certificates and keys; none are looked for when a single file is judged.
+fn pems(paths: &[PathBuf]) -> Result<Option<Attachments>, Failure> {
+    if !paths.iter().all(|path| path.is_dir()) {
+        return Ok(None);
+    }
+    let mut pems = Attachments::new();
+    for path in paths {
+        let tree = manifest::read_tree(path, &Limits::default()).map_err(Failure::not_tried)?;
+        pems.extend(tree.pems.into_iter().flatten().map(|(name, pem)| (join(path, &name), pem)));
+    }
+    Ok(Some(pems))
 }
 
 /// What a single file may name of its own folder.

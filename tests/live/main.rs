@@ -33,6 +33,7 @@ mod shells;
 #[cfg(debug_assertions)]
 mod socket;
 mod support;
+mod tls;
 mod traffic;
 mod turns;
 mod volumes;

@@ -3,6 +3,7 @@
 mod cases;
 mod good;
 mod stays;
+mod tls;
 mod walk;
 
 use std::path::PathBuf;

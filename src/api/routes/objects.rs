@@ -9,13 +9,13 @@ use super::{
     extract::{Named, Params, find_task},
 };
 use crate::api::{
-    error::{ApiError, ErrorBody},
+    error::{ApiError, ErrorBody, ErrorCode},
     view::{
-        Items, cluster, cluster::ClusterView, deployment, deployment::DeploymentView, host, host::HostView,
-        load_balancer, load_balancer::LoadBalancerView, scheduled_task, scheduled_task::ScheduledTaskView,
-        security_group, security_group::SecurityGroupView, service, service::ServiceView, subnet, subnet::SubnetView,
-        target_group, target_group::TargetGroupView, task, task::TaskView, task_definition,
-        task_definition::TaskDefinitionView, volume, volume::VolumeView,
+        Items, certificate, certificate::AuthorityView, certificate::CertificateView, cluster, cluster::ClusterView,
+        deployment, deployment::DeploymentView, host, host::HostView, load_balancer, load_balancer::LoadBalancerView,
+        scheduled_task, scheduled_task::ScheduledTaskView, security_group, security_group::SecurityGroupView, service,
+        service::ServiceView, subnet, subnet::SubnetView, target_group, target_group::TargetGroupView, task,
+        task::TaskView, task_definition, task_definition::TaskDefinitionView, volume, volume::VolumeView,
     },
 };
 use roadstead_core::model::state::EventSubject;
@@ -220,6 +220,23 @@ pub(super) async fn load_balancers(
 pub(super) async fn load_balancer(State(api): State<Api>, Named(name): Named<String>) -> Answer<LoadBalancerView> {
     let all = load_balancer::list(&api.handle.snapshot(), None);
     all.into_iter().find(|view| view.name == name).map(Json).ok_or_else(|| ApiError::not_found("loadbalancer", &name))
+}
+
+/// The certificates that load balancers ask for.
+#[utoipa::path(get, path = "/v1/certificates", responses((status = 200, body = Items<CertificateView>)))]
+pub(super) async fn certificates(State(api): State<Api>) -> Json<Items<CertificateView>> {
+    items(certificate::list(&api.handle.snapshot()))
+}
+
+/// The authority that vouches for certificates of the fleet's own; none before one is needed.
+#[utoipa::path(get, path = "/v1/certificates/authority", responses((status = 200, body = AuthorityView), (status = 404, body = ErrorBody)))]
+pub(super) async fn authority(State(api): State<Api>) -> Answer<AuthorityView> {
+    let view = certificate::authority(&api.handle.snapshot());
+    let none = || {
+        ApiError::new(ErrorCode::NotFound, "this fleet has no authority of its own yet")
+            .hint("it is made for the first certificate with `issuer: SELF_SIGNED`")
+    };
+    view.map(Json).ok_or_else(none)
 }
 
 /// Volumes that have one place.

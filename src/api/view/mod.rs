@@ -2,6 +2,7 @@
 //!
 //! [`Snapshot`]: roadstead_control::control::handle::Snapshot
 
+pub mod certificate;
 pub mod cluster;
 pub mod deployment;
 pub mod event;

@@ -2,6 +2,7 @@
 
 use super::{Cell, Column, Row, Timestamp, Tone, column, optional, ratio, sparse, wide, word};
 use crate::api::view::{
+    certificate::CertificateView,
     load_balancer::{EdgeStatus, LoadBalancerState, LoadBalancerView},
     target_group::{TargetGroupView, TargetState, TargetView},
 };
@@ -39,6 +40,41 @@ impl Row for TargetGroupView {
 
     fn name(&self) -> String {
         format!("targetgroup/{}", self.name)
+    }
+}
+
+impl Row for CertificateView {
+    const COLUMNS: &'static [Column] = &[
+        column("DOMAINS"),
+        column("ISSUER"),
+        column("EXPIRES"),
+        column("DAYS LEFT"),
+        column("HOSTS"),
+        wide("NAME"),
+        wide("SERIAL"),
+        wide("LOAD BALANCERS"),
+    ];
+
+    fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let days = match self.days_left {
+            Some(days) if self.ending => Cell::toned(days.to_string(), Tone::Bad),
+            Some(days) => days.to_string().into(),
+            None => Cell::toned(self.status.as_str(), Tone::Change),
+        };
+        vec![
+            self.domains.join(",").into(),
+            optional(&self.issuer).into(),
+            self.not_after.map(|at| at.to_string()).unwrap_or_default().into(),
+            days,
+            self.hosts.join(",").into(),
+            self.name.as_str().into(),
+            optional(&self.serial).into(),
+            self.load_balancers.join(",").into(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("certificate/{}", self.name)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         Agent, Destination, LocalTransport, SshTarget, SshTransport, Transport, TransportError, expand_home,
         resolve_with,
     },
-    lb::{HaproxyEdge, HostEdge},
+    lb::{Bundles, HaproxyEdge, HostEdge},
     net::{HostNet, NodeImage, NodeNet},
 };
 use roadstead_core::model::{
@@ -45,6 +45,8 @@ pub struct RealHosts {
     pub key: Option<FleetKey>,
     /// What that is made with, when no registry serves it.
     pub node_image: NodeImage,
+    /// Where load balancers get their certificates.
+    pub bundles: Option<Arc<dyn Bundles>>,
 }
 
 #[async_trait]
@@ -63,8 +65,8 @@ impl Connector for RealHosts {
             let net = NodeNet::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone());
             Arc::new(net) as Arc<dyn HostNet>
         });
-        let edge = self.key.clone().map(|key| {
-            let edge = HaproxyEdge::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone());
+        let edge = self.key.clone().zip(self.bundles.clone()).map(|(key, bundles)| {
+            let edge = HaproxyEdge::new(Arc::clone(&engine), host.clone(), key, self.node_image.clone(), bundles);
             Arc::new(edge) as Arc<dyn HostEdge>
         });
         Ok(Connection { transport, engine, network, edge })

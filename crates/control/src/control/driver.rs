@@ -22,6 +22,7 @@ use roadstead_core::model::{
 };
 
 use super::{
+    certificates::Vault,
     edges::Edges,
     execute::{self, Execution},
     fleet::Fleet,
@@ -68,6 +69,7 @@ pub(super) struct Driver {
     pub(super) networks: Networks,
     pub(super) edges: Edges,
     pub(super) probes: Probes,
+    pub(super) vault: Option<Arc<Vault>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
     pub(super) launches: Launches,
@@ -156,6 +158,7 @@ impl Driver {
             self.follow_manifests().await;
             if acts {
                 self.networks.follow(self.core.world(), &self.fleet);
+                self.certificates();
                 self.edges.follow(self.core.world(), &self.fleet);
                 self.probes.follow(self.core.world(), &self.fleet);
             }
@@ -269,6 +272,7 @@ impl Driver {
                 | Input::Storage(..)
                 | Input::Network(..)
                 | Input::Edge(..)
+                | Input::Certificate(_)
                 | Input::Probed(_) => {}
             }
         }
@@ -366,6 +370,17 @@ impl Driver {
         });
     }
 
+    /// Before edges are told: what they show is opened by then.
+    fn certificates(&self) {
+        let came = self.vault.iter().flat_map(|vault| vault.follow(self.core.world()));
+        for input in came.collect::<Vec<_>>() {
+            let inputs = self.inputs.clone();
+            self.fleet.tasks.spawn(async move {
+                let _ = inputs.send(input).await;
+            });
+        }
+    }
+
     async fn follow_manifests(&mut self) {
         let desired = Arc::clone(&self.core.world().state.desired);
         if !Arc::ptr_eq(&desired, &self.in_force.borrow()) || self.fleet.is_due() {
@@ -434,6 +449,7 @@ fn reach_taken(input: &Input) {
         | Input::Storage(..)
         | Input::Network(..)
         | Input::Edge(..)
+        | Input::Certificate(_)
         | Input::Probed(_) => {}
     }
 }

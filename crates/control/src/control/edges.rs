@@ -130,6 +130,7 @@ fn shows_the_same(before: &State, after: &State) -> bool {
         && before.tasks.is_the_same(&after.tasks)
         && before.services.is_the_same(&after.services)
         && before.revisions.is_the_same(&after.revisions)
+        && before.certificates.is_the_same(&after.certificates)
 }
 
 /// Whether somebody asks how requests are answered: else each look would tell something new.

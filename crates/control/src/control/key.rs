@@ -18,7 +18,7 @@ const HEX_LENGTH: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It cannot be read or written.
-    #[error("the fleet's key {path}: {error}")]
+    #[error("the key {path}: {error}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum KeyError {
         error: io::Error,
     },
     /// Others can read it.
-    #[error("the fleet's key {path} can be read by others (mode {mode:o}); run: chmod 600 {path}")]
+    #[error("the key {path} can be read by others (mode {mode:o}); run: chmod 600 {path}")]
     Readable {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum KeyError {
     },
     /// It is no key.
     #[error(
-        "{path} is not a fleet key: 64 hex digits are expected. Restore it from a backup; a new key would not know the running containers"
+        "{path} is not a key: 64 hex digits are expected. Restore it from a backup; a new key would not know what was made with the one before"
     )]
     Malformed {
         /// The file.
@@ -49,13 +49,21 @@ pub enum KeyError {
 /// [`KeyError`].
 pub fn load_or_make(named: Option<&Path>, data: &Path) -> Result<FleetKey, KeyError> {
     let path = named.map_or_else(|| data.join(FILE_NAME), Path::to_path_buf);
-    match read(&path) {
-        Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound && named.is_none() => make(&path),
+    bytes_in(&path, named.is_none()).map(FleetKey::new)
+}
+
+/// A key's bytes in a file that only its owner can read; made when there is none and it may be.
+///
+/// # Errors
+/// [`KeyError`].
+pub(super) fn bytes_in(path: &Path, may_make: bool) -> Result<[u8; 32], KeyError> {
+    match read(path) {
+        Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound && may_make => make(path),
         other => other,
     }
 }
 
-fn read(path: &Path) -> Result<FleetKey, KeyError> {
+fn read(path: &Path) -> Result<[u8; 32], KeyError> {
     let io = |error| KeyError::Io { path: path.to_path_buf(), error };
     let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -65,30 +73,32 @@ fn read(path: &Path) -> Result<FleetKey, KeyError> {
     parse(text.trim()).ok_or_else(|| KeyError::Malformed { path: path.to_path_buf() })
 }
 
-fn parse(hex: &str) -> Option<FleetKey> {
+fn parse(hex: &str) -> Option<[u8; 32]> {
     if hex.len() != HEX_LENGTH || !hex.is_ascii() {
         return None;
     }
-    let mut bytes = [0; 32];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(FleetKey::new(bytes))
+    bytes_of(hex)?.try_into().ok()
 }
 
-fn make(path: &Path) -> Result<FleetKey, KeyError> {
+/// Hex digits as bytes.
+pub(super) fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect()
+}
+
+fn make(path: &Path) -> Result<[u8; 32], KeyError> {
     let io = |error| KeyError::Io { path: path.to_path_buf(), error };
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io(io::Error::other("no randomness")))?;
     let hex = hex(&bytes);
     // Whole or not at all: half a key would disown the fleet.
-    let temporary = path.with_extension("key.new");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io)?;
     file.write_all(hex.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     reach(Point::KeyWritten);
     fs::rename(&temporary, path).map_err(io)?;
-    Ok(FleetKey::new(bytes))
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! Each loop is woken by a period or a signal, does one bounded thing and never runs twice at once. The driver alone
 //! writes: it commits what was decided before anything is sent (S8).
 
+pub mod certificates;
 pub mod connect;
 mod copy;
 mod driver;
@@ -80,6 +81,8 @@ pub struct Options {
     pub data: PathBuf,
     /// The fleet's key file, when it is not in `data`.
     pub fleet_key: Option<PathBuf>,
+    /// The file of the key that private keys are sealed with, when it is neither systemd's credential nor beside `data`.
+    pub seal_key: Option<PathBuf>,
     /// Take over a fleet that a controller with a higher epoch drove.
     pub take_over: bool,
     /// What the task network is made with, when no registry serves it.
@@ -131,11 +134,23 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
     crash_point::arm().map_err(ControlError::CrashPoint)?;
     let store = Arc::new(Store::open(&options.data).await?);
     let key = key::load_or_make(options.fleet_key.as_deref(), &options.data)?;
+    let seal = certificates::Seal::new(options.seal_key, &options.data);
+    let vault = Arc::new(certificates::Vault::new(seal, key.id().to_string()));
+    let offered = Arc::clone(&vault);
     let parts = Parts {
         ledger: Arc::clone(&store) as Arc<dyn seams::Ledger>,
-        connector: Arc::new(connect::RealHosts { key: Some(key.clone()), node_image: options.node_image }),
+        connector: Arc::new(connect::RealHosts {
+            key: Some(key.clone()),
+            node_image: options.node_image,
+            bundles: Some(Arc::clone(&vault) as _),
+        }),
         source: Box::new(Folder::new(options.manifests.clone())),
-        admit: Arc::new(ingest::admit),
+        admit: Arc::new(move |tree, in_force| {
+            let admission = ingest::admit(tree, in_force);
+            offered.offer(&admission.certificates);
+            admission
+        }),
+        vault: Some(vault),
         clock: Clock::system(),
         key,
         manifests: options.manifests.clone(),
@@ -207,6 +222,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         networks: Default::default(),
         edges: Default::default(),
         probes: Probes::default(),
+        vault: parts.vault,
         core,
         ledger: parts.ledger,
         fleet,

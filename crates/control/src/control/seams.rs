@@ -23,7 +23,7 @@ use roadstead_core::{
     },
 };
 
-use super::connect::Connection;
+use super::{certificates::Vault, connect::Connection};
 
 /// Where durable things are kept.
 #[async_trait]
@@ -98,6 +98,8 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     /// Reads them.
     pub admit: Admit,
+    /// Certificates and what opens them; without it none is read or made.
+    pub vault: Option<Arc<Vault>>,
     /// The time.
     pub clock: Clock,
     /// Marks containers as this fleet's.

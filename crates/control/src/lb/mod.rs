@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use roadstead_core::model::{
-    name::{TargetGroupName, TaskId},
+    certificate::Hidden,
+    name::{CertificateId, TargetGroupName, TaskId},
     traffic::{Edge, TargetSeen},
 };
 
@@ -22,6 +23,15 @@ pub struct EdgeState {
     pub drift: Option<String>,
     /// Its targets by group, those included that leave.
     pub targets: BTreeMap<TargetGroupName, BTreeMap<TaskId, TargetSeen>>,
+}
+
+/// Where certificates with their keys come from.
+pub trait Bundles: Send + Sync {
+    /// A certificate, those that vouch for it, and its key, as PEM. `digest`: what it must be by now.
+    ///
+    /// # Errors
+    /// Why it cannot be had, in words without a secret.
+    fn bundle(&self, id: &CertificateId, digest: &str) -> Result<Hidden, String>;
 }
 
 /// One host's load balancers.

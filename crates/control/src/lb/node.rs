@@ -13,11 +13,11 @@ use roadstead_core::model::{
 use tokio::sync::Mutex;
 
 use super::{
-    EdgeState, HostEdge,
+    Bundles, EdgeState, HostEdge,
     haproxy::{
         FOLDER,
         apply::{Applied, Shell},
-        script,
+        certificates, script,
     },
 };
 use crate::{
@@ -34,6 +34,7 @@ pub struct HaproxyEdge {
     host: HostName,
     key: FleetKey,
     archive: NodeImage,
+    bundles: Arc<dyn Bundles>,
     state: Mutex<State>,
 }
 
@@ -45,8 +46,14 @@ struct State {
 
 impl HaproxyEdge {
     /// Nothing is done yet.
-    pub fn new(engine: Arc<DockerEngine>, host: HostName, key: FleetKey, archive: NodeImage) -> Self {
-        Self { engine, host, key, archive, state: Mutex::default() }
+    pub fn new(
+        engine: Arc<DockerEngine>,
+        host: HostName,
+        key: FleetKey,
+        archive: NodeImage,
+        bundles: Arc<dyn Bundles>,
+    ) -> Self {
+        Self { engine, host, key, archive, bundles, state: Mutex::default() }
     }
 
     fn config(&self, image: &str) -> ContainerConfig {
@@ -99,6 +106,7 @@ impl HostEdge for HaproxyEdge {
     }
 
     async fn apply(&self, wanted: &Edge) -> Result<(), NetError> {
+        let pems = certificates::pems(wanted, &*self.bundles)?;
         let State { session, applied } = &mut *self.state.lock().await;
         if applied.node_image() != Some(&wanted.node_image) {
             self.archive.make(&self.engine, &self.host, &wanted.node_image).await?;
@@ -106,7 +114,7 @@ impl HostEdge for HaproxyEdge {
             *session = None;
         }
         let shell = self.shell(session, &wanted.node_image).await?;
-        let told = applied.apply(shell, wanted).await;
+        let told = applied.apply(shell, wanted, &pems).await;
         if let Err(NetError::Lost(_)) = &told {
             *session = None;
         }

@@ -11,6 +11,7 @@ use super::{
     lenient,
 };
 use roadstead_core::model::{
+    certificate::CertificateRecord,
     name::{Family, HostName, RevisionId, TaskId},
     network::SubnetRecord,
     observed::HostObservation,
@@ -27,6 +28,8 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
     let volumes: Vec<VolumeRecord> = docs(connection, "volume", "SELECT name, doc FROM volumes").await?;
     let schedules: Vec<ScheduleRecord> = docs(connection, "schedule", "SELECT name, doc FROM schedules").await?;
     let subnets: Vec<SubnetRecord> = docs(connection, "subnet", "SELECT name, doc FROM subnets").await?;
+    let certificates: Vec<CertificateRecord> =
+        docs(connection, "certificate", "SELECT name, doc FROM certificates").await?;
     Ok(State {
         desired: desired::load(connection).await?,
         revisions: revisions(connection).await?.into(),
@@ -37,6 +40,7 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
         observations: observations(connection).await?.into(),
         volumes: volumes.into_iter().map(|volume| (volume.id.clone(), volume)).collect(),
         subnets: subnets.into_iter().map(|subnet| (subnet.name.clone(), subnet)).collect(),
+        certificates: certificates.into_iter().map(|record| (record.id.clone(), record)).collect(),
         fleet: fleet(connection).await?,
     })
 }

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
     (4, "images", include_str!("../../migrations/0004_images.sql")),
     (5, "subnets", include_str!("../../migrations/0005_subnets.sql")),
+    (6, "certificates", include_str!("../../migrations/0006_certificates.sql")),
 ];
 
 /// The first SQLite without the WAL-reset bug, <https://www.sqlite.org/releaselog/3_51_3.html>.

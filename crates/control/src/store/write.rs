@@ -11,6 +11,7 @@ use super::{
 };
 use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
+    certificate::CertificateRecord,
     decision::Decision,
     name::{HostName, RevisionId, ScheduleName, ServiceName, TaskId},
     network::SubnetRecord,
@@ -49,6 +50,10 @@ pub(super) async fn all(
             Change::Subnet(subnet) => put_subnet(connection, subnet).await?,
             Change::SubnetRemoved(name) => {
                 query("DELETE FROM subnets WHERE name = ?").bind(name.as_str()).execute(&mut *connection).await?;
+            }
+            Change::Certificate(record) => put_certificate(connection, record).await?,
+            Change::CertificateRemoved(id) => {
+                query("DELETE FROM certificates WHERE name = ?").bind(id.as_str()).execute(&mut *connection).await?;
             }
             Change::Fleet(fleet) => put_fleet(connection, fleet).await?,
             Change::Event(event) => event_ids.push(add_event(connection, event).await?),
@@ -263,6 +268,15 @@ async fn remove_volume(connection: &mut SqliteConnection, id: &VolumeId) -> Resu
     query("DELETE FROM volumes WHERE cluster = ? AND name = ?")
         .bind(id.cluster.as_str())
         .bind(&id.name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn put_certificate(connection: &mut SqliteConnection, record: &CertificateRecord) -> Result<(), StoreError> {
+    query("INSERT INTO certificates (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
+        .bind(record.id.as_str())
+        .bind(to_json(record)?)
         .execute(connection)
         .await?;
     Ok(())

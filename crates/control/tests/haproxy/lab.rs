@@ -19,6 +19,7 @@ use roadstead_control::{
         EdgeState,
         haproxy::{
             apply::{Applied, Shell},
+            certificates::Pems,
             script::BOOT,
         },
     },
@@ -106,6 +107,7 @@ impl Shell for LocalShell {
 pub struct Balancer {
     boot: Child,
     pub applied: Applied,
+    pub pems: Pems,
 }
 
 impl Balancer {
@@ -113,11 +115,11 @@ impl Balancer {
         let mut boot = Command::new("/run/programs/sh");
         let log = std::fs::File::create("/run/log").unwrap();
         boot.args(["-c", BOOT]).env("PATH", PROGRAMS).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Self { boot: boot.spawn().unwrap(), applied: Applied::default() }
+        Self { boot: boot.spawn().unwrap(), applied: Applied::default(), pems: Pems::new() }
     }
 
     pub fn apply(&mut self, wanted: &Edge) -> Result<(), NetError> {
-        block_on(self.applied.apply(&mut LocalShell, wanted))
+        block_on(self.applied.apply(&mut LocalShell, wanted, &self.pems))
     }
 
     pub fn look(&mut self, applied: &Edge) -> EdgeState {

@@ -6,3 +6,4 @@ mod lab;
 mod load;
 mod routes;
 mod text;
+mod tls;

@@ -10,6 +10,7 @@ use std::{
 
 pub use super::check::CheckExpression;
 use super::{
+    certificate::{Given, given},
     check,
     compose::{compose, json_as_yaml},
     document::{Document, Spec, family_of, read},
@@ -23,7 +24,9 @@ use crate::model::{
     definition::Definition,
     desired::{Desired, Manifest},
     diagnostic::{Diagnostic, Severity},
+    name::CertificateId,
     spec::{Kind, Metadata, ServiceSpec, TaskDefinitionSpec, service::TaskDefinitionRef},
+    time::Timestamp,
 };
 
 /// What came of a tree.
@@ -33,6 +36,8 @@ pub struct Admission {
     pub desired: Desired,
     /// All findings, by file and line.
     pub diagnostics: Vec<Diagnostic>,
+    /// The certificates in files that what is wanted names, as far as they are good.
+    pub certificates: BTreeMap<CertificateId, Given>,
     /// Files and folders (these end in `/`) of which what they declared before stays as it was.
     pub broken_files: BTreeSet<String>,
 }
@@ -50,6 +55,8 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
         root: &tree.root,
         files: &tree.files,
         attachments: &tree.attachments,
+        pems: tree.pems.as_ref(),
+        now: tree.read_at,
         check_expression,
         tables: Tables::default(),
         findings: BTreeMap::new(),
@@ -104,7 +111,22 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
         }
     }
     diagnostics.sort();
-    Admission { desired, diagnostics, broken_files: broken }
+    let certificates = given_files(&desired, tree);
+    Admission { desired, diagnostics, certificates, broken_files: broken }
+}
+
+/// Of the files that load balancers name, also of those that stay as they were.
+fn given_files(desired: &Desired, tree: &SourceTree) -> BTreeMap<CertificateId, Given> {
+    let mut found = BTreeMap::new();
+    let text = |path: &str| tree.pems.as_ref()?.get(path)?.as_ref().ok();
+    for certificate in desired.load_balancers.values().flat_map(|manifest| manifest.spec.certificates()) {
+        let (Some(file), Some(key)) = (&certificate.certificate_file, &certificate.private_key_file) else { continue };
+        let (Some(file), Some(key)) = (text(file), text(key)) else { continue };
+        let given = given(file, key).ok();
+        let given = given.filter(|given| tree.read_at.is_none_or(|now| now < given.facts.not_after));
+        found.extend(given.map(|given| (certificate.id(), given)));
+    }
+    found
 }
 
 /// The files that are gone, while there is a broken one that nobody knew before: it may be one of them under a new name, and then nothing of
@@ -126,6 +148,8 @@ struct Clerk<'a> {
     root: &'a Path,
     files: &'a BTreeMap<String, SourceFile>,
     attachments: &'a Attachments,
+    pems: Option<&'a Attachments>,
+    now: Option<Timestamp>,
     check_expression: CheckExpression,
     tables: Tables,
     findings: Findings,
@@ -193,7 +217,12 @@ impl Clerk<'_> {
     /// What a file may name.
     fn beside<'f>(&'f self, file: &'f SourceFile) -> check::Beside<'f> {
         let folder = file.path.rsplit_once('/').map_or(0, |(folder, _)| folder.len() + 1);
-        check::Beside { folder: file.path.get(..folder).unwrap_or_default(), attachments: self.attachments }
+        check::Beside {
+            folder: file.path.get(..folder).unwrap_or_default(),
+            attachments: self.attachments,
+            pems: self.pems,
+            now: self.now,
+        }
     }
 
     /// Checks an object by itself; mends what is relative.
@@ -220,7 +249,7 @@ impl Clerk<'_> {
             Spec::Subnet(spec) => check::subnet(spec, &mut scope),
             Spec::SecurityGroup(spec) => check::security_group(spec, &mut scope),
             Spec::TargetGroup(spec) => check::target_group(spec, &mut scope),
-            Spec::LoadBalancer(spec) => check::load_balancer(spec, &mut scope),
+            Spec::LoadBalancer(spec) => check::load_balancer(spec, &mut scope, self.beside(file)),
         }
         scope.findings
     }

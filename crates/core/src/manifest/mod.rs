@@ -6,6 +6,7 @@
 //! A new kind: a row in `model::spec::KINDS`, an arm in `document` and `schema`, a file in `check`, a map in `Desired`.
 
 mod admit;
+pub mod certificate;
 mod check;
 mod compose;
 mod decode;

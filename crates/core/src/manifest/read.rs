@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fmt, fs, io,
     io::Read,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustix::fs::{Mode, OFlags};
 
 use super::report::about_file;
-use crate::model::{diagnostic::Diagnostic, hex::hex};
+use crate::model::{diagnostic::Diagnostic, hex::hex, time::Timestamp};
 
 /// What a tree and its files may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl SourceFile {
 pub type Attachments = BTreeMap<String, Result<String, String>>;
 
 /// A directory of manifests at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SourceTree {
     /// The folder, absolute: what relative paths in manifests start from.
     pub root: PathBuf,
@@ -126,6 +127,10 @@ pub struct SourceTree {
     pub files: BTreeMap<String, SourceFile>,
     /// Environment files (`*.env`), by path: their text, or why there is none. They matter to whoever names them.
     pub attachments: Attachments,
+    /// Certificates and private keys (`*.pem`, `*.crt`, `*.cer`, `*.key`), likewise; none for a tree that was never on a disk.
+    pub pems: Option<Attachments>,
+    /// When it was read, if it was on a disk.
+    pub read_at: Option<Timestamp>,
     /// Files and folders (these end in `/`) that are there and could not be read: what they declared before stays.
     pub unread: BTreeSet<String>,
     /// Why, one at least for each of them.
@@ -136,6 +141,14 @@ pub struct SourceTree {
     pub limits: Limits,
     /// Images by the name of the placeholder that they stand for, before what the manifests themselves say.
     pub images: BTreeMap<String, String>,
+}
+
+/// Without its texts: there may be keys among them.
+impl fmt::Debug for SourceTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files: Vec<&String> = self.files.keys().collect();
+        f.debug_struct("SourceTree").field("root", &self.root).field("files", &files).finish_non_exhaustive()
+    }
 }
 
 impl SourceTree {
@@ -174,7 +187,7 @@ impl SourceTree {
         for (path, file) in &self.files {
             context.update(format!("{}:{path}={}\n", path.len(), file.hash).as_bytes());
         }
-        for (path, attachment) in &self.attachments {
+        for (path, attachment) in self.attachments.iter().chain(self.pems.iter().flatten()) {
             let text = attachment.as_ref().unwrap_or_else(|why| why);
             context.update(format!("{}:{path}+{}:", path.len(), text.len()).as_bytes());
             context.update(text.as_bytes());
@@ -204,7 +217,13 @@ pub fn read_tree(root: &Path, limits: &Limits) -> Result<SourceTree, ReadError> 
     }
     let top = list(&canonical, limits.entries).map_err(unreadable)?;
     let mut walk = Walk {
-        tree: SourceTree { root: canonical, limits: limits.clone(), ..SourceTree::default() },
+        tree: SourceTree {
+            root: canonical,
+            limits: limits.clone(),
+            pems: Some(Attachments::new()),
+            read_at: Some(now()),
+            ..SourceTree::default()
+        },
         entries: 0,
         bytes: 0,
     };
@@ -268,7 +287,7 @@ impl Walk {
                 self.link(path, &name, &absolute)?;
             } else if is_manifest(&name) {
                 self.file(path, &absolute)?;
-            } else if is_attachment(&name) {
+            } else if is_attachment(&name) || is_pem(&name) {
                 self.attachment(path, &absolute)?;
             }
         }
@@ -286,10 +305,12 @@ impl Walk {
                 );
                 Ok(())
             }
-            Ok(target) if is_attachment(name) && target.starts_with(&self.tree.root) => self.attachment(path, &target),
-            Ok(_) | Err(_) if is_attachment(name) => {
+            Ok(target) if (is_attachment(name) || is_pem(name)) && target.starts_with(&self.tree.root) => {
+                self.attachment(path, &target)
+            }
+            Ok(_) | Err(_) if is_attachment(name) || is_pem(name) => {
                 let why = "is a symbolic link that leads nowhere, or out of the manifests' folder";
-                self.tree.attachments.insert(path, Err(why.to_owned()));
+                self.attach(path, Err(why.to_owned()));
                 Ok(())
             }
             Ok(_) | Err(_) if !is_manifest(name) => Ok(()),
@@ -313,13 +334,22 @@ impl Walk {
     /// One more file of this many bytes.
     fn count(&mut self, bytes: usize) -> Result<(), ReadError> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.tree.files.len() + self.tree.attachments.len() >= self.tree.limits.files {
+        if self.tree.files.len() + self.tree.attachments.len() + self.tree.pems.as_ref().map_or(0, BTreeMap::len)
+            >= self.tree.limits.files
+        {
             return Err(self.too_large(self.tree.limits.files as u64, "files"));
         }
         if self.bytes > self.tree.limits.total_bytes {
             return Err(self.too_large(self.tree.limits.total_bytes, "bytes of manifests"));
         }
         Ok(())
+    }
+
+    fn attach(&mut self, path: String, text: Result<String, String>) {
+        match &mut self.tree.pems {
+            Some(pems) if is_pem(&path) => pems.insert(path, text),
+            Some(_) | None => self.tree.attachments.insert(path, text),
+        };
     }
 
     /// What is wrong with it is told to whoever names it.
@@ -335,7 +365,7 @@ impl Walk {
             Ok(Contents::NotAFile) => Err("is not a file".to_owned()),
             Err(error) => Err(format!("cannot be read: {error}")),
         };
-        self.tree.attachments.insert(path, text);
+        self.attach(path, text);
         Ok(())
     }
 
@@ -437,6 +467,16 @@ fn ignored(name: &str) -> bool {
 /// Files that manifests may name.
 fn is_attachment(name: &str) -> bool {
     name.ends_with(".env")
+}
+
+/// Certificates and private keys.
+fn is_pem(name: &str) -> bool {
+    [".pem", ".crt", ".cer", ".key"].iter().any(|ending| name.ends_with(ending))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn is_manifest(name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Plain types. No I/O, no async, no clock, no randomness; ordered maps only.
 
 pub mod action;
+pub mod certificate;
 pub mod container;
 pub mod decision;
 pub mod definition;

@@ -71,6 +71,8 @@ name_type! {
     TargetGroupName
     /// A `LoadBalancer` manifest's `metadata.name`.
     LoadBalancerName
+    /// A certificate: `file:PATH`, or who makes it for which names.
+    CertificateId
     /// A task definition family.
     Family
     /// The name of a container inside its task definition.

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 pub use super::deployment::{Again, Deployment, DeploymentStatus, LifecycleStage, Outcome, Pin, RolloutState, Stage};
 use super::{
+    certificate::CertificateRecord,
     desired::Desired,
     image::ResolvedImage,
-    name::{Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
+    name::{CertificateId, Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
     network::SubnetRecord,
     observed::{EngineIdentity, HostObservation},
     schedule::ScheduleRecord,
@@ -271,6 +272,8 @@ pub struct State {
     pub volumes: Shared<BTreeMap<VolumeId, VolumeRecord>>,
     /// How subnets are cut, and which slice is whose.
     pub subnets: Shared<BTreeMap<SubnetName, SubnetRecord>>,
+    /// Certificates of load balancers, and the authority of our own.
+    pub certificates: Shared<BTreeMap<CertificateId, CertificateRecord>>,
     /// The fleet's own numbers.
     pub fleet: FleetRecord,
 }
@@ -311,6 +314,10 @@ pub enum Change {
     Subnet(SubnetRecord),
     /// A subnet that is no longer declared and of which no task has an address.
     SubnetRemoved(SubnetName),
+    /// A certificate.
+    Certificate(CertificateRecord),
+    /// A certificate that no load balancer shows any more.
+    CertificateRemoved(CertificateId),
     /// The fleet's numbers.
     Fleet(FleetRecord),
     /// Something happened (its id is given by the store).
@@ -375,6 +382,12 @@ impl State {
             }
             Change::SubnetRemoved(name) => {
                 self.subnets.remove(name);
+            }
+            Change::Certificate(record) => {
+                self.certificates.insert(record.id.clone(), record.clone());
+            }
+            Change::CertificateRemoved(id) => {
+                self.certificates.remove(id);
             }
             Change::Fleet(fleet) => self.fleet = fleet.clone(),
             // Events are a record for people: nothing is decided from them.

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    name::{LoadBalancerName, TargetGroupName, TaskId},
+    certificate::Shown,
+    name::{CertificateId, LoadBalancerName, TargetGroupName, TaskId},
     spec::{LoadBalancerSpec, TargetGroupSpec, load_balancer::WeightedGroup},
     time::Timestamp,
 };
@@ -114,6 +115,9 @@ pub struct Edge {
     pub forwards: BTreeMap<RuleRef, Vec<WeightedGroup>>,
     /// The groups that these name.
     pub groups: BTreeMap<TargetGroupName, Group>,
+    /// Of the certificates of their listeners those that there are. Keys are not told here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<CertificateId, Shown>,
 }
 
 /// A target group as an edge is to know it.

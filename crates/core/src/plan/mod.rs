@@ -5,6 +5,7 @@
 
 pub mod absorb;
 pub mod breaker;
+pub mod certificates;
 mod daemon;
 mod deployment;
 mod draft;
@@ -55,6 +56,7 @@ fn decide(mut draft: Draft<'_>) -> Plan {
         return draft.finish();
     }
     network::cut(&mut draft);
+    certificates::review(&mut draft);
     revision::number(&mut draft);
     draft.read_tasks(service::is_kept);
     volumes::learn(&mut draft);

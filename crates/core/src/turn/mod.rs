@@ -14,6 +14,7 @@ use std::{
 
 use crate::model::{
     action::{ActionKey, ActionResult, Answer, VerbName},
+    certificate::CertificateRecord,
     desired::Desired,
     diagnostic::Diagnostic,
     name::{HostName, TaskId},
@@ -72,6 +73,8 @@ pub enum Input {
     Answer(Answer),
     /// The copy of a volume that moves ended.
     Copied(Copied),
+    /// A certificate was read or made.
+    Certificate(CertificateRecord),
     /// The checks from a host came to a verdict.
     Probed(Probed),
 }
@@ -219,6 +222,7 @@ impl Core {
                 }
                 absorb::targets(&self.world)
             }
+            Input::Certificate(record) => plan::certificates::came(&self.world.state, now, record),
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
             Input::Copied(copied) => absorb::volume_copied(&self.world.state, &copied),

@@ -6,6 +6,7 @@ mod answers;
 mod bare_names;
 mod blue_green;
 mod bounds;
+mod certificates;
 mod containers;
 mod daemons;
 mod deployments;

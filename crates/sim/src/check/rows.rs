@@ -76,6 +76,8 @@ impl Ground {
             | Change::Observation(_)
             | Change::Subnet(_)
             | Change::SubnetRemoved(_)
+            | Change::Certificate(_)
+            | Change::CertificateRemoved(_)
             | Change::Event(_) => Ok(()),
         }
     }
@@ -117,6 +119,8 @@ impl Ground {
             | Change::VolumeRemoved(_)
             | Change::Subnet(_)
             | Change::SubnetRemoved(_)
+            | Change::Certificate(_)
+            | Change::CertificateRemoved(_)
             | Change::Fleet(_) => {}
         }
     }

@@ -178,6 +178,7 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
         connector: Arc::new(FakeConnector(fleet.clone())),
         source: Box::new(source::FakeSource::new(fleet.clone())),
         admit: source::admit(fleet.clone()),
+        vault: None,
         clock: Clock::starting_at(Timestamp(now.0.saturating_sub(clock_back_ms))),
         key: FleetKey::new([7; 32]),
         manifests: "/simulated".into(),

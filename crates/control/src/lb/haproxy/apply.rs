@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use roadstead_core::model::traffic::Edge;
 
 use super::{
+    certificates::Pems,
     config,
     runtime::{self, Update},
     script,
@@ -46,23 +47,23 @@ impl Applied {
         self.edge.as_ref().map(|edge| edge.node_image.as_str())
     }
 
-    /// Makes it so; without a reload when only targets and weights differ from what is in force.
+    /// Makes it so; without a reload when only targets, weights and certificates differ from what is in force.
     ///
     /// # Errors
     /// As the shell's; [`NetError::Refused`] with HAProxy's words when it does not take it: what runs goes on.
-    pub async fn apply(&mut self, shell: &mut dyn Shell, wanted: &Edge) -> Result<(), NetError> {
+    pub async fn apply(&mut self, shell: &mut dyn Shell, wanted: &Edge, pems: &Pems) -> Result<(), NetError> {
         let was = self.edge.take();
         let mut touched = false;
         if let Some(was) = &was
             && let Update::Commands { first, last } = runtime::update(was, wanted)
         {
             touched = true;
-            let said = shell.run(WHAT, &script::change(was, wanted, &first, &last)).await?;
+            let said = shell.run(WHAT, &script::change(was, wanted, pems, &first, &last)).await?;
             if self.is(&Seen::parse(&said), wanted) {
                 return Ok(());
             }
         }
-        let seen = match reload(shell, was.as_ref(), wanted).await {
+        let seen = match reload(shell, was.as_ref(), wanted, pems).await {
             Ok(seen) => seen,
             Err(error) => {
                 if matches!(error, NetError::Refused { .. }) && !touched {
@@ -106,10 +107,10 @@ impl Applied {
 }
 
 /// By another configuration, whatever runs now. It goes on when this one is not taken.
-async fn reload(shell: &mut dyn Shell, was: Option<&Edge>, wanted: &Edge) -> Result<Seen, NetError> {
+async fn reload(shell: &mut dyn Shell, was: Option<&Edge>, wanted: &Edge, pems: &Pems) -> Result<Seen, NetError> {
     let what = "the configuration of its load balancers";
     let refused = |said: String| NetError::Refused { what: what.to_owned(), said };
-    let prepared = shell.run(what, &script::prepare(wanted)).await?;
+    let prepared = shell.run(what, &script::prepare(wanted, pems)).await?;
     let (before, rest) = prepared.split_once("--ports\n").ok_or_else(|| refused("no answer".to_owned()))?;
     let (ports, servers) = rest.split_once("--state\n").ok_or_else(|| refused("no answer".to_owned()))?;
     let before = Seen::parse(before);

@@ -15,7 +15,7 @@ use roadstead_core::model::{
     traffic::{Edge, Group, RuleRef, Target},
 };
 
-use super::{FOLDER, NOWHERE, RUN, quote, rules};
+use super::{FOLDER, NOWHERE, RUN, certificates, quote, rules};
 
 /// A server's weight; of one that leaves it is 0. Great enough to be parted by slow start.
 pub const FULL_WEIGHT: u32 = 100;
@@ -50,7 +50,7 @@ pub fn render(edge: &Edge) -> String {
            server-state-file {FOLDER}/state\n  \
            uid 65534\n  gid 65534\n  \
            hard-stop-after 1h\n  mworker-max-reloads 20\n  fd-hard-limit 200000\n  \
-           log stdout format raw local0 info\n\
+           log stdout format raw local0 info\n{ciphers}\
          defaults\n  \
            mode http\n  \
            timeout connect 3s\n  timeout queue 10s\n  timeout http-request 15s\n  \
@@ -58,6 +58,7 @@ pub fn render(edge: &Edge) -> String {
            option idle-close-on-response\n  option dontlognull\n  \
            retries 2\n  option redispatch 1\n  retry-on conn-failure\n  http-reuse safe\n  \
            load-server-state-from-file global\n",
+        ciphers = certificates::ciphers(edge),
         idle = edge.balancers.values().map(|balancer| balancer.idle_timeout.0).max().unwrap_or(60).clamp(1, MAX_S)
     );
     for (name, listener) in listeners(edge) {
@@ -85,9 +86,10 @@ pub fn listeners(edge: &Edge) -> Vec<(&LoadBalancerName, &Listener)> {
     let mut ports = BTreeSet::new();
     let all = edge.balancers.iter().flat_map(|(name, balancer)| balancer.listeners.iter().map(move |it| (name, it)));
     all.filter(|(_, listener)| match listener.protocol {
-        // Not without a certificate.
-        ListenerProtocol::Https => false,
-        ListenerProtocol::Http | ListenerProtocol::Tcp => listener.port != 0 && ports.insert(listener.port),
+        ListenerProtocol::Https if certificates::of(edge, listener).next().is_none() => false,
+        ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tcp => {
+            listener.port != 0 && ports.insert(listener.port)
+        }
     })
     .collect()
 }
@@ -156,8 +158,8 @@ fn frontend(config: &mut String, edge: &Edge, balancer: &LoadBalancerName, liste
     let frontend = quote::name(&format!("f.{balancer}.{}", listener.name)).replace('/', "_2f");
     let _ = writeln!(config, "frontend {frontend}.{}", listener.port);
     let accept = if listener.accept_proxy_protocol { " accept-proxy" } else { "" };
-    // HTTPS will say `ssl crt-list` here.
-    let _ = writeln!(config, "  bind :{}{accept}\n  timeout client {idle}s", listener.port);
+    let tls = certificates::bind(edge, listener);
+    let _ = writeln!(config, "  bind :{}{accept}{tls}\n  timeout client {idle}s", listener.port);
     let logs = spec.is_some_and(|spec| spec.access_logs);
     match listener.protocol {
         ListenerProtocol::Tcp => {

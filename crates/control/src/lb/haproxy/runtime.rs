@@ -27,7 +27,9 @@ pub enum Update {
 pub fn update(was: &Edge, wanted: &Edge) -> Update {
     let same_groups = was.groups.len() == wanted.groups.len()
         && was.groups.iter().zip(&wanted.groups).all(|(was, wanted)| was.0 == wanted.0 && was.1.spec == wanted.1.spec);
-    if was.node_image != wanted.node_image || was.balancers != wanted.balancers || !same_groups {
+    // Another certificate in the place of one is told at runtime; one more, or one less, is structure.
+    let same_certificates = was.certificates.keys().eq(wanted.certificates.keys());
+    if was.node_image != wanted.node_image || was.balancers != wanted.balancers || !same_groups || !same_certificates {
         return Update::Reload;
     }
     let (mut first, mut last) = (Vec::new(), Vec::new());

@@ -7,6 +7,7 @@ use roadstead_core::model::traffic::Edge;
 
 use super::{
     FOLDER, RUN,
+    certificates::{self, Pems},
     config::{file, forwards, leaving, render},
     runtime,
 };
@@ -58,6 +59,13 @@ for pid in $(workers); do
   ask $pid "show map /var/lib/roadstead-lb/forwards.map"
   echo --leaving
   ask $pid "show map /var/lib/roadstead-lb/leaving.map"
+  set -- certs/*.pem
+  if [ -f "$1" ]; then
+    echo --certificates
+    { for it in "$@"; do echo "show ssl cert $PWD/$it"; done; } | tell $pid
+    # A prompt has no end of line.
+    echo
+  fi
   echo --servers
   ask $pid "show stat -1 4 -1"
 done
@@ -81,8 +89,9 @@ pub fn look(remains: &[String]) -> String {
 
 /// Prints what a reload must know: a look, `--ports`: the host's sockets, `--state`: the servers. Fails when HAProxy would not
 /// take it, with its words.
-pub fn prepare(wanted: &Edge) -> String {
+pub fn prepare(wanted: &Edge, pems: &Pems) -> String {
     let mut script = begin();
+    script += &certificates::write(wanted, pems);
     script += &write("haproxy.cfg.new", &render(wanted));
     script + PREPARE + LOOK + SOCKETS
 }
@@ -110,6 +119,7 @@ pub fn reload(wanted: &Edge, states: &str) -> String {
     script += &write("forwards.map.new", &file(&forwards(wanted)));
     script += &write("leaving.map.new", &file(&leaving(wanted)));
     script += RELOAD;
+    script += &certificates::tidy(wanted);
     script += LOOK;
     script
 }
@@ -149,7 +159,7 @@ rm -f haproxy.cfg.old forwards.map.old leaving.map.old
 "#;
 
 /// From `was`, which is in force, to `wanted` without a reload.
-pub fn change(was: &Edge, wanted: &Edge, first: &[String], last: &[String]) -> String {
+pub fn change(was: &Edge, wanted: &Edge, pems: &Pems, first: &[String], last: &[String]) -> String {
     let mut script = begin();
     let mut swaps = String::new();
     for (name, before, map) in
@@ -165,6 +175,7 @@ pub fn change(was: &Edge, wanted: &Edge, first: &[String], last: &[String]) -> S
         script += &write("haproxy.cfg.new", &render(wanted));
         script += &format!("mv haproxy.cfg.new haproxy.cfg\ncat haproxy.cfg >{RUN}/haproxy.cfg\n");
     }
+    script += &certificates::swap(was, wanted, pems);
     script += &to_all(first);
     if !swaps.is_empty() {
         let _ = write!(script, "for pid in $(workers); do\n{swaps}done >/dev/null\n");
@@ -191,6 +202,6 @@ fn begin() -> String {
 }
 
 /// A file of the folder.
-fn write(name: &str, content: &str) -> String {
+pub(super) fn write(name: &str, content: &str) -> String {
     format!("cat >{name} <<'{END}'\n{content}{END}\n")
 }

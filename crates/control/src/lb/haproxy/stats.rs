@@ -35,6 +35,8 @@ pub struct Worker {
     pub forwards: BTreeMap<String, String>,
     /// The map of tasks that leave.
     pub leaving: BTreeMap<String, String>,
+    /// Certificates by file: the SHA-1 of each.
+    pub certificates: BTreeMap<String, String>,
     /// Servers by backend and name.
     pub servers: BTreeMap<(String, String), Server>,
 }
@@ -86,6 +88,14 @@ impl Seen {
                         map.insert(key.to_owned(), value.to_owned());
                     }
                 }
+                "certificates" => {
+                    if let Some((_, file)) = line.split_once("Filename: ") {
+                        columns = vec![file.trim().to_owned()];
+                    } else if let (Some(sha1), Some(file)) = (line.strip_prefix("SHA1 FingerPrint: "), columns.first())
+                    {
+                        worker.certificates.insert(file.clone(), sha1.trim().to_owned());
+                    }
+                }
                 "servers" => match line.strip_prefix("# ") {
                     Some(header) => columns = fields(header),
                     None => worker.servers.extend(of_line(&columns, line)),
@@ -104,6 +114,10 @@ impl Seen {
         }
         if worker.forwards != forwards(wanted) || worker.leaving != leaving(wanted) {
             return Some("where its rules forward to was changed".to_owned());
+        }
+        let shown = |(file, sha1): &(String, String)| worker.certificates.get(file) == Some(sha1);
+        if !super::certificates::expected(wanted).iter().all(shown) {
+            return Some("it does not show the certificates that it was told".to_owned());
         }
         let mut known = BTreeSet::new();
         for (name, group) in &wanted.groups {

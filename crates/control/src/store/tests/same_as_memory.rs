@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{dir, open, sample};
 use crate::store::{Store, StoreError};
 use roadstead_core::model::{
+    certificate::CertificateRecord,
     desired::{Desired, Manifest},
     name::{HostName, RevisionId},
     network::SubnetRecord,
@@ -279,6 +280,10 @@ fn change() -> impl Strategy<Value = Change> {
             slices: [(host.into(), number)].into(),
         })),
         1 => name().prop_map(|name| Change::SubnetRemoved(name.into())),
+        2 => (name(), text(), any::<bool>()).prop_map(|(name, sealed_key, told)| {
+            Change::Certificate(CertificateRecord { id: name.into(), sealed_key, told, ..CertificateRecord::default() })
+        }),
+        1 => name().prop_map(|name| Change::CertificateRemoved(name.into())),
         1 => fleet().prop_map(Change::Fleet),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::Fleet, &message))),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::ScheduledTask("a".into()), &message))),
@@ -316,6 +321,8 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         | Change::VolumeRemoved(_)
         | Change::Subnet(_)
         | Change::SubnetRemoved(_)
+        | Change::Certificate(_)
+        | Change::CertificateRemoved(_)
         | Change::Fleet(_)
         | Change::Event(_) => true,
     }

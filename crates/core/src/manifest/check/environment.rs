@@ -10,7 +10,10 @@ use crate::{
         report::{Scope, quote},
         suggest::did_you_mean,
     },
-    model::spec::task_definition::{EnvironmentFile, EnvironmentFileType},
+    model::{
+        spec::task_definition::{EnvironmentFile, EnvironmentFileType},
+        time::Timestamp,
+    },
 };
 
 /// Files of one container (ECS).
@@ -26,6 +29,10 @@ pub struct Beside<'a> {
     pub folder: &'a str,
     /// All files of the tree that are no manifests and may be named by some.
     pub attachments: &'a Attachments,
+    /// Certificates and keys; none when nobody looked for any.
+    pub pems: Option<&'a Attachments>,
+    /// When the tree was read.
+    pub now: Option<Timestamp>,
 }
 
 /// Checks the variables that are written out.
@@ -102,7 +109,7 @@ fn read(file: &EnvironmentFile, beside: Beside<'_>) -> Result<BTreeMap<String, S
 }
 
 /// A path from a folder, as the tree has it; `None` when it leads out of the tree.
-fn inside(folder: &str, path: &str) -> Option<String> {
+pub(super) fn inside(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
     }

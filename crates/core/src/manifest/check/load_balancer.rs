@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{in_range, join, rule};
+use super::{Beside, in_range, join, rule, tls};
 use crate::{
     manifest::{
         document::is_label,
@@ -23,7 +23,7 @@ const MAX_RULES: usize = 1000;
 const MAX_SECURITY_GROUPS: usize = 5;
 
 /// Checks a load balancer.
-pub fn load_balancer(spec: &LoadBalancerSpec, scope: &mut Scope<'_>) {
+pub fn load_balancer(spec: &mut LoadBalancerSpec, scope: &mut Scope<'_>, beside: Beside<'_>) {
     in_range(scope, at!["idleTimeout"], spec.idle_timeout.0, 1..=4000, " s");
     let groups = spec.security_groups.len();
     if groups > MAX_SECURITY_GROUPS {
@@ -39,6 +39,9 @@ pub fn load_balancer(spec: &LoadBalancerSpec, scope: &mut Scope<'_>) {
         let message = format!("{} listeners, {MAX_LISTENERS} are the most", spec.listeners.len());
         scope.error(at!["listeners", MAX_LISTENERS], "load-balancer", message).label("one too many");
         return;
+    }
+    for (index, listener) in spec.listeners.iter_mut().enumerate() {
+        tls::tls(listener, &[Step::Key("listeners"), Step::Index(index)], beside, scope);
     }
     let (mut names, mut ports) = (Claims::default(), Claims::default());
     for (index, listener) in spec.listeners.iter().enumerate() {
@@ -60,17 +63,12 @@ pub fn load_balancer(spec: &LoadBalancerSpec, scope: &mut Scope<'_>) {
 fn check(listener: &Listener, base: &[Step<'_>], scope: &mut Scope<'_>) {
     let field = |field: &'static str| join(base, &[Step::Key(field)]);
     match listener.protocol {
-        ListenerProtocol::Http => {
+        ListenerProtocol::Http | ListenerProtocol::Https => {
             if listener.rules.is_empty() && listener.default_action.is_none() {
                 scope
                     .warning(base, "load-balancer", "the listener has no rules and no `defaultAction`")
                     .label("every request is answered with 404");
             }
-        }
-        ListenerProtocol::Https => {
-            scope
-                .error(&field("protocol"), "tls", "TLS is not in this version: use HTTP or TCP")
-                .help("with TCP the targets themselves speak TLS");
         }
         ListenerProtocol::Tcp => of_bytes(listener, base, scope),
     }

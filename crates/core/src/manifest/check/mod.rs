@@ -22,6 +22,7 @@ mod strategy;
 mod subnet;
 mod target_group;
 mod task;
+mod tls;
 mod volumes;
 
 pub use cluster::cluster;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     NotActedOn, TaskDefinitionSpec,
     task_definition::{ContainerDefinition, Protocol},
+    tls::{Certificate, Tls},
 };
 use crate::model::{
     name::{ClusterName, SecurityGroupName, TargetGroupName},
@@ -70,16 +71,16 @@ pub struct Listener {
     /// Whether clients are told of by the PROXY protocol, as another load balancer before this one does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_proxy_protocol: bool,
-    /// See [`NotActedOn`].
+    /// For HTTPS: its certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<NotActedOn>,
+    pub tls: Option<Tls>,
 }
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ListenerProtocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1; with HTTPS also HTTP/2.
     #[default]
     Http,
     /// HTTP over TLS.
@@ -306,6 +307,16 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Its certificates: of HTTPS alone.
+    pub fn certificates(&self) -> &[Certificate] {
+        match (self.protocol, &self.tls) {
+            (ListenerProtocol::Https, Some(tls)) => &tls.certificates,
+            (ListenerProtocol::Https, None) | (ListenerProtocol::Http | ListenerProtocol::Tcp, _) => &[],
+        }
+    }
+}
+
 impl Action {
     /// The groups that requests are forwarded to.
     pub fn groups(&self) -> &[WeightedGroup] {
@@ -317,6 +328,11 @@ impl Action {
 }
 
 impl LoadBalancerSpec {
+    /// The certificates of its listeners; one of several may come more than once.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.listeners.iter().flat_map(Listener::certificates)
+    }
+
     /// Every action of it that forwards: by listener and rule (none: the default action).
     pub fn forwards(&self) -> impl Iterator<Item = (&Listener, Option<&Rule>, &[WeightedGroup])> {
         self.listeners.iter().flat_map(|listener| {

@@ -11,6 +11,7 @@ pub mod strategy;
 pub mod subnet;
 pub mod target_group;
 pub mod task_definition;
+pub mod tls;
 
 use std::collections::BTreeMap;
 

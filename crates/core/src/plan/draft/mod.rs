@@ -12,6 +12,7 @@ use aws_lc_rs::digest;
 
 use crate::model::{
     action::{Action, VerbName},
+    certificate::CertificateRecord,
     name::{ClusterName, Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
     network::SubnetRecord,
     report::{Doing, Report, Waiting},
@@ -53,6 +54,7 @@ pub(super) struct Draft<'w> {
     pub(super) volumes: BTreeMap<VolumeId, VolumeRecord>,
     /// Subnets that this draft cut, or cut anew.
     subnets: BTreeMap<SubnetName, SubnetRecord>,
+    certificates: Vec<CertificateRecord>,
     fleet: Option<FleetRecord>,
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -81,6 +83,7 @@ impl<'w> Draft<'w> {
             removed: Vec::new(),
             volumes: BTreeMap::new(),
             subnets: BTreeMap::new(),
+            certificates: Vec::new(),
             fleet: None,
             events: Vec::new(),
             actions: Vec::new(),
@@ -222,6 +225,10 @@ impl<'w> Draft<'w> {
         self.subnets.insert(record.name.clone(), record);
     }
 
+    pub(super) fn put_certificate(&mut self, record: CertificateRecord) {
+        self.certificates.push(record);
+    }
+
     pub(super) fn fleet(&self) -> &FleetRecord {
         self.fleet.as_ref().unwrap_or(&self.world.state.fleet)
     }
@@ -353,6 +360,7 @@ impl<'w> Draft<'w> {
         changes.extend(volumes.map(Change::Volume));
         changes.extend(self.schedules.into_values().map(Change::Schedule));
         changes.extend(self.subnets.into_values().map(Change::Subnet));
+        changes.extend(self.certificates.into_iter().map(Change::Certificate));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);

@@ -19,7 +19,7 @@ use crate::model::{
     task::{DesiredStatus, LastStatus, Task},
     traffic::{Edge, Group, RuleRef, Shift, Side, Target},
 };
-use crate::plan::network;
+use crate::plan::{certificates, network};
 
 /// Whether there are load balancers at all.
 pub fn has_balancers(state: &State) -> bool {
@@ -78,21 +78,23 @@ pub fn edges(state: &State) -> BTreeMap<HostName, Arc<Edge>> {
         .into_iter()
         .map(|(host, balancers)| {
             let key = balancers.iter().map(|(name, _)| *name).collect();
-            let edge = made.entry(key).or_insert_with(|| Arc::new(of_host(desired, &balancers, &forwards, &groups)));
+            let edge = made.entry(key).or_insert_with(|| Arc::new(of_host(state, &balancers, &forwards, &groups)));
             (host.clone(), Arc::clone(edge))
         })
         .collect()
 }
 
 fn of_host(
-    desired: &Desired,
+    state: &State,
     balancers: &[(&LoadBalancerName, &Manifest<LoadBalancerSpec>)],
     forwards: &BTreeMap<RuleRef, Vec<WeightedGroup>>,
     groups: &BTreeMap<TargetGroupName, Group>,
 ) -> Edge {
+    let desired = &state.desired;
     let cluster = balancers.first().map(|(_, manifest)| cluster_of(desired, &manifest.spec));
     let mut edge = Edge {
         node_image: desired.cluster(&cluster.unwrap_or_default()).network.node_image().to_owned(),
+        certificates: certificates::shown(state, balancers.iter().map(|(_, manifest)| &manifest.spec)),
         ..Edge::default()
     };
     for (name, manifest) in balancers {

@@ -1,0 +1,136 @@
+//! Certificates with their keys: read from files, made, sealed, and opened for the edges that show them.
+//!
+//! Which ones are needed is decided by the planner; only here are keys more than sealed text.
+
+mod issue;
+mod seal;
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use roadstead_core::{
+    manifest::certificate::Given,
+    model::{
+        certificate::{CertificateRecord, Hidden},
+        name::CertificateId,
+        shared::Shared,
+        time::Timestamp,
+        world::World,
+    },
+    plan::certificates::{Need, due, needs},
+    turn::Input,
+};
+
+pub use seal::Seal;
+
+use crate::lb::Bundles;
+
+/// Pause after one that could not be made.
+const PAUSE_MS: u64 = 60_000;
+
+/// The certificates and what opens them.
+pub struct Vault {
+    seal: Seal,
+    /// The fleet's name, for the authority's.
+    fleet: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the files said when they were last read and good.
+    given: BTreeMap<CertificateId, Given>,
+    records: Shared<BTreeMap<CertificateId, CertificateRecord>>,
+    /// Digests of what was told to the planner, until it is durable.
+    told: BTreeMap<CertificateId, String>,
+    /// Nothing is made before.
+    not_before: Timestamp,
+    problem: Option<String>,
+}
+
+impl Vault {
+    /// Nothing is known yet.
+    pub fn new(seal: Seal, fleet: String) -> Self {
+        Self { seal, fleet, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the manifests' folder holds by now.
+    pub fn offer(&self, given: &BTreeMap<CertificateId, Given>) {
+        self.state().given = given.clone();
+    }
+
+    /// Certificates that are needed and were read or made: to be told to the planner, which keeps them.
+    pub(super) fn follow(&self, world: &World) -> Vec<Input> {
+        let mut state = self.state();
+        state.records = world.state.certificates.clone();
+        let State { given, records, told, not_before, problem } = &mut *state;
+        told.retain(|id, digest| records.get(id).is_none_or(|record| record.facts.digest != *digest));
+        let wall = world.now.moved_ms(world.wall_ahead_ms);
+        if world.state.desired.load_balancers.is_empty() || world.now < *not_before {
+            return Vec::new();
+        }
+        let mut came = Vec::new();
+        for (id, need) in needs(&world.state) {
+            let Some(given) = given.get(&id).filter(|_| need == Need::File) else { continue };
+            let is_kept = records.get(&id).is_some_and(|record| {
+                record.facts.digest == given.facts.digest && self.seal.open(&id, &record.sealed_key).is_ok()
+            });
+            let is_told = told.get(&id) == Some(&given.facts.digest);
+            if !is_kept && !is_told {
+                came.push((id, Ok(given.clone())));
+            }
+        }
+        let due: Vec<_> = due(&world.state, wall).into_iter().filter(|(id, _)| !told.contains_key(id)).collect();
+        if !due.is_empty() {
+            let authority = CertificateId::authority();
+            match records.get(&authority) {
+                Some(kept) => {
+                    for (id, names) in due {
+                        let key = self.seal.open(&authority, &kept.sealed_key);
+                        let made = key.and_then(|key| issue::certificate(&kept.facts.chain, &key, &names, wall));
+                        came.push((id, made));
+                    }
+                }
+                None if !told.contains_key(&authority) => {
+                    came.push((authority, issue::authority(&self.fleet, wall)));
+                }
+                None => {}
+            }
+        }
+        let mut inputs = Vec::new();
+        for (id, made) in came {
+            let sealed = made.and_then(|given| {
+                let sealed_key = self.seal.seal(&id, &given.key).map_err(|error| error.to_string())?;
+                Ok(CertificateRecord { id: id.clone(), facts: given.facts, sealed_key, told: false })
+            });
+            match sealed {
+                Ok(record) => {
+                    told.insert(id, record.facts.digest.clone());
+                    *problem = None;
+                    inputs.push(Input::Certificate(record));
+                }
+                Err(why) => {
+                    *not_before = world.now.plus_ms(PAUSE_MS);
+                    let why = format!("certificate {id}: {why}");
+                    if problem.as_ref() != Some(&why) {
+                        tracing::error!("{why}");
+                    }
+                    *problem = Some(why);
+                }
+            }
+        }
+        inputs
+    }
+}
+
+impl Bundles for Vault {
+    fn bundle(&self, id: &CertificateId, digest: &str) -> Result<Hidden, String> {
+        let record = self.state().records.get(id).filter(|record| record.facts.digest == digest).cloned();
+        let record = record.ok_or("it was replaced a moment ago")?;
+        let key = self.seal.open(id, &record.sealed_key)?;
+        Ok(Hidden::new(record.facts.chain + key.reveal()))
+    }
+}
