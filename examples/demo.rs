@@ -3,6 +3,7 @@
 //!
 //! `/` says which task answers; `/healthz` is its health, switched by `/healthz/fail` and
 //! `/healthz/ok`; `/burn?ms=` keeps a core busy; `/slow?ms=` waits before it answers.
+//! With `DEMO_FAILS_EVERY=20` each twentieth `/` is answered with 500.
 
 use std::env;
 use std::fmt::Write as _;
@@ -69,6 +70,9 @@ struct Server {
     healthy: AtomicBool,
     stopping: AtomicBool,
     connections: AtomicUsize,
+    /// Each so many-th `/` is answered with 500.
+    fails_every: Option<usize>,
+    asked: AtomicUsize,
 }
 
 fn serve() -> io::Result<()> {
@@ -80,6 +84,8 @@ fn serve() -> io::Result<()> {
         healthy: AtomicBool::new(true),
         stopping: AtomicBool::new(false),
         connections: AtomicUsize::new(0),
+        fails_every: env::var("DEMO_FAILS_EVERY").ok().and_then(|every| every.parse().ok()),
+        asked: AtomicUsize::new(0),
     }));
     log(&format!("listening on {address}"));
     let acceptor = thread::spawn(move || accept_until_stopped(&listener, server));
@@ -157,7 +163,13 @@ fn answer(stream: &TcpStream, peer: IpAddr, server: &Server) {
 fn route(request: &Request, server: &Server) -> (u16, String) {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     match (request.method.as_str(), path) {
-        ("GET" | "HEAD", "/") => (200, server.identity.clone()),
+        ("GET" | "HEAD", "/") => {
+            let nth = server.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            match server.fails_every {
+                Some(every) if every > 0 && nth % every == 0 => (500, "told to fail\n".into()),
+                _ => (200, server.identity.clone()),
+            }
+        }
         ("GET" | "HEAD", "/healthz") if server.healthy.load(Ordering::SeqCst) => (200, "ok\n".into()),
         ("GET" | "HEAD", "/healthz") => (500, "told to fail\n".into()),
         ("GET" | "POST", "/healthz/fail") => {

@@ -1,4 +1,5 @@
-//! BLUE_GREEN and CANARY deployments under load: no request fails, and after a swap the old side answers none.
+//! BLUE_GREEN and CANARY deployments under load: no request fails, and after a swap the old side answers none; what fails is
+//! taken back.
 
 use std::{
     collections::BTreeMap,
@@ -207,4 +208,31 @@ spec: {{ containerDefinitions: [{{ name: smoke, image: 'roadstead/demo:1', memor
         fleet.asked();
         assert!(fleet.unnoticed("after it").contains_key("2"));
     }
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_revision_that_answers_with_errors_is_taken_back_by_its_alarm() {
+    let fleet = Swapped::up("alarm");
+    let alarm = "strategy: BLUE_GREEN, bakeTime: 1h, alarms: { maximumErrorPercent: 1, minimumRequests: 200 }";
+    let failing = service(2, alarm).replace("memory: 16", "memory: 16, environment: { DEMO_FAILS_EVERY: '20' }");
+    let id = fleet.newest()["id"].as_str().unwrap().to_owned();
+    fleet.unnoticed("before it");
+    fleet.controller.write("web.yaml", &failing);
+    until("it has begun", MINUTE, || fleet.newest()["id"] != *id);
+    assert_eq!(outcome(&fleet.controller), "ROLLED_BACK");
+    let failed = fleet.load.take().failures.len() as u64;
+    let ended = fleet.controller.items("deployments").into_iter().find(|it| it["outcome"] == "ROLLED_BACK").unwrap();
+    let counted = &ended["requests"];
+    let reason = ended["rolloutStateReason"].as_str().unwrap();
+    eprintln!("{failed} requests failed; {reason}");
+    assert!(reason.starts_with("its alarm: more than 1 % of its requests fail"), "{reason}");
+    assert!((1..=failed).contains(&counted["failed"].as_u64().unwrap()), "{failed} failed, and {counted}");
+    assert!(counted["total"].as_u64().unwrap() >= 200, "{counted}");
+    assert!(ended["otherRequests"]["total"].as_u64().unwrap() > 0, "{ended}");
+    // Nobody is sent there any more.
+    fleet.asked();
+    fleet.load.take();
+    fleet.asked();
+    assert_eq!(fleet.unnoticed("after it").keys().filter(|version| *version == "2").count(), 0);
 }
