@@ -39,6 +39,7 @@ pub(super) fn s4_with_its_data(durable: &State, name: &HostName, claim: &Claim) 
 
 /// A volume that a task owns is not made anew while its data is on another host.
 pub(super) fn s4_not_empty(
+    data: &Data,
     durable: &State,
     hosts: &BTreeMap<HostName, FakeHost>,
     name: &HostName,
@@ -48,8 +49,14 @@ pub(super) fn s4_not_empty(
     for volume in stays_on_host(spec) {
         let with: Vec<&HostName> =
             hosts.iter().filter(|(_, host)| host.machine.volumes.contains_key(volume)).map(|(name, _)| name).collect();
+        let host = hosts.get(name);
+        let made = host.and_then(|host| host.machine.volumes.get(volume));
+        // It was there already: a request that came late may have made another one elsewhere.
+        if made.is_none_or(|made| made.made_for != claim.created_name.as_str()) || data.is_pinned(volume, name) {
+            continue;
+        }
         // Several are those of a service that had several tasks; a machine that was installed anew has none.
-        let was_reinstalled = hosts.get(name).is_some_and(|host| host.lives > 0);
+        let was_reinstalled = host.is_some_and(|host| host.lives > 0);
         if let [one, other] = with.as_slice()
             && durable.volumes.len() < 2
             // A move makes a second one, and leaves the first for a while.
