@@ -4,8 +4,9 @@
 
 use crate::model::{
     container::{ContainerState, HealthStatus},
+    network::SANDBOX,
     spec::{ServiceSpec, service::CrashLoop},
-    task::{LastStatus, Task},
+    task::{LastStatus, Task, TaskContainer},
     time::Timestamp,
 };
 use crate::plan::traffic;
@@ -29,6 +30,14 @@ pub fn all_running(task: &Task) -> bool {
         .values()
         .filter(|container| container.essential)
         .all(|container| container.state == Some(ContainerState::Running))
+}
+
+/// Whether what holds its network began a new life while others go on in the network of the one before.
+pub(super) fn has_lost_its_network(task: &Task) -> bool {
+    let runs = |row: &&TaskContainer| row.state == Some(ContainerState::Running);
+    let sandbox = task.containers.get(SANDBOX).filter(runs).and_then(|row| row.started_at);
+    let others = task.containers.iter().filter(|(name, row)| name.as_str() != SANDBOX && runs(row));
+    sandbox.is_some_and(|since| others.filter_map(|(_, row)| row.started_at).any(|started_at| started_at < since))
 }
 
 /// Whether a task counts as healthy at `now`; `Err` tells when it will by itself, if it only has to wait.

@@ -380,6 +380,19 @@ fn a_sandbox_that_began_anew_under_its_containers_takes_the_task_with_it() {
 }
 
 #[test]
+fn a_sandbox_that_began_anew_while_no_controller_looked_takes_the_adopted_task_with_it() {
+    let mut story = Story::network_at_rest(web(1), awsvpc());
+    let task = story.holding()[0].clone();
+    let sandbox = task.containers.get(SANDBOX).unwrap().runtime_id.clone().unwrap();
+    let view = story.containers.get_mut(&task.host).unwrap().get_mut(&sandbox).unwrap();
+    (view.started_at, view.restart_count) = (Some(story.now), 1);
+    story.go_on_with(|state| *state = State::default());
+    story.live_in_network(10);
+    assert_eq!(story.task(&task).stop_code, Some(StopCode::EssentialContainerExited));
+    assert_eq!(story.running(), 3, "a whole one took its place");
+}
+
+#[test]
 fn after_a_reboot_the_containers_come_back_into_the_sandbox() {
     let mut story = Story::network_at_rest(web(1), awsvpc());
     let task = story.holding()[0].clone();

@@ -31,6 +31,8 @@ pub(crate) struct Data {
     newest: BTreeMap<String, Newest>,
     /// Archives that people put back.
     sent: BTreeMap<String, BTreeSet<Pieces>>,
+    /// Where people said that a volume is, or shall be.
+    pinned: BTreeMap<String, HostName>,
 }
 
 /// The last that a task wrote, or a person put there.
@@ -65,6 +67,7 @@ impl Data {
     /// The database was lost: which copy is the right one, a person has to know.
     pub(super) fn database_lost(&mut self) {
         self.newest.clear();
+        self.pinned.clear();
     }
 
     /// All that was on a machine is gone.
@@ -111,10 +114,17 @@ impl Data {
         match change {
             Change::Volume(now) => match durable.volumes.get(&now.id) {
                 Some(was) => self.changed(hosts, was, now),
-                None => Ok(()),
+                None => {
+                    // Of a volume that no task was placed on yet.
+                    if now.last_used_by.is_none() && now.service.as_str().is_empty() {
+                        self.pinned.insert(now.id.name.clone(), now.host.clone());
+                    }
+                    Ok(())
+                }
             },
             Change::VolumeRemoved(id) => {
                 self.newest.remove(&id.name);
+                self.pinned.remove(&id.name);
                 Ok(())
             }
             _ => Ok(()),
@@ -126,6 +136,7 @@ impl Data {
         let here = content(hosts, &now.host, name);
         match (&was.moving, &now.moving) {
             (Some(moving), None) if moving.from_volume.is_none() && was.host != now.host => {
+                self.pinned.remove(name);
                 let Some(newest) = self.newest.get_mut(name) else { return Ok(()) };
                 (newest.host, newest.is_used) = (now.host.clone(), false);
                 self.is_here(name, here, "was moved")
@@ -163,10 +174,16 @@ impl Data {
             _ if was.host != now.host => {
                 // A person knows better.
                 self.newest.remove(name);
+                self.pinned.insert(name.clone(), now.host.clone());
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a person said that a volume is there, or shall be, and no move took it elsewhere since.
+    pub(super) fn is_pinned(&self, volume: &str, host: &HostName) -> bool {
+        self.pinned.get(volume) == Some(host)
     }
 
     fn is_here(&self, volume: &str, here: Option<&Pieces>, what: &str) -> Result<(), Broken> {

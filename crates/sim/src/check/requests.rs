@@ -88,7 +88,7 @@ impl Checks {
                     return broken(Predicate::S8, format!("container {} on {name} has no committed row", config.name));
                 }
                 if times.1.since_ms(times.0) < 5_000 {
-                    volumes::s4_not_empty(durable, hosts, name, claim)?;
+                    volumes::s4_not_empty(&self.data, durable, hosts, name, claim)?;
                 }
                 self.s19_made_once(claim, times)?;
                 s4_once(hosts, claim)

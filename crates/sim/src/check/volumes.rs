@@ -39,6 +39,7 @@ pub(super) fn s4_with_its_data(durable: &State, name: &HostName, claim: &Claim) 
 
 /// A volume that a task owns is not made anew while its data is on another host.
 pub(super) fn s4_not_empty(
+    data: &Data,
     durable: &State,
     hosts: &BTreeMap<HostName, FakeHost>,
     name: &HostName,
@@ -46,27 +47,27 @@ pub(super) fn s4_not_empty(
 ) -> Result<(), Broken> {
     let Some(spec) = owned(durable, claim) else { return Ok(()) };
     for volume in stays_on_host(spec) {
-        let with: Vec<&HostName> =
-            hosts.iter().filter(|(_, host)| host.machine.volumes.contains_key(volume)).map(|(name, _)| name).collect();
-        // Several are those of a service that had several tasks; a machine that was installed anew has none.
-        let was_reinstalled = hosts.get(name).is_some_and(|host| host.lives > 0);
-        if let [one, other] = with.as_slice()
-            && durable.volumes.len() < 2
-            // A move makes a second one, and leaves the first for a while.
-            && ![one, other].iter().any(|host| was_moved(hosts, host, volume))
-            && !was_reinstalled
-            && !durable.tasks.values().any(|task| task.service == claim.service && task.slot > 1)
-        {
-            let words = format!("{} has volume {volume} on {one} and {other}", claim.created_name);
+        let host = hosts.get(name);
+        let is_new = host.and_then(|host| host.machine.volumes.get(volume));
+        let is_new = is_new.is_some_and(|made| made.made_for == claim.created_name.as_str());
+        // A machine that was installed anew has none.
+        let was_reinstalled = host.is_some_and(|host| host.lives > 0);
+        // Several are those of a service that had several tasks.
+        let had_several = durable.tasks.values().any(|task| task.service == claim.service && task.slot > 1);
+        if !is_new || was_reinstalled || had_several || data.is_pinned(volume, name) {
+            continue;
+        }
+        let has_data = |host: &&HostName| {
+            let found = hosts.get(*host).and_then(|host| host.machine.volumes.get(volume));
+            // A move makes a second one, and leaves the first for a while; a request that comes late makes an empty one.
+            *host != name && found.is_some_and(|found| !found.content.is_empty() && !found.labels.contains_key(MOVED))
+        };
+        if let Some(other) = durable.desired.hosts.keys().find(has_data) {
+            let words = format!("{} has volume {volume} on {name}, and its data is on {other}", claim.created_name);
             return broken(Predicate::S4, words);
         }
     }
     Ok(())
-}
-
-fn was_moved(hosts: &BTreeMap<HostName, FakeHost>, host: &HostName, volume: &str) -> bool {
-    let found = hosts.get(host).and_then(|host| host.machine.volumes.get(volume));
-    found.is_some_and(|found| found.labels.contains_key(MOVED))
 }
 
 impl Ground {

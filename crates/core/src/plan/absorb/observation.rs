@@ -214,6 +214,8 @@ fn is_at_rest(task: &Task, known: &HostObservation, look: &HostObservation) -> b
         && matches!(task.launch, Launch::Answered { at } if at < known.started_at)
         && task.containers.values().all(is_seen_running)
         && task.health_status == health::task_health(task)
+        // An adopted one was never judged.
+        && !health::has_lost_its_network(task)
 }
 
 /// What an early end makes of a service's record, by whose doing it was.
@@ -359,14 +361,6 @@ impl Update<'_> {
         }
     }
 
-    /// Whether what holds its network began a new life while others go on in the network of the one before.
-    fn has_lost_its_network(&self) -> bool {
-        let runs = |row: &&TaskContainer| row.state == Some(ContainerState::Running);
-        let sandbox = self.task.containers.get(SANDBOX).filter(runs).and_then(|row| row.started_at);
-        let others = self.task.containers.iter().filter(|(name, row)| name.as_str() != SANDBOX && runs(row));
-        sandbox.is_some_and(|since| others.filter_map(|(_, row)| row.started_at).any(|started_at| started_at < since))
-    }
-
     /// Why the task is over, if it is.
     fn ended(&self) -> Option<Over> {
         if self.task.launch == Launch::NotIssued {
@@ -375,7 +369,7 @@ impl Update<'_> {
         if let Some(name) = &self.vanished {
             return Some(Over::removed(name));
         }
-        if self.has_lost_its_network() {
+        if health::has_lost_its_network(&self.task) {
             return Some(Over {
                 counted: throttle::after_failure,
                 code: StopCode::EssentialContainerExited,

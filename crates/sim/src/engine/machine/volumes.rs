@@ -24,6 +24,8 @@ const FOLDER: &[u8] = b"volume/";
 pub(crate) struct FakeVolume {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) content: Pieces,
+    /// The container for which it was made.
+    pub(crate) made_for: String,
 }
 
 /// What the nth write leaves.
@@ -70,7 +72,8 @@ impl Machine {
             return Err(EngineError::Refused { status: 404, message });
         }
         for volume in mounted(config) {
-            let new = || FakeVolume { labels: volume.labels.clone(), content: Vec::new() };
+            let made_for = config.name.to_string();
+            let new = || FakeVolume { labels: volume.labels.clone(), content: Vec::new(), made_for };
             self.volumes.entry(volume.name.clone()).or_insert_with(new);
         }
         Ok(())
