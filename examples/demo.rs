@@ -166,7 +166,7 @@ fn route(request: &Request, server: &Server) -> (u16, String) {
         ("GET" | "HEAD", "/") => {
             let nth = server.asked.fetch_add(1, Ordering::Relaxed) + 1;
             match server.fails_every {
-                Some(every) if every > 0 && nth % every == 0 => (500, "told to fail\n".into()),
+                Some(every) if nth.is_multiple_of(every) => (500, "told to fail\n".into()),
                 _ => (200, server.identity.clone()),
             }
         }

@@ -26,7 +26,7 @@ use crate::{
 use roadstead_core::{
     model::{
         name::HostName,
-        state::{RolloutState, ServiceRecord, State},
+        state::{ServiceRecord, State},
         traffic::{Edge, EdgeSeen, TargetHealth},
         world::World,
     },
@@ -135,9 +135,7 @@ fn shows_the_same(before: &State, after: &State) -> bool {
 
 /// Whether somebody asks how requests are answered: else each look would tell something new.
 fn is_counted(state: &State) -> bool {
-    let under_way = |record: &ServiceRecord| {
-        record.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress)
-    };
+    let under_way = |record: &ServiceRecord| record.deployments.iter().any(|deployment| deployment.outcome.is_none());
     state.desired.services.iter().any(|(name, manifest)| {
         !manifest.spec.load_balancers.is_empty() && state.services.get(name).is_some_and(under_way)
     })

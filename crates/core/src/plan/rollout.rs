@@ -105,7 +105,6 @@ pub(super) fn give_up(
     let Some(primary) = record.deployments.first_mut() else { return };
     primary.rollout_state = RolloutState::Failed;
     primary.updated_at = now;
-    primary.analysis.counted.clear();
     match back_to {
         Some(back_to) => {
             primary.rollout_state_reason = reason.to_owned();
@@ -136,6 +135,7 @@ pub(super) fn end(record: &mut ServiceRecord, index: usize, outcome: Outcome, re
         };
         origin.rollout_state_reason = format!("{}: {words}", origin.rollout_state_reason);
         origin.outcome = Some(outcome);
+        origin.analysis.counted.clear();
         origin.updated_at = now;
     }
 }

@@ -75,6 +75,16 @@ fn a_revision_that_fails_more_often_than_the_one_before_is_taken_back() {
 }
 
 #[test]
+fn what_fails_until_every_edge_has_turned_back_is_counted_too() {
+    let mut story = baking(json!({ "maximumErrorPercent": 1 }));
+    story.show(&say(&[(2, answers(100, 50))]));
+    story.decide(1_000, &[]);
+    assert_eq!((story.weights("front/http"), analysis(&story).new), ((1_000, 0), answers(400, 200)));
+    story.go(20, &say(&[(2, answers(110, 60))]));
+    assert_eq!((outcome_of_two(&story), analysis(&story).new), (Some(Outcome::RolledBack), answers(440, 240)));
+}
+
+#[test]
 fn it_says_how_many_requests_failed() {
     let mut story = baking(json!({ "maximumErrorPercent": 1 }));
     let mut said = story.show(&say(&[(1, answers(500, 0)), (2, answers(100, 5))]));

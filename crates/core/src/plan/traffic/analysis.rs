@@ -9,39 +9,49 @@ use crate::model::{
     deployment::{Analysis, percent},
     name::{HostName, TaskId},
     spec::strategy::DeploymentAlarms,
-    state::{Deployment, LifecycleStage, RolloutState, ServiceRecord},
+    state::{Deployment, LifecycleStage, RolloutState},
     traffic::Answers,
 };
 use crate::plan::draft::{Draft, ServiceNo};
 
-/// Adds what load balancers have counted since the last pass to the analysis of a deployment that is under way.
+/// Adds what load balancers have counted since the last pass to the analysis of each deployment that has not ended: one that
+/// is being taken back, too, since clients are sent to it until every edge has turned.
 pub(in crate::plan) fn count(draft: &mut Draft<'_>, no: ServiceNo) {
-    let Some(primary) = draft.services[no].record().and_then(ServiceRecord::primary).filter(|it| goes_on(it)) else {
-        return;
-    };
-    if draft.services[no].manifest.spec.load_balancers.is_empty() {
+    let deployments = draft.services[no].record().map_or(&[][..], |record| &record.deployments);
+    let is_open = |deployment: &Deployment| deployment.outcome.is_none() && !has_taken_over(deployment);
+    if draft.services[no].manifest.spec.load_balancers.is_empty() || !deployments.iter().any(is_open) {
         return;
     }
-    let known = &primary.analysis;
-    let (mut new, mut old) = (known.new, known.old);
-    let mut counted: BTreeMap<HostName, BTreeMap<TaskId, Answers>> = known.counted.clone();
-    for (host, id, answers) in seen(draft, no) {
-        let Some(task) = draft.world.state.tasks.get(id) else { continue };
-        let before = counted.entry(host.clone()).or_default().insert(id.clone(), answers);
+    let seen = seen(draft, no);
+    let open = deployments.iter().enumerate().filter(|(_, deployment)| is_open(deployment));
+    let news: Vec<(usize, Analysis)> = open
+        .map(|(index, deployment)| (index, counted(draft, deployment, &seen)))
+        .filter(|(index, analysis)| *analysis != deployments[*index].analysis)
+        .collect();
+    if news.is_empty() {
+        return;
+    }
+    draft.services[no].change(|record| {
+        for (index, analysis) in news {
+            if let Some(deployment) = record.deployments.get_mut(index) {
+                deployment.analysis = analysis;
+            }
+        }
+    });
+}
+
+fn counted(draft: &Draft<'_>, deployment: &Deployment, seen: &[(&HostName, &TaskId, Answers)]) -> Analysis {
+    let mut analysis = deployment.analysis.clone();
+    for (host, id, answers) in seen {
+        let Some(task) = draft.world.state.tasks.get(*id) else { continue };
+        let before = analysis.counted.entry((*host).clone()).or_default().insert((*id).clone(), *answers);
         // What was answered before anybody counted is not of this deployment.
         let more = before.map_or_else(Answers::default, |before| answers.since(before));
-        let is_new = task.revision == primary.revision && task.deployment >= primary.id;
-        let of = if is_new { &mut new } else { &mut old };
+        let is_new = task.revision == deployment.revision && task.deployment >= deployment.id;
+        let of = if is_new { &mut analysis.new } else { &mut analysis.old };
         *of = of.plus(more);
     }
-    let analysis = Analysis { new, old, counted };
-    if analysis != *known {
-        draft.services[no].change(|record| {
-            if let Some(primary) = record.deployments.first_mut() {
-                primary.analysis = analysis;
-            }
-        });
-    }
+    analysis
 }
 
 /// What each edge says of each task of a service, in all of its target groups together.
@@ -62,14 +72,14 @@ fn seen<'d>(draft: &'d Draft<'_>, no: ServiceNo) -> Vec<(&'d HostName, &'d TaskI
     seen
 }
 
-fn goes_on(primary: &Deployment) -> bool {
-    primary.rollout_state == RolloutState::InProgress
-        && primary.stage.is_none_or(|stage| stage.name < LifecycleStage::CleanUp)
+fn has_taken_over(deployment: &Deployment) -> bool {
+    deployment.stage.is_some_and(|stage| stage.name >= LifecycleStage::CleanUp)
 }
 
 /// Why a deployment is to end, if an alarm fires. One that a person paused is watched, too: its requests fail meanwhile.
 pub(in crate::plan) fn fires(primary: &Deployment, alarms: &DeploymentAlarms) -> Option<String> {
-    let maximum = alarms.maximum_error_percent.filter(|_| alarms.enable && goes_on(primary))?;
+    let goes_on = primary.rollout_state == RolloutState::InProgress && !has_taken_over(primary);
+    let maximum = alarms.maximum_error_percent.filter(|_| alarms.enable && goes_on)?;
     let Analysis { new, old, .. } = &primary.analysis;
     // What fails as often with the old revision is not the new one's fault.
     let more = new.errors_per_mille().saturating_sub(old.errors_per_mille());
