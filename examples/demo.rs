@@ -447,6 +447,8 @@ mod tests {
             healthy: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            fails_every: None,
+            asked: AtomicUsize::new(0),
         };
         let status = |method: &str, target: &str| {
             let request = Request { method: method.into(), target: target.into(), body_bytes: 0 };

@@ -167,7 +167,7 @@ pub struct Task {
     pub last_status: LastStatus,
     /// Over its essential containers.
     pub health_status: HealthStatus,
-    /// As the load balancers say of it as a target; none while they say nothing.
+    /// As the load balancers say of it as a target; none of what never was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_health: Option<HealthStatus>,
     /// Which of its service's two target groups it is in.

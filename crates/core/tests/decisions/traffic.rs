@@ -461,6 +461,19 @@ fn an_edge_that_is_none_any_more_is_waited_for_until_it_shows_nothing() {
 }
 
 #[test]
+fn what_was_adopted_stops_only_when_the_edges_were_asked() {
+    let mut story = Story::traffic_at_rest(2);
+    story.go_on_with(|state| *state = State::default());
+    story.desired.services.get_mut("web").unwrap().spec.desired_count = 1;
+    story.tell();
+    let turn = |story: &mut Story, say: &Edges| (0..8).map(|_| stops(&story.turn_of_traffic(1_000, say, &[]))).sum();
+    let stopped: usize = turn(&mut story, &WELL);
+    assert_eq!((stopped, story.running()), (0, 2), "nobody knows what the edges show");
+    let stopped: usize = turn(&mut story, &well());
+    assert_eq!((stopped, story.running()), (1, 1));
+}
+
+#[test]
 fn what_ended_by_itself_is_not_held() {
     let mut story = Story::traffic_at_rest(1);
     story.scale(0);

@@ -36,7 +36,8 @@ pub fn targets(world: &World) -> Vec<Change> {
         }
         let is_any = |health| verdicts.contains(&health);
         let health = if !traffic::is_registered(task) {
-            None
+            // What was a target may still be one wherever nobody could ask since (S10).
+            task.target_health.map(|_| HealthStatus::Unknown)
         } else if is_any(HealthStatus::Unhealthy) {
             Some(HealthStatus::Unhealthy)
         } else if is_any(HealthStatus::Unknown) {
