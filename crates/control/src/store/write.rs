@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
@@ -11,18 +12,26 @@ use super::{
 };
 use crate::crash_point::{Point, reach};
 use roadstead_core::model::{
-    certificate::CertificateRecord,
     decision::Decision,
     name::{HostName, RevisionId, ScheduleName, ServiceName, TaskId},
-    network::SubnetRecord,
     observed::HostObservation,
-    schedule::ScheduleRecord,
     small_map::SmallMap,
     spec::{TaskDefinitionSpec, task_definition::Protocol},
-    state::{Change, Event, EventLevel, EventSubject, FleetRecord, HostRecord, Revision, ServiceRecord},
+    state::{Change, Event, EventLevel, EventSubject, FleetRecord, Revision},
     task::{LastStatus, Task},
     volume::{VolumeId, VolumeRecord},
 };
+
+/// Puts a row that is a name and a document, new or in the place of one.
+macro_rules! into {
+    ($table:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc"
+        )
+    };
+}
 
 /// Writes everything of one commit; gives the ids of the events.
 pub(super) async fn all(
@@ -36,22 +45,26 @@ pub(super) async fn all(
             Change::Desired(wanted) => desired::replace(connection, wanted).await?,
             Change::Revision(revision) => put_revision(connection, revision).await?,
             Change::RevisionRemoved(id) => remove_revision(connection, id).await?,
-            Change::Host(host) => put_host(connection, host).await?,
+            Change::Host(host) => put_doc(connection, into!("hosts"), host.name.as_str(), host).await?,
             Change::HostRemoved(name) => remove_host(connection, name).await?,
-            Change::Service(service) => put_service(connection, service).await?,
+            Change::Service(service) => put_doc(connection, into!("services"), service.name.as_str(), service).await?,
             Change::ServiceRemoved(name) => remove_service(connection, name).await?,
-            Change::Schedule(schedule) => put_schedule(connection, schedule).await?,
+            Change::Schedule(schedule) => {
+                put_doc(connection, into!("schedules"), schedule.name.as_str(), schedule).await?
+            }
             Change::ScheduleRemoved(name) => remove_schedule(connection, name).await?,
             Change::Task(task) => put_task(connection, task).await?,
             Change::TaskRemoved(id) => remove_task(connection, id).await?,
             Change::Observation(observation) => put_observation(connection, observation).await?,
             Change::Volume(volume) => put_volume(connection, volume).await?,
             Change::VolumeRemoved(id) => remove_volume(connection, id).await?,
-            Change::Subnet(subnet) => put_subnet(connection, subnet).await?,
+            Change::Subnet(subnet) => put_doc(connection, into!("subnets"), subnet.name.as_str(), subnet).await?,
             Change::SubnetRemoved(name) => {
                 query("DELETE FROM subnets WHERE name = ?").bind(name.as_str()).execute(&mut *connection).await?;
             }
-            Change::Certificate(record) => put_certificate(connection, record).await?,
+            Change::Certificate(record) => {
+                put_doc(connection, into!("certificates"), record.id.as_str(), record).await?
+            }
             Change::CertificateRemoved(id) => {
                 query("DELETE FROM certificates WHERE name = ?").bind(id.as_str()).execute(&mut *connection).await?;
             }
@@ -119,27 +132,9 @@ async fn remove_revision(connection: &mut SqliteConnection, id: &RevisionId) -> 
     Ok(())
 }
 
-async fn put_host(connection: &mut SqliteConnection, host: &HostRecord) -> Result<(), StoreError> {
-    query("INSERT INTO hosts (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
-        .bind(host.name.as_str())
-        .bind(to_json(host)?)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 async fn remove_host(connection: &mut SqliteConnection, name: &HostName) -> Result<(), StoreError> {
     query("DELETE FROM hosts WHERE name = ?").bind(name.as_str()).execute(&mut *connection).await?;
     query("DELETE FROM observations WHERE host = ?").bind(name.as_str()).execute(connection).await?;
-    Ok(())
-}
-
-async fn put_service(connection: &mut SqliteConnection, service: &ServiceRecord) -> Result<(), StoreError> {
-    query("INSERT INTO services (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
-        .bind(service.name.as_str())
-        .bind(to_json(service)?)
-        .execute(connection)
-        .await?;
     Ok(())
 }
 
@@ -148,17 +143,19 @@ async fn remove_service(connection: &mut SqliteConnection, name: &ServiceName) -
     Ok(())
 }
 
-async fn put_schedule(connection: &mut SqliteConnection, schedule: &ScheduleRecord) -> Result<(), StoreError> {
-    query("INSERT INTO schedules (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
-        .bind(schedule.name.as_str())
-        .bind(to_json(schedule)?)
-        .execute(connection)
-        .await?;
+async fn remove_schedule(connection: &mut SqliteConnection, name: &ScheduleName) -> Result<(), StoreError> {
+    query("DELETE FROM schedules WHERE name = ?").bind(name.as_str()).execute(connection).await?;
     Ok(())
 }
 
-async fn remove_schedule(connection: &mut SqliteConnection, name: &ScheduleName) -> Result<(), StoreError> {
-    query("DELETE FROM schedules WHERE name = ?").bind(name.as_str()).execute(connection).await?;
+/// A whole record by its name; `sql` is of [`into`].
+async fn put_doc(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    name: &str,
+    record: &impl Serialize,
+) -> Result<(), StoreError> {
+    query(sql).bind(name).bind(to_json(record)?).execute(connection).await?;
     Ok(())
 }
 
@@ -268,24 +265,6 @@ async fn remove_volume(connection: &mut SqliteConnection, id: &VolumeId) -> Resu
     query("DELETE FROM volumes WHERE cluster = ? AND name = ?")
         .bind(id.cluster.as_str())
         .bind(&id.name)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn put_certificate(connection: &mut SqliteConnection, record: &CertificateRecord) -> Result<(), StoreError> {
-    query("INSERT INTO certificates (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
-        .bind(record.id.as_str())
-        .bind(to_json(record)?)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn put_subnet(connection: &mut SqliteConnection, subnet: &SubnetRecord) -> Result<(), StoreError> {
-    query("INSERT INTO subnets (name, doc) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET doc = excluded.doc")
-        .bind(subnet.name.as_str())
-        .bind(to_json(subnet)?)
         .execute(connection)
         .await?;
     Ok(())
