@@ -100,15 +100,21 @@ pub(super) fn admit(paths: &[PathBuf], images: &Images) -> Result<Admission, Fai
     let here = std::env::current_dir().map_err(Failure::not_tried)?;
     let mut texts = BTreeMap::new();
     let mut unread = Vec::new();
+    // None are looked for when a single file is judged.
+    let mut pems = Some(Attachments::new());
     for path in paths {
-        let (found, diagnostics) = read(path)?;
-        texts.extend(found.into_iter().map(|(name, text)| (join(path, &name), text)));
+        let found = read(path)?;
+        texts.extend(found.texts.into_iter().map(|(name, text)| (join(path, &name), text)));
         texts.extend(environment_files_beside(path));
-        unread.extend(diagnostics);
+        unread.extend(found.unread);
+        match (&mut pems, found.pems) {
+            (Some(pems), Some(found)) => pems.extend(found.into_iter().map(|(name, pem)| (join(path, &name), pem))),
+            (_, _) => pems = None,
+        }
     }
     let mut tree = SourceTree::from_texts(here, texts);
     tree.diagnostics = unread;
-    tree.pems = pems(paths)?;
+    tree.pems = pems;
     tree.read_at = Some(super::get::now());
     tree.images = images.by_name();
     Ok(manifest::admit(&tree, &Desired::default(), check_expression))
@@ -116,7 +122,7 @@ pub(super) fn admit(paths: &[PathBuf], images: &Images) -> Result<Admission, Fai
 
 /// The texts of a file, or of a directory's files by their names in it.
 pub(super) fn texts(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let (texts, unread) = read(path)?;
+    let Read { texts, unread, .. } = read(path)?;
     match unread.is_empty() {
         true => Ok(texts
             .into_iter()
@@ -126,8 +132,17 @@ pub(super) fn texts(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     }
 }
 
-/// By name in the directory; of a single file, by an empty name.
-fn read(path: &Path) -> Result<(BTreeMap<String, String>, Vec<Diagnostic>), Failure> {
+/// What is at a path.
+struct Read {
+    /// By name in the directory; of a single file, by an empty name.
+    texts: BTreeMap<String, String>,
+    /// What could not be read.
+    unread: Vec<Diagnostic>,
+    /// A directory's certificates and keys.
+    pems: Option<Attachments>,
+}
+
+fn read(path: &Path) -> Result<Read, Failure> {
     let limits = Limits::default();
     let cannot = |error: &dyn std::fmt::Display| Failure::not_tried(format!("cannot read {}: {error}", path.display()));
     let metadata = std::fs::metadata(path).map_err(|error| cannot(&error))?;
@@ -136,26 +151,13 @@ fn read(path: &Path) -> Result<(BTreeMap<String, String>, Vec<Diagnostic>), Fail
         let files = tree.files.into_iter().map(|(name, file)| (name, file.text));
         // One that could not be read is missed by whoever names it.
         let attachments = tree.attachments.into_iter().filter_map(|(name, text)| Some((name, text.ok()?)));
-        return Ok((files.chain(attachments).collect(), tree.diagnostics));
+        return Ok(Read { texts: files.chain(attachments).collect(), unread: tree.diagnostics, pems: tree.pems });
     }
     if !metadata.is_file() || metadata.len() > limits.file_bytes {
         return Err(cannot(&format!("not a regular file of at most {} bytes", limits.file_bytes)));
     }
     let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
-    Ok((BTreeMap::from([(String::new(), text)]), Vec::new()))
-}
-
-/// Certificates and keys; none are looked for when a single file is judged.
-fn pems(paths: &[PathBuf]) -> Result<Option<Attachments>, Failure> {
-    if !paths.iter().all(|path| path.is_dir()) {
-        return Ok(None);
-    }
-    let mut pems = Attachments::new();
-    for path in paths {
-        let tree = manifest::read_tree(path, &Limits::default()).map_err(Failure::not_tried)?;
-        pems.extend(tree.pems.into_iter().flatten().map(|(name, pem)| (join(path, &name), pem)));
-    }
-    Ok(Some(pems))
+    Ok(Read { texts: BTreeMap::from([(String::new(), text)]), unread: Vec::new(), pems: None })
 }
 
 /// What a single file may name of its own folder.

@@ -1,7 +1,7 @@
 //! Certificates and keys in files: PEM → what they say, and whether they belong together.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
@@ -14,12 +14,13 @@ use crate::model::{
     time::Timestamp,
 };
 
-/// HAProxy takes a certificate and its key at once through its socket, within one buffer.
+/// A file's text.
 const MAX_BYTES: usize = 64 * 1024;
 /// A certificate and those that vouch for it.
 const MAX_CHAIN: usize = 10;
 /// Names of one certificate.
 const MAX_NAMES: usize = 1_000;
+const BROKEN: &str = "holds a certificate that cannot be read";
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
@@ -45,7 +46,6 @@ pub fn given(certificate: &str, key: &str) -> Result<Given, Wrong> {
     let key = private_key(key).map_err(Wrong::Key)?;
     let pair = KeyPair::from_pem(key.reveal());
     let pair = pair.map_err(|_| Wrong::Key("holds no private key that can be used".to_owned()))?;
-    use rcgen::PublicKeyData;
     if pair.subject_public_key_info() != public {
         return Err(Wrong::Key("is not the key of the certificate (which stands first in its file)".to_owned()));
     }
@@ -58,30 +58,23 @@ pub fn facts(chain_text: &str) -> Result<CertificateFacts, String> {
 }
 
 fn chain(text: &str) -> Result<(CertificateFacts, Vec<u8>), String> {
-    if text.len() > MAX_BYTES {
-        return Err(format!("is larger than {} KiB", MAX_BYTES / 1024));
-    }
-    let blocks: Vec<Block> = blocks(text).into_iter().filter(|block| block.label == "CERTIFICATE").collect();
+    let blocks: Vec<Block> = blocks(text)?.into_iter().filter(|block| block.label == "CERTIFICATE").collect();
     if blocks.len() > MAX_CHAIN {
         return Err(format!("holds {} certificates, {MAX_CHAIN} are the most", blocks.len()));
     }
-    let first = blocks.first().ok_or_else(|| "holds no certificate (`-----BEGIN CERTIFICATE-----`)".to_owned())?;
-    let parsed: Vec<Pem> = blocks.iter().map(|block| block.parse()).collect::<Result<_, _>>()?;
-    let broken = |_| "holds a certificate that cannot be read".to_owned();
-    for (number, pem) in parsed.iter().enumerate() {
-        let certificate = pem.parse_x509().map_err(broken)?;
-        if number > 0 && !certificate.is_ca() {
-            return Err(
-                "holds more than one certificate that is no authority's: give each a file of its own".to_owned()
-            );
-        }
+    let pems: Vec<Pem> = blocks.iter().map(Block::parse).collect::<Result<_, _>>()?;
+    let parsed: Vec<X509Certificate<'_>> =
+        pems.iter().map(|pem| pem.parse_x509().map_err(|_| BROKEN.to_owned())).collect::<Result<_, _>>()?;
+    let (Some(der), Some((leaf, vouching))) = (pems.first(), parsed.split_first()) else {
+        return Err("holds no certificate (`-----BEGIN CERTIFICATE-----`)".to_owned());
+    };
+    if !vouching.iter().all(|certificate| certificate.is_ca()) {
+        return Err("holds more than one certificate that is no authority's: give each a file of its own".to_owned());
     }
-    let der = &first.parse()?;
-    let leaf = der.parse_x509().map_err(broken)?;
     let time = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
     let chain: String = blocks.iter().map(|block| block.text.as_str()).collect();
     let facts = CertificateFacts {
-        names: names(&leaf),
+        names: names(leaf),
         issuer: common_name(leaf.issuer()),
         serial: hex(leaf.raw_serial()),
         sha1: hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, &der.contents).as_ref()).to_uppercase(),
@@ -94,10 +87,7 @@ fn chain(text: &str) -> Result<(CertificateFacts, Vec<u8>), String> {
 }
 
 fn private_key(text: &str) -> Result<Hidden, String> {
-    if text.len() > MAX_BYTES {
-        return Err(format!("is larger than {} KiB", MAX_BYTES / 1024));
-    }
-    let keys: Vec<Block> = blocks(text).into_iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
+    let keys: Vec<Block> = blocks(text)?.into_iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
     let is_encrypted = |block: &&Block| block.label.contains("ENCRYPTED") || block.text.contains("Proc-Type:");
     match keys.first() {
         Some(key) if is_encrypted(&key) => {
@@ -142,13 +132,15 @@ struct Block {
 
 impl Block {
     fn parse(&self) -> Result<Pem, String> {
-        let broken = |_| "holds a certificate that cannot be read".to_owned();
-        parse_x509_pem(self.text.as_bytes()).map(|(_, pem)| pem).map_err(broken)
+        parse_x509_pem(self.text.as_bytes()).map(|(_, pem)| pem).map_err(|_| BROKEN.to_owned())
     }
 }
 
 /// The blocks of a text; what stands between them is left out.
-fn blocks(text: &str) -> Vec<Block> {
+fn blocks(text: &str) -> Result<Vec<Block>, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!("is larger than {} KiB", MAX_BYTES / 1024));
+    }
     let (mut found, mut open) = (Vec::new(), None::<Block>);
     for line in text.lines().map(str::trim) {
         if let Some(label) = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----")) {
@@ -163,7 +155,7 @@ fn blocks(text: &str) -> Vec<Block> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]

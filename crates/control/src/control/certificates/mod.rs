@@ -40,6 +40,8 @@ struct State {
     /// What the files said when they were last read and good.
     given: BTreeMap<CertificateId, Given>,
     records: Shared<BTreeMap<CertificateId, CertificateRecord>>,
+    /// Digests of those in `records` whose keys were opened once: that is not tried anew in every turn.
+    opened: BTreeMap<CertificateId, String>,
     /// Digests of what was told to the planner, until it is durable.
     told: BTreeMap<CertificateId, String>,
     /// Nothing is made before.
@@ -66,7 +68,7 @@ impl Vault {
     pub(super) fn follow(&self, world: &World) -> Vec<Input> {
         let mut state = self.state();
         state.records = world.state.certificates.clone();
-        let State { given, records, told, not_before, problem } = &mut *state;
+        let State { given, records, opened, told, not_before, problem } = &mut *state;
         told.retain(|id, digest| records.get(id).is_none_or(|record| record.facts.digest != *digest));
         let wall = world.now.moved_ms(world.wall_ahead_ms);
         if world.state.desired.load_balancers.is_empty() || world.now < *not_before {
@@ -75,11 +77,15 @@ impl Vault {
         let mut came = Vec::new();
         for (id, need) in needs(&world.state) {
             let Some(given) = given.get(&id).filter(|_| need == Need::File) else { continue };
-            let is_kept = records.get(&id).is_some_and(|record| {
-                record.facts.digest == given.facts.digest && self.seal.open(&id, &record.sealed_key).is_ok()
-            });
-            let is_told = told.get(&id) == Some(&given.facts.digest);
-            if !is_kept && !is_told {
+            let digest = &given.facts.digest;
+            let kept = records.get(&id).filter(|record| record.facts.digest == *digest);
+            let is_open = opened.get(&id) == Some(digest);
+            let is_kept = kept.is_some_and(|record| is_open || self.seal.open(&id, &record.sealed_key).is_ok());
+            if is_kept {
+                if !is_open {
+                    opened.insert(id, digest.clone());
+                }
+            } else if told.get(&id) != Some(digest) {
                 came.push((id, Ok(given.clone())));
             }
         }
