@@ -35,6 +35,8 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     draft.change_fleet(|fleet| fleet.next_deployment += 1);
     let id = draft.fleet().next_deployment;
     draft.services[service.no].change(|record| open(record, service, id, now));
+    // What was answered before is not of it.
+    traffic::analysis::count(draft, service.no);
     let begun = draft.services[service.no].record().and_then(ServiceRecord::primary);
     let message = begun.map(|begun| format!("deployment {id}: {}", begun.rollout_state_reason)).unwrap_or_default();
     draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentStarted", message);

@@ -171,8 +171,6 @@ fn whole<'w, 's>(
     reconcile: impl FnOnce(&mut Draft<'w>, &Subjected<'s>),
 ) {
     deployment::begin(draft, &service);
-    // One that begins counts from here on.
-    traffic::analysis::count(draft, service.no);
     service.stand(draft);
     let service = &service;
     if let Some(why) = &service.standstill {

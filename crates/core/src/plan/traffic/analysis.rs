@@ -10,6 +10,7 @@ use crate::model::{
     name::{HostName, TaskId},
     spec::strategy::DeploymentAlarms,
     state::{Deployment, LifecycleStage, RolloutState},
+    task::Task,
     traffic::Answers,
 };
 use crate::plan::draft::{Draft, ServiceNo};
@@ -22,10 +23,10 @@ pub(in crate::plan) fn count(draft: &mut Draft<'_>, no: ServiceNo) {
     if draft.services[no].manifest.spec.load_balancers.is_empty() || !deployments.iter().any(is_open) {
         return;
     }
-    let seen = seen(draft, no);
+    let said = said(draft, no);
     let open = deployments.iter().enumerate().filter(|(_, deployment)| is_open(deployment));
     let news: Vec<(usize, Analysis)> = open
-        .map(|(index, deployment)| (index, counted(draft, deployment, &seen)))
+        .map(|(index, deployment)| (index, counted(deployment, &said)))
         .filter(|(index, analysis)| *analysis != deployments[*index].analysis)
         .collect();
     if news.is_empty() {
@@ -40,10 +41,12 @@ pub(in crate::plan) fn count(draft: &mut Draft<'_>, no: ServiceNo) {
     });
 }
 
-fn counted(draft: &Draft<'_>, deployment: &Deployment, seen: &[(&HostName, &TaskId, Answers)]) -> Analysis {
+/// What an edge says of a task.
+type Said<'d> = BTreeMap<(&'d HostName, &'d TaskId), (&'d Task, Answers)>;
+
+fn counted(deployment: &Deployment, said: &Said<'_>) -> Analysis {
     let mut analysis = deployment.analysis.clone();
-    for (host, id, answers) in seen {
-        let Some(task) = draft.world.state.tasks.get(*id) else { continue };
+    for ((host, id), (task, answers)) in said {
         let before = analysis.counted.entry((*host).clone()).or_default().insert((*id).clone(), *answers);
         // What was answered before anybody counted is not of this deployment.
         let more = before.map_or_else(Answers::default, |before| answers.since(before));
@@ -55,21 +58,18 @@ fn counted(draft: &Draft<'_>, deployment: &Deployment, seen: &[(&HostName, &Task
 }
 
 /// What each edge says of each task of a service, in all of its target groups together.
-fn seen<'d>(draft: &'d Draft<'_>, no: ServiceNo) -> Vec<(&'d HostName, &'d TaskId, Answers)> {
+fn said<'d>(draft: &Draft<'d>, no: ServiceNo) -> Said<'d> {
     let name = draft.services[no].name;
-    let mut seen = Vec::new();
+    let mut said = Said::new();
     for (host, edge) in draft.world.edges.iter() {
-        let mut of_tasks: BTreeMap<&TaskId, Answers> = BTreeMap::new();
-        for (task, target) in edge.targets.values().flatten() {
-            let Some(answers) = target.answers else { continue };
-            let sum = of_tasks.entry(task).or_default();
+        for (id, target) in edge.targets.values().flatten() {
+            let task = draft.world.state.tasks.get(id).filter(|task| task.service == *name);
+            let (Some(task), Some(answers)) = (task, target.answers) else { continue };
+            let (_, sum) = said.entry((host, id)).or_insert((task, Answers::default()));
             *sum = sum.plus(answers);
         }
-        let is_of_service = |id: &TaskId| draft.world.state.tasks.get(id).is_some_and(|task| task.service == *name);
-        let ours = of_tasks.into_iter().filter(|(id, _)| is_of_service(id));
-        seen.extend(ours.map(|(id, answers)| (host, id, answers)));
     }
-    seen
+    said
 }
 
 fn has_taken_over(deployment: &Deployment) -> bool {
