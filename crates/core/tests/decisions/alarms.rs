@@ -151,3 +151,30 @@ fn what_was_answered_before_the_deployment_is_not_of_it_and_counters_may_begin_a
     assert_eq!(analysis(&story).new, answers(144, 4));
     assert_eq!(outcome_of_two(&story), Some(Outcome::RolledBack));
 }
+
+#[test]
+fn where_a_revision_is_started_anew_its_tasks_of_before_are_the_others() {
+    let mut story = Story::in_turns(strategy(json!({})));
+    story.verb(RolloutVerb::Restart);
+    story.go_until("it bakes", &well(), |story| story.stage() == Some(LifecycleStage::BakeTime));
+    story.go(2, &say(&[(1, answers(10, 1))]));
+    let primary = story.service().primary().unwrap();
+    assert_eq!((primary.analysis.new, primary.analysis.old), (answers(40, 4), answers(40, 4)));
+}
+
+#[test]
+fn an_alarm_that_is_set_once_it_has_taken_over_takes_nothing_back() {
+    let mut story = Story::in_turns(json!({
+        "strategy": "BLUE_GREEN", "bakeTime": 5, "alarms": { "maximumErrorPercent": 90 }
+    }));
+    let failing = say(&[(2, answers(100, 50))]);
+    story.deploy("demo:2");
+    story.until_stage(LifecycleStage::BakeTime);
+    story.go_until("it has taken over", &failing, |story| story.stage() == Some(LifecycleStage::CleanUp));
+    assert_eq!((analysis(&story).new, outcome_of_two(&story)), (answers(400, 200), None));
+    let spec = &mut story.desired.services.get_mut("web").unwrap().spec;
+    spec.deployment_configuration.alarms = serde_json::from_value(json!({ "maximumErrorPercent": 1 })).unwrap();
+    story.tell();
+    story.go(20, &failing);
+    assert_eq!((outcome_of_two(&story), story.weights("front/http")), (Some(Outcome::Succeeded), (0, 1_000)));
+}

@@ -4,6 +4,7 @@ use roadstead_core::{
     model::{
         container::ContainerState,
         desired::Manifest,
+        name::TaskId,
         spec::{LoadBalancerSpec, TargetGroupSpec, TaskDefinitionSpec},
         state::{Deployment, LifecycleStage, Outcome, RolloutState, Schedulability, ServiceRecord},
         task::Task,
@@ -158,6 +159,9 @@ fn a_hooks_task_that_exits_with_0_lets_it_go_on_and_another_takes_it_back() {
             of.0["ROADSTEAD_LIFECYCLE_STAGE"].clone()
         };
         assert_eq!(told(&task), "POST_TEST_TRAFFIC_SHIFT");
+        let standalone = task.standalone.as_ref().unwrap();
+        assert_eq!(standalone.started_by.as_deref(), Some("service/web"));
+        assert_eq!(standalone.overrides.container_overrides[0].name, "smoke");
         story.go(20, &well());
         assert_eq!(story.stage(), Some(LifecycleStage::PostTestTrafficShift));
         assert_eq!((story.weights("front/http"), story.weights("front/test")), ((1_000, 0), (0, 1)));
@@ -170,6 +174,38 @@ fn a_hooks_task_that_exits_with_0_lets_it_go_on_and_another_takes_it_back() {
         let tasks = story.state().tasks.values().filter(|task| task.is_standalone()).count();
         assert_eq!(tasks, 1, "it ran once");
     }
+}
+
+#[test]
+fn hooks_come_one_after_the_other_and_each_once() {
+    let at = json!({ "lifecycleStages": ["POST_SCALE_UP"], "taskDefinition": "smoke" });
+    let mut story = hooked(at.clone());
+    let hooks = json!([at, at, { "lifecycleStages": ["POST_SCALE_UP"], "pause": true }]);
+    let spec = &mut story.desired.services.get_mut(SERVICE).unwrap().spec;
+    spec.deployment_configuration.lifecycle_hooks = serde_json::from_value(hooks).unwrap();
+    story.tell();
+    let first = story.hook_task();
+    story.exits(&first, 0);
+    let second = |story: &Story| {
+        let of_hooks = story.state().tasks.values().filter(|task| task.is_standalone() && task.id != first.id);
+        of_hooks.map(|task| Task::clone(task)).next()
+    };
+    story.go_until("the second one runs", &well(), |story| second(story).is_some_and(|task| task.started_at.is_some()));
+    let task = second(&story).unwrap();
+    story.exits(&task, 0);
+    story.go_until("a person is asked", &well(), |story| story.primary().paused_at.is_some());
+    // What succeeded need not be remembered.
+    let is_over = |id: &TaskId| [&first.id, &task.id].contains(&id);
+    story.go_on_with(|state| [&first.id, &task.id].into_iter().for_each(|id| drop(state.tasks.remove(id))));
+    for on in story.containers.values_mut() {
+        on.retain(|_, view| !view.owner.ours().is_some_and(|claim| is_over(&claim.task)));
+    }
+    story.go(20, &well());
+    assert_eq!((story.stage(), story.rollout()), (Some(LifecycleStage::PostScaleUp), RolloutState::InProgress));
+    assert!(story.state().tasks.values().all(|task| !task.is_standalone()), "none runs again");
+    story.verb(RolloutVerb::Continue);
+    story.go_until("completed", &well(), |story| story.rollout() == RolloutState::Completed);
+    assert_eq!((story.primary().revision.number, story.weights("front/http")), (2, (0, 1_000)));
 }
 
 #[test]

@@ -474,6 +474,35 @@ fn what_was_adopted_stops_only_when_the_edges_were_asked() {
 }
 
 #[test]
+fn what_was_a_target_and_is_checked_anew_stops_only_when_the_edges_were_asked() {
+    let mut definition = with_port();
+    definition["containerDefinitions"][0]["healthCheck"] = json!({ "command": ["CMD", "true"] });
+    let mut story = Story::begin(behind(1), definition);
+    story.declare_traffic(json!({ "role": "edge" }));
+    let set = |story: &mut Story, health| {
+        story.containers.values_mut().flat_map(|on| on.values_mut()).for_each(|view| view.health = health);
+    };
+    for _ in 0..30 {
+        set(&mut story, HealthStatus::Healthy);
+        story.turn_of_traffic(1_000, &well(), &[]);
+    }
+    let target = |story: &Story| story.state().tasks.values().next().unwrap().target_health;
+    assert_eq!((story.running(), target(&story)), (1, Some(HealthStatus::Healthy)));
+    // Its container begins anew, and so does the controller, which nobody tells what edges show.
+    set(&mut story, HealthStatus::Unknown);
+    story.turn_of_traffic(1_000, &well(), &[]);
+    story.turn_of_traffic(1_000, &well(), &[]);
+    assert_eq!(target(&story), Some(HealthStatus::Unknown));
+    story.go_on_with(|_| {});
+    story.scale(0);
+    let turn = |story: &mut Story, say: &Edges| (0..8).map(|_| stops(&story.turn_of_traffic(1_000, say, &[]))).sum();
+    let stopped: usize = turn(&mut story, &WELL);
+    assert_eq!(stopped, 0, "it may still get requests");
+    let stopped: usize = turn(&mut story, &well());
+    assert_eq!(stopped, 1);
+}
+
+#[test]
 fn what_ended_by_itself_is_not_held() {
     let mut story = Story::traffic_at_rest(1);
     story.scale(0);
