@@ -1,5 +1,7 @@
 //! Images: references, what they were resolved to, and when a host asks a registry for one.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,13 +64,33 @@ pub fn same_repository(one: &str, other: &str) -> bool {
 }
 
 /// What a reference names, in one form for all that name the same: a digest, or without one a tag.
-pub fn familiar(reference: &str) -> String {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Familiar<'r> {
+    repository: &'r str,
+    version: Version<'r>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Version<'r> {
+    Digest(&'r str),
+    Tag(&'r str),
+}
+
+/// A reference in its familiar form.
+pub fn familiar(reference: &str) -> Familiar<'_> {
     let repository = repository(reference);
-    let (sign, rest) = match digest(reference) {
-        Some(digest) => ('@', digest),
-        None => (':', reference.get(repository.len() + 1..).filter(|tag| !tag.is_empty()).unwrap_or("latest")),
-    };
-    format!("{}{sign}{rest}", short(repository))
+    let tag = || reference.get(repository.len() + 1..).filter(|tag| !tag.is_empty()).unwrap_or("latest");
+    let version = digest(reference).map_or_else(|| Version::Tag(tag()), Version::Digest);
+    Familiar { repository: short(repository), version }
+}
+
+impl fmt::Display for Familiar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Version::Digest(digest) => write!(f, "{}@{digest}", self.repository),
+            Version::Tag(tag) => write!(f, "{}:{tag}", self.repository),
+        }
+    }
 }
 
 fn short(repository: &str) -> &str {
@@ -83,6 +105,16 @@ impl ResolvedImage {
         match self {
             Self::Digest(digest) => format!("{}@{digest}", repository(reference)),
             Self::Local(_) => reference.to_owned(),
+        }
+    }
+
+    /// What a host is asked to run for `reference`, in its familiar form.
+    pub fn familiar<'r>(&'r self, reference: &'r str) -> Familiar<'r> {
+        match self {
+            Self::Digest(digest) => {
+                Familiar { repository: short(repository(reference)), version: Version::Digest(digest) }
+            }
+            Self::Local(_) => familiar(reference),
         }
     }
 
@@ -112,6 +144,11 @@ mod tests {
             assert_eq!(repository(reference), name, "{reference}");
         }
         let digest = ResolvedImage::Digest("sha256:01".into());
+        for resolved in [&digest, &ResolvedImage::Local("sha256:02".into())] {
+            for reference in ["docker.io/library/a", "r.example:5000/a:v1"] {
+                assert_eq!(resolved.familiar(reference), familiar(&resolved.pinned(reference)), "{reference}");
+            }
+        }
         assert_eq!(digest.pinned("r.example:5000/a:v1"), "r.example:5000/a@sha256:01");
         assert_eq!(ResolvedImage::Local("sha256:02".into()).pinned("a:v1"), "a:v1");
     }
@@ -142,7 +179,7 @@ mod tests {
             ("docker.io/nginx@sha256:01", "nginx@sha256:01"),
             ("", ":latest"),
         ] {
-            assert_eq!(familiar(reference), form, "{reference}");
+            assert_eq!(familiar(reference).to_string(), form, "{reference}");
         }
     }
 }

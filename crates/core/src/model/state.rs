@@ -11,7 +11,7 @@ pub use super::deployment::{Again, Deployment, DeploymentStatus, LifecycleStage,
 use super::{
     certificate::CertificateRecord,
     desired::Desired,
-    image::ResolvedImage,
+    image::{Familiar, ResolvedImage, familiar},
     name::{CertificateId, Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
     network::SubnetRecord,
     observed::{EngineIdentity, HostObservation},
@@ -46,6 +46,11 @@ impl Revision {
     /// What a host is asked to run for a reference.
     pub fn image(&self, reference: &str) -> String {
         self.images.get(reference).map_or_else(|| reference.to_owned(), |resolved| resolved.pinned(reference))
+    }
+
+    /// The same in its familiar form.
+    pub fn familiar_image<'r>(&'r self, reference: &'r str) -> Familiar<'r> {
+        self.images.get(reference).map_or_else(|| familiar(reference), |resolved| resolved.familiar(reference))
     }
 }
 

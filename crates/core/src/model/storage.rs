@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{container::ContainerView, image, time::Timestamp};
+use super::{
+    container::ContainerView,
+    image::{self, Familiar},
+    time::Timestamp,
+};
 
 /// One look at an engine's disk and images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +72,7 @@ impl StoredImage {
 impl StorageSeen {
     /// Ids of the images that these containers are of: by the id that they show, or by what they were made from.
     pub fn in_use<'c>(&self, containers: impl IntoIterator<Item = &'c ContainerView>) -> BTreeSet<&str> {
-        let names: BTreeMap<String, &str> = self
+        let names: BTreeMap<Familiar<'_>, &str> = self
             .images
             .iter()
             .flat_map(|(id, image)| image.names().map(|name| (image::familiar(name), id.as_str())))

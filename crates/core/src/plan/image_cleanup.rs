@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     action::{Action, ActionKey, PrunedImage, Verb, VerbName},
-    image::{self, ResolvedImage},
+    image::{self, Familiar, ResolvedImage},
     name::{HostName, RevisionId, ServiceName},
     observed::HostObservation,
     spec::{cluster::ImageCleanup, service::TaskDefinitionRef},
@@ -30,8 +30,37 @@ const STALE_MS: u64 = 5 * 60_000;
 
 /// Orders the removal of images where a disk is too full, or says that there is none to remove.
 pub(super) fn issue(draft: &mut Draft<'_>) {
-    let world = draft.world;
+    let full = full(draft);
     let mut known = Known::default();
+    let found: Vec<Vec<PrunedImage>> = full.iter().map(|disk| disk.first_to_go(draft, &mut known)).collect();
+    drop(known);
+    for (disk, images) in full.into_iter().zip(found) {
+        let (name, percent) = (disk.look.host.clone(), disk.percent);
+        if images.is_empty() {
+            tell(draft, &disk);
+            continue;
+        }
+        let reason = format!("the disk of {} was {percent} % full", disk.seen.data_root);
+        draft.doing("remove images", Subject::Host(name.clone()), Some(&name), reason.clone());
+        let (task, service) = (key(&name).task, ServiceName::default());
+        draft.act(Action { task, service, host: name, verb: Verb::Prune { images }, reason });
+    }
+}
+
+/// A disk that is too full, and how it was found.
+struct FullDisk<'w> {
+    host: HostNo,
+    look: &'w HostObservation,
+    seen: &'w StorageSeen,
+    percent: u32,
+    excess_bytes: u64,
+    cleanup: ImageCleanup,
+}
+
+/// The disks of which images are to go now. Of those that are full no more, that is noted.
+fn full<'w>(draft: &mut Draft<'w>) -> Vec<FullDisk<'w>> {
+    let world = draft.world;
+    let mut full = Vec::new();
     for (name, seen) in &world.storage {
         let Some(host) = draft.host_no(name).filter(|host| draft.hosts[*host].heard) else { continue };
         let (Some(disk), Some(look)) = (seen.disk, world.state.observations.get(name)) else { continue };
@@ -40,30 +69,16 @@ pub(super) fn issue(draft: &mut Draft<'_>) {
             draft.hosts[host].change(|record| record.disk_pressure_since = None);
         }
         let is_stale = world.now.since_ms(seen.started_at) >= STALE_MS;
-        if percent <= cleanup.high_threshold_percent || is_stale {
-            continue;
+        if percent > cleanup.high_threshold_percent && !is_stale && sweep::is_due(draft, &key(name)) {
+            let excess_bytes = disk.excess_bytes(cleanup.low_threshold_percent);
+            full.push(FullDisk { host, look, seen, percent, excess_bytes, cleanup });
         }
-        let key = ActionKey { task: format!("images-of-{name}").into(), verb: VerbName::Prune };
-        if !sweep::is_due(draft, &key) {
-            continue;
-        }
-        let mut excess_bytes = disk.excess_bytes(cleanup.low_threshold_percent);
-        let mut images = removable(draft, seen, look, cleanup, &mut known);
-        images.truncate(MAX_IMAGES);
-        images.retain(|image| {
-            let is_needed = excess_bytes > 0;
-            excess_bytes = excess_bytes.saturating_sub(image.size_bytes);
-            is_needed
-        });
-        if images.is_empty() {
-            tell(draft, host, &seen.data_root, percent, cleanup);
-            continue;
-        }
-        let reason = format!("the disk of {} was {percent} % full", seen.data_root);
-        draft.doing("remove images", Subject::Host(name.clone()), Some(name), reason.clone());
-        let (task, service) = (key.task, ServiceName::default());
-        draft.act(Action { task, service, host: name.clone(), verb: Verb::Prune { images }, reason });
     }
+    full
+}
+
+fn key(host: &HostName) -> ActionKey {
+    ActionKey { task: format!("images-of-{host}").into(), verb: VerbName::Prune }
 }
 
 /// Whether some disk is fuller than it may be.
@@ -79,13 +94,13 @@ fn is_told(draft: &Draft<'_>, host: HostNo) -> bool {
 }
 
 /// A disk stays too full: an event when it begins, a reason for as long as it lasts.
-fn tell(draft: &mut Draft<'_>, host: HostNo, data_root: &str, percent: u32, cleanup: ImageCleanup) {
-    let (name, now) = (draft.hosts[host].name, draft.now());
-    let words = format!("the disk of {data_root} is {percent} % full, and no image can be removed");
-    let wakes_when = format!("it is no fuller than {} %: free space there", cleanup.high_threshold_percent);
+fn tell(draft: &mut Draft<'_>, disk: &FullDisk<'_>) {
+    let (name, now) = (draft.hosts[disk.host].name, draft.now());
+    let words = format!("the disk of {} is {} % full, and no image can be removed", disk.seen.data_root, disk.percent);
+    let wakes_when = format!("it is no fuller than {} %: free space there", disk.cleanup.high_threshold_percent);
     draft.waiting(Subject::Host(name.clone()), words.clone(), wakes_when, None);
-    if !is_told(draft, host) {
-        draft.hosts[host].change(|record| record.disk_pressure_since = Some(now));
+    if !is_told(draft, disk.host) {
+        draft.hosts[disk.host].change(|record| record.disk_pressure_since = Some(now));
         draft.event(
             EventSubject::Host(name.clone()),
             EventLevel::Warning,
@@ -95,56 +110,88 @@ fn tell(draft: &mut Draft<'_>, host: HostNo, data_root: &str, percent: u32, clea
     }
 }
 
-/// What is found out once, when a disk is first seen too full.
+/// What is found out once, when it is first needed.
 #[derive(Default)]
-struct Known {
+struct Known<'d> {
+    revisions: Option<BTreeMap<&'d RevisionId, &'d Revision>>,
     /// Names that revisions have for their images, and when the newest of these was made.
-    ours: Option<BTreeMap<String, Timestamp>>,
+    ours: Option<BTreeMap<Familiar<'d>, Timestamp>>,
     /// What is kept for the sake of what is declared, by how many revisions stay.
-    kept: BTreeMap<u32, Images>,
+    kept: BTreeMap<u32, Images<'d>>,
 }
 
-/// Images on a host that may be removed, the first first.
-fn removable(
-    draft: &Draft<'_>,
-    seen: &StorageSeen,
-    look: &HostObservation,
-    cleanup: ImageCleanup,
-    known: &mut Known,
-) -> Vec<PrunedImage> {
-    let in_use = seen.in_use(look.containers.values());
-    let unused: Vec<(&String, &StoredImage)> =
-        seen.images.iter().filter(|(id, image)| !in_use.contains(id.as_str()) && !image.digests.is_empty()).collect();
-    if unused.is_empty() {
-        return Vec::new();
+impl<'d> Known<'d> {
+    fn revisions(&mut self, draft: &'d Draft<'_>) -> &BTreeMap<&'d RevisionId, &'d Revision> {
+        self.revisions.get_or_insert_with(|| draft.revisions())
     }
-    let ours = known.ours.get_or_insert_with(|| ours(draft));
-    let kept = known.kept.entry(cleanup.keep_revisions).or_insert_with_key(|keep| kept(draft, *keep));
-    let (here, ended) = tasks_on(draft, &look.host);
-    let mut found: Vec<(Timestamp, Timestamp, PrunedImage)> = Vec::new();
-    for (id, image) in unused {
-        let is_needed = || kept.has(id, image) || here.has(id, image);
-        // A name that no revision has is somebody else's.
-        let made: Option<Vec<Timestamp>> =
-            image.names().map(|name| ours.get(&image::familiar(name)).copied()).collect();
-        let Some(made) = made.filter(|_| !is_needed()) else { continue };
-        let last_ended = ended.iter().filter(|(_, images)| images.has(id, image)).map(|(at, _)| *at).max();
-        let used_at = seen.used_at.get(id).copied().max(last_ended).unwrap_or(seen.started_at);
-        if draft.now().since_ms(used_at) >= cleanup.minimum_age.as_ms() {
-            let made = made.into_iter().max().unwrap_or_default();
-            found.push((used_at, made, PrunedImage { id: id.clone(), size_bytes: image.size_bytes }));
+
+    /// When the newest revision that has an image of this name was made; `None` if there is none: it is somebody else's.
+    fn made_at(&mut self, draft: &'d Draft<'_>, name: &str) -> Option<Timestamp> {
+        if self.ours.is_none() {
+            self.ours = Some(ours(self.revisions(draft).values().copied()));
         }
+        self.ours.as_ref()?.get(&image::familiar(name)).copied()
     }
-    found.sort_by(|one, other| (one.0, one.1, &one.2.id).cmp(&(other.0, other.1, &other.2.id)));
-    found.into_iter().map(|(_, _, image)| image).collect()
+
+    fn is_kept(&mut self, draft: &'d Draft<'_>, keep: u32, id: &str, image: &StoredImage) -> bool {
+        if !self.kept.contains_key(&keep) {
+            let images = kept(draft, self.revisions(draft), keep);
+            self.kept.insert(keep, images);
+        }
+        self.kept.get(&keep).is_some_and(|images| images.has(id, image))
+    }
 }
 
-fn ours(draft: &Draft<'_>) -> BTreeMap<String, Timestamp> {
+impl FullDisk<'_> {
+    /// Images that may be removed, longest out of use first: as many as are needed, and fit one order.
+    fn first_to_go<'d>(&self, draft: &'d Draft<'_>, known: &mut Known<'d>) -> Vec<PrunedImage> {
+        let mut images = self.removable(draft, known);
+        images.truncate(MAX_IMAGES);
+        let mut excess_bytes = self.excess_bytes;
+        images.retain(|image| {
+            let is_needed = excess_bytes > 0;
+            excess_bytes = excess_bytes.saturating_sub(image.size_bytes);
+            is_needed
+        });
+        images
+    }
+
+    /// What is quickly found out, and leaves the fewest, comes first: this is asked in every pass for as long as a disk is full.
+    fn removable<'d>(&self, draft: &'d Draft<'_>, known: &mut Known<'d>) -> Vec<PrunedImage> {
+        let is_old = |at: Timestamp| draft.now().since_ms(at) >= self.cleanup.minimum_age.as_ms();
+        let seen_at = |id: &String| self.seen.used_at.get(id).copied();
+        let is_candidate = |(id, image): &(&String, &StoredImage)| {
+            is_old(seen_at(id).unwrap_or_default()) && !image.digests.is_empty()
+        };
+        let mut left: Vec<_> = self.seen.images.iter().filter(is_candidate).collect();
+        left.retain(|(id, image)| !known.is_kept(draft, self.cleanup.keep_revisions, id, image));
+        if left.is_empty() {
+            return Vec::new();
+        }
+        let in_use = self.seen.in_use(self.look.containers.values());
+        left.retain(|(id, _)| !in_use.contains(id.as_str()));
+        let mut found: Vec<(Timestamp, Timestamp, PrunedImage)> = Vec::new();
+        for (id, image) in left {
+            let made: Option<Vec<Timestamp>> = image.names().map(|name| known.made_at(draft, name)).collect();
+            let Some(made) = made else { continue };
+            let Ok(last_ended) = last_ended(draft, &self.look.host, id, image) else { continue };
+            let used_at = seen_at(id).max(last_ended).unwrap_or(self.seen.started_at);
+            if is_old(used_at) {
+                let made = made.into_iter().max().unwrap_or_default();
+                found.push((used_at, made, PrunedImage { id: id.clone(), size_bytes: image.size_bytes }));
+            }
+        }
+        found.sort_by(|one, other| (one.0, one.1, &one.2.id).cmp(&(other.0, other.1, &other.2.id)));
+        found.into_iter().map(|(_, _, image)| image).collect()
+    }
+}
+
+fn ours<'d>(revisions: impl Iterator<Item = &'d Revision>) -> BTreeMap<Familiar<'d>, Timestamp> {
     let mut ours = BTreeMap::new();
-    for revision in draft.revisions().into_values() {
+    for revision in revisions {
         for reference in references(revision) {
-            for name in [reference, &revision.image(reference)] {
-                let at = ours.entry(image::familiar(name)).or_insert(revision.created_at);
+            for name in [image::familiar(reference), revision.familiar_image(reference)] {
+                let at = ours.entry(name).or_insert(revision.created_at);
                 *at = revision.created_at.max(*at);
             }
         }
@@ -160,7 +207,7 @@ fn references(revision: &Revision) -> impl Iterator<Item = &str> {
 
 /// The newest revisions of each family that a service, a schedule or a standalone task names, and those that a service aims at
 /// or may go back to.
-fn kept(draft: &Draft<'_>, keep: u32) -> Images {
+fn kept<'d>(draft: &'d Draft<'_>, revisions: &BTreeMap<&'d RevisionId, &'d Revision>, keep: u32) -> Images<'d> {
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     let (mut ids, mut families): (BTreeSet<RevisionId>, BTreeSet<&str>) = Default::default();
     for service in &draft.services {
@@ -184,7 +231,6 @@ fn kept(draft: &Draft<'_>, keep: u32) -> Images {
         families.insert(task.revision.family.as_str());
         ids.insert(task.revision.clone());
     }
-    let revisions = draft.revisions();
     for family in families {
         let of_it = |number| RevisionId { family: family.into(), number };
         let numbers = revisions.range::<RevisionId, _>(of_it(0)..=of_it(u32::MAX));
@@ -200,41 +246,42 @@ fn family(name: &str) -> &str {
     name.split_once(':').map_or(name, |(family, _)| family)
 }
 
-/// What tasks on a host run, or are about to; and what those that ended there ran, until when.
-fn tasks_on(draft: &Draft<'_>, host: &HostName) -> (Images, Vec<(Timestamp, Images)>) {
-    let (mut here, mut ended) = (Images::default(), Vec::new());
+/// When the last task of an image ended on a host; `Err` if one runs there, or is about to.
+fn last_ended(draft: &Draft<'_>, host: &HostName, id: &str, image: &StoredImage) -> Result<Option<Timestamp>, ()> {
+    let mut last = None;
     for task in draft.remembered_tasks().filter(|task| task.host == *host) {
         let mut of_it = Images::default();
-        let is_over = task.last_status == LastStatus::Stopped;
-        let images = if is_over { &mut of_it } else { &mut here };
-        draft.revision(&task.revision).into_iter().for_each(|revision| images.add(revision));
+        draft.revision(&task.revision).into_iter().for_each(|revision| of_it.add(revision));
         for row in task.containers.values() {
-            images.names.insert(image::familiar(&row.image));
-            images.contents.extend(row.image_digest.clone());
+            of_it.names.insert(image::familiar(&row.image));
+            of_it.contents.extend(row.image_digest.as_deref());
         }
-        if is_over {
-            ended.push((task.stopped_at.unwrap_or_default(), of_it));
+        if !of_it.has(id, image) {
+            continue;
         }
+        if task.last_status != LastStatus::Stopped {
+            return Err(());
+        }
+        last = last.max(Some(task.stopped_at.unwrap_or_default()));
     }
-    (here, ended)
+    Ok(last)
 }
 
 /// A set of images, by whatever is known of them.
 #[derive(Default)]
-struct Images {
-    /// As [`image::familiar`] has them.
-    names: BTreeSet<String>,
+struct Images<'d> {
+    names: BTreeSet<Familiar<'d>>,
     /// Digests, and content ids of what was loaded by hand.
-    contents: BTreeSet<String>,
+    contents: BTreeSet<&'d str>,
 }
 
-impl Images {
+impl<'d> Images<'d> {
     /// What a task of this revision may run.
-    fn add(&mut self, revision: &Revision) {
-        self.names.extend(references(revision).map(|reference| image::familiar(&revision.image(reference))));
+    fn add(&mut self, revision: &'d Revision) {
+        self.names.extend(references(revision).map(|reference| revision.familiar_image(reference)));
         for resolved in revision.images.values() {
             let (ResolvedImage::Digest(content) | ResolvedImage::Local(content)) = resolved;
-            self.contents.insert(content.clone());
+            self.contents.insert(content);
         }
     }
 
