@@ -1,6 +1,6 @@
 //! From services and requests to placement: what it is told of the fleet, and what it is asked.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::model::{
     container::PortBinding,
@@ -334,8 +334,17 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
         let has_network = network::is_sound(draft, host.name) && !unsettled.contains(&host.manifest.spec.cluster);
         HostInput { ports_in_use, slices, has_network, ..host_input(host) }
     });
-    let tasks = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped);
-    Placer::new(hosts, tasks.map(|task| placed(draft, task)), world.now, world.seed)
+    let tasks: Vec<&Task> = draft.tasks.iter().filter(|task| task.last_status != LastStatus::Stopped).collect();
+    let placed = tasks.iter().map(|task| placed(draft, task));
+    let mut placer = Placer::new(hosts, placed, world.now, world.seed);
+    // Of a task that is over, or that nobody knows, something may still be there and have its address (S4).
+    let known: BTreeSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
+    for (host, observation) in &world.state.observations {
+        let claims = observation.containers.values().filter_map(|container| container.owner.ours());
+        let addresses = claims.filter(|claim| !known.contains(&claim.task)).filter_map(|claim| claim.network.as_ref());
+        addresses.for_each(|network| placer.hold(host, network.address));
+    }
+    placer
 }
 
 /// What a task takes where it is.

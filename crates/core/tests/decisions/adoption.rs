@@ -153,6 +153,17 @@ fn a_port_that_another_row_holds_on_this_host_is_not_taken_over() {
     }
 }
 
+#[test]
+fn the_ports_of_what_had_ended_are_known_when_it_runs_again() {
+    let port = PortBinding { container_port: 80, host_port: 8080, protocol: Protocol::Tcp };
+    let mut story = found(|story| {
+        story.view("side", |view| (view.state, view.exit_code) = (ContainerState::Exited, Some(0)));
+    });
+    story.view("side", |view| (view.state, view.ports) = (ContainerState::Running, vec![port.clone()]));
+    story.taken_in(false);
+    assert_eq!(story.container("side").ports, [port]);
+}
+
 /// The plan of a fleet of which nothing is known is told as if all went well.
 #[test]
 fn a_forecast_lets_end_what_must_end_and_run_what_must_run() {

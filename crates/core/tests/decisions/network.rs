@@ -438,6 +438,58 @@ fn with_an_empty_database_tasks_keep_their_addresses_and_hosts_their_slices() {
 }
 
 #[test]
+fn with_an_empty_database_a_slice_of_which_a_task_has_its_address_stays_its_hosts_though_that_tells_nothing_more() {
+    let story = Story::network_at_rest(web(3), awsvpc());
+    let slices = story.core.world().state.subnets["default"].slices.clone();
+    let networks = story.core.world().networks.clone();
+    let (core, _) = Core::new(State::default(), 9, story.now.plus_ms(1), false);
+    let mut story = Story { core, ..story };
+    story.tell();
+    let first = slices.iter().find(|(_, number)| **number == 0).unwrap().0.clone();
+    story.decide(1_000, &[]);
+    story.decide(20_000, &[]);
+    for host in slices.keys().filter(|host| **host != first) {
+        // Of these everything that they had is gone.
+        let seen = NetworkSeen { confirmed: None, under_way: None, slices: [].into(), ..networks[host].clone() };
+        story.core.take(story.now, Input::Network(host.clone(), seen));
+    }
+    story.decide(1_000, &[]);
+    let record = &story.core.world().state.subnets["default"];
+    assert!(record.slices.values().all(|number| *number != 0), "{record:?} {:?}", story.holding());
+    story
+        .core
+        .take(story.now, Input::Network(first.clone(), NetworkSeen { confirmed: None, ..networks[&first].clone() }));
+    story.decide(1_000, &[]);
+    assert_eq!(story.core.world().state.subnets["default"].slices, slices);
+}
+
+#[test]
+fn with_an_empty_database_a_task_is_replaced_whose_address_went_to_another_host_while_its_own_was_away() {
+    let mut story = Story::network_at_rest(web(3), awsvpc());
+    let first = story.state().subnets["default"].slices.iter().find(|(_, number)| **number == 0).unwrap().0.clone();
+    let lost: Vec<_> = story.holding().into_iter().filter(|task| task.host == first).collect();
+    let networks = story.core.world().networks.clone();
+    story.go_on_with(|state| *state = State::default());
+    // The others were reinstalled.
+    story.containers.iter_mut().filter(|(host, _)| **host != first).for_each(|(_, there)| there.clear());
+    story.tell();
+    for ms in [1_000, 20_000, 1_000] {
+        story.decide(ms, &[first.as_str()]);
+        for host in ["a", "b", "c"].into_iter().filter(|host| **host != *first.as_str()) {
+            let seen = NetworkSeen { confirmed: None, under_way: None, slices: [].into(), ..networks[host].clone() };
+            story.core.take(story.now, Input::Network(host.into(), seen));
+        }
+    }
+    assert!(story.state().subnets["default"].slices.values().any(|number| *number == 0), "nobody could know");
+    story.live_in_network(20);
+    for task in &lost {
+        let reason = &story.task(task).stopped_reason;
+        assert!(reason.as_ref().is_some_and(|reason| reason.contains("is host")), "{reason:?}");
+    }
+    assert!(!lost.is_empty() && story.running() >= 3, "{}", story.running());
+}
+
+#[test]
 fn a_forecast_goes_on_as_if_hosts_made_their_networks() {
     let mut story = Story::begin(web(3), awsvpc());
     story.decide(1_000, &[]);
@@ -462,7 +514,10 @@ fn a_host_whose_networks_could_not_be_listed_gets_no_other_slice_than_the_one_th
         let record = &story.core.world().state.subnets["default"];
         record.slices.get(host).copied()
     };
-    assert_eq!((slice(&story, "a"), slice(&story, "b")), (None, Some(0)));
+    assert_eq!(slice(&story, "b"), None, "c may have any: it is waited for");
+    seen(&mut story, "c", Some("10.64.0.0/24"), None);
+    story.decide(1_000, &[]);
+    assert_eq!((slice(&story, "a"), slice(&story, "b"), slice(&story, "c")), (None, Some(1), Some(0)));
     seen(&mut story, "a", Some("10.64.7.0/24"), None);
     story.decide(1_000, &[]);
     assert_eq!(slice(&story, "a"), Some(7), "what is there stays");

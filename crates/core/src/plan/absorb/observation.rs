@@ -16,7 +16,7 @@ use crate::model::{
     task::{DesiredStatus, LastStatus, Launch, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{breaker, health, launch, throttle};
+use crate::plan::{breaker, health, launch, network, throttle};
 
 use super::{
     adopt::adopt,
@@ -92,7 +92,7 @@ fn taken_in(
         let shows_the_same = |known: &HostObservation| {
             seen.iter().all(|(_, view)| known.containers.get(&view.id) == Some(*view))
                 && task.strays.iter().all(|id| look.containers.contains_key(id))
-                && is_at_rest(task, known, look)
+                && is_at_rest(state, task, known, look)
                 && !launching.contains(&task.id)
         };
         if known.is_some_and(shows_the_same) {
@@ -189,7 +189,7 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
     let known = state.observations.get(&look.host).filter(|known| shows_the_same(known, look));
     let record = state.hosts.get(&look.host);
     let (Some(known), Some(record)) = (known, record) else { return false };
-    let is_at_rest = |task: &Task| is_at_rest(task, known, look) && !launching.contains(&task.id);
+    let is_at_rest = |task: &Task| is_at_rest(state, task, known, look) && !launching.contains(&task.id);
     let is_over = |task: &Task| {
         task.last_status == LastStatus::Stopped && task.containers.values().all(|row| row.runtime_id.is_none())
     };
@@ -203,7 +203,7 @@ pub(super) fn shows_nothing_new(state: &State, look: &HostObservation, launching
 }
 
 /// Whether a task runs as it should, and has since before the `known` look.
-fn is_at_rest(task: &Task, known: &HostObservation, look: &HostObservation) -> bool {
+fn is_at_rest(state: &State, task: &Task, known: &HostObservation, look: &HostObservation) -> bool {
     let is_seen_running = |row: &TaskContainer| {
         let shown = row.runtime_id.as_ref().and_then(|id| look.containers.get(id));
         let shown = shown.filter(|view| view.owner.ours().is_some_and(|claim| claim.task == task.id));
@@ -216,6 +216,7 @@ fn is_at_rest(task: &Task, known: &HostObservation, look: &HostObservation) -> b
         && task.health_status == health::task_health(task)
         // An adopted one was never judged.
         && !health::has_lost_its_network(task)
+        && network::lost_its_address_to(state, task).is_none()
 }
 
 /// What an early end makes of a service's record, by whose doing it was.
@@ -376,6 +377,13 @@ impl Update<'_> {
                 reason: format!("{SANDBOX} was started again, and the network that the others still have is gone"),
             });
         }
+        if let Some(other) = network::lost_its_address_to(self.state, &self.task) {
+            return Some(Over {
+                counted: throttle::after_failure,
+                code: StopCode::EssentialContainerExited,
+                reason: format!("its address is in a part of the subnet that is host {other}'s by now"),
+            });
+        }
         let fresh = self.is_fresh();
         let revision = self.state.revision(&self.task.revision).map(|it| launch::of_task(&self.task, it));
         let spec = revision.as_ref().and_then(|revision| revision.spec.as_deref());
@@ -517,6 +525,11 @@ pub(super) fn note_view(row: &mut TaskContainer, view: &ContainerView, seen_at: 
     let restarted =
         row.started_at.is_some() && view.started_at > row.started_at && view.restart_count > row.restart_count;
     row.runtime_id = Some(view.id.clone());
+    let comes_back = row.state.is_some_and(|before| !before.is_live()) && view.state.is_live();
+    if comes_back && row.ports.is_empty() {
+        // An engine tells no ports of what does not run: it was adopted like that.
+        row.ports.clone_from(&view.ports);
+    }
     row.state = Some(view.state);
     row.health = match view.state {
         // Frozen: whatever its last check said.

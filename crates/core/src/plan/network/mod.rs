@@ -16,6 +16,8 @@ use std::{
 pub(super) use picture::{address_of, ports};
 pub use picture::{answering, groups_of, has_network, has_part, has_parts, holds_address, pictures, rules_of};
 
+use ipnet::Ipv4Net;
+
 use crate::model::{
     desired::Desired,
     name::{ClusterName, HostName, SubnetName},
@@ -182,19 +184,22 @@ pub(super) fn cut_again(draft: &mut Draft<'_>) {
     }
     let before = in_use(draft.world.state.tasks.values().map(Arc::as_ref));
     let now = in_use(draft.tasks.iter());
-    if before.difference(&now).next().is_some() {
+    let is_less = |(key, had): (_, &BTreeSet<Ipv4Addr>)| now.get(key).is_none_or(|have| !had.is_subset(have));
+    if before.iter().any(is_less) {
         let mark = draft.waiting_mark();
         cut_by(draft, &now);
         draft.forget_waiting(mark);
     }
 }
 
-fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
+fn cut_by(draft: &mut Draft<'_>, in_use: &InUse) {
     let (state, desired) = (&draft.world.state, &draft.world.state.desired);
     if state.subnets.is_empty() && !picture::has_network(state) {
         return;
     }
     let awaited: Vec<Timestamp> = draft.hosts.iter().filter_map(|host| looked_at_by(draft, host)).collect();
+    // One that has a slice already may not have said so: none is given away meanwhile.
+    let is_awaited = awaited.iter().any(|at| *at > draft.now());
     awaited.into_iter().for_each(|at| draft.wake_at(at));
     let mut wanted = BTreeSet::new();
     for (name, spec) in subnets_of_hosts(desired) {
@@ -208,7 +213,7 @@ fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
         };
         let mut record = before.clone().unwrap_or_else(uncut);
         if (record.cut(), &record.lan) != (spec.cut(), &spec.lan()) {
-            if in_use.iter().any(|(subnet, _)| *subnet == name) {
+            if in_use.keys().any(|(subnet, _)| *subnet == name) {
                 let reason = format!(
                     "it is still {} with slices of /{}, since tasks have addresses of it",
                     record.cidr, record.host_prefix
@@ -219,24 +224,29 @@ fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
             }
         }
         let in_zone = |host: &HostName| is_in_zone(desired, &spec, host);
-        record.slices.retain(|host, _| in_zone(host) || in_use.contains(&(name.clone(), host.clone())));
+        record.slices.retain(|host, _| in_zone(host) || in_use.contains_key(&(name.clone(), host.clone())));
         let mut taken: BTreeSet<u32> = record.slices.values().copied().collect();
         // What another host still has is given to nobody.
         let others = draft.world.networks.iter().filter(|(host, _)| !record.slices.contains_key(*host));
-        let left: Vec<(HostName, u32)> = others
-            .flat_map(|(host, seen)| seen.may_have(&name).map(move |slice| (host.clone(), slice)))
-            .filter_map(|(host, slice)| Some((host, record.cut().number_of(slice)?)))
-            .collect();
+        let left = others.flat_map(|(host, seen)| seen.may_have(&name).map(move |slice| (host.clone(), slice)));
+        let left = left.filter_map(|(host, slice)| Some((host, record.cut().number_of(slice)?)));
+        // Nor is what a task has its address of: it may have been found before its host's network was.
+        let left: Vec<(HostName, u32)> = left.chain(addressed(in_use, &record)).collect();
         for host in desired.hosts.keys().filter(|host| in_zone(host)) {
             // What is there already is known once the host was asked.
             let seen = draft.world.networks.get(host).filter(|seen| seen.problem.is_none());
             let Some(seen) = seen.filter(|_| !record.slices.contains_key(host)) else { continue };
             let cut = record.cut();
-            let there = seen.slices.get(&name).and_then(|there| cut.number_of(*there));
+            let of_tasks = || left.iter().find(|(other, _)| other == host).map(|(_, number)| *number);
+            let there = seen.slices.get(&name).and_then(|there| cut.number_of(*there)).or_else(of_tasks);
             let is_free = |number: &u32| {
                 !taken.contains(number) && !left.iter().any(|(other, theirs)| other != host && theirs == number)
             };
-            match there.filter(is_free).or_else(|| (0..cut.slices()).find(is_free)) {
+            let there = there.filter(is_free);
+            if there.is_none() && is_awaited {
+                continue;
+            }
+            match there.or_else(|| (0..cut.slices()).find(is_free)) {
                 Some(number) => {
                     taken.insert(number);
                     record.slices.insert(host.clone(), number);
@@ -254,15 +264,46 @@ fn cut_by(draft: &mut Draft<'_>, in_use: &BTreeSet<(SubnetName, HostName)>) {
         }
         wanted.insert(name);
     }
-    let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.iter().all(|(subnet, _)| subnet != *name);
+    let gone = |name: &&SubnetName| !wanted.contains(*name) && in_use.keys().all(|(subnet, _)| subnet != *name);
     let gone: Vec<SubnetName> = state.subnets.keys().filter(gone).cloned().collect();
     gone.into_iter().for_each(|name| draft.remove(Change::SubnetRemoved(name)));
 }
 
-/// On which hosts tasks have addresses of which subnets.
-fn in_use<'t>(tasks: impl Iterator<Item = &'t Task>) -> BTreeSet<(SubnetName, HostName)> {
-    let live = tasks.filter(|task| task.last_status != LastStatus::Stopped);
-    live.filter_map(|task| Some((task.network.as_ref()?.subnet.clone(), task.host.clone()))).collect()
+/// Which addresses tasks have, by subnet and host.
+type InUse = BTreeMap<(SubnetName, HostName), BTreeSet<Ipv4Addr>>;
+
+fn in_use<'t>(tasks: impl Iterator<Item = &'t Task>) -> InUse {
+    let mut in_use = InUse::new();
+    for task in tasks.filter(|task| task.last_status != LastStatus::Stopped) {
+        if let Some(network) = &task.network {
+            in_use.entry((network.subnet.clone(), task.host.clone())).or_default().insert(network.address);
+        }
+    }
+    in_use
+}
+
+/// Slices of a subnet of which tasks have addresses, on hosts that are not known to have one.
+fn addressed(in_use: &InUse, record: &SubnetRecord) -> BTreeSet<(HostName, u32)> {
+    let of_others =
+        in_use.iter().filter(|((subnet, host), _)| *subnet == record.name && !record.slices.contains_key(host));
+    let number = |address: &Ipv4Addr| slice_number(record, *address);
+    of_others
+        .flat_map(|((_, host), addresses)| addresses.iter().filter_map(|it| Some((host.clone(), number(it)?))))
+        .collect()
+}
+
+fn slice_number(record: &SubnetRecord, address: Ipv4Addr) -> Option<u32> {
+    record.cut().number_of(Ipv4Net::new(address, record.host_prefix).ok()?.trunc())
+}
+
+/// Whose slice a task's address is in, if that is another host's by now: nobody finds it any more where it is. The database was
+/// lost while its host was away, and the slice was given to the other.
+pub fn lost_its_address_to<'s>(state: &'s State, task: &Task) -> Option<&'s HostName> {
+    let network = task.network.as_ref()?;
+    let record = state.subnets.get(&network.subnet)?;
+    let number = slice_number(record, network.address)?;
+    let holder = record.slices.iter().find(|(_, theirs)| **theirs == number);
+    holder.map(|(host, _)| host).filter(|host| **host != task.host)
 }
 
 fn is_in_zone(desired: &Desired, spec: &SubnetSpec, host: &HostName) -> bool {

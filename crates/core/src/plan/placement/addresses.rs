@@ -40,6 +40,11 @@ impl AddressTable {
         Self { slices, is_ready, held: BTreeMap::new() }
     }
 
+    /// Whether an address is in one of its slices.
+    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
+        self.slices.iter().any(|slice| slice.cidr.contains(&address))
+    }
+
     pub(super) fn hold(&mut self, address: Ipv4Addr) {
         *self.held.entry(address.into()).or_default() += 1;
     }

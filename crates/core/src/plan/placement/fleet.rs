@@ -1,6 +1,6 @@
 //! The hosts by number, and what is counted on them.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr};
 
 use super::{HostInput, Placed, addresses::AddressTable, ports::PortTable, query};
 use crate::model::name::HostName;
@@ -91,9 +91,23 @@ impl<'a> Fleet<'a> {
         room.memory += i64::from(placed.memory);
         room.gpus += i64::from(placed.gpus);
         room.tasks = room.tasks.saturating_sub(1);
-        let host = &mut self.hosts[host];
-        placed.ports.iter().for_each(|port| host.ports.release(*port));
-        placed.address.into_iter().for_each(|address| host.addresses.release(address));
+        placed.ports.iter().for_each(|port| self.hosts[host].ports.release(*port));
+        if let Some(address) = placed.address {
+            self.holders(Some(host), address).for_each(|table| table.release(address));
+        }
+    }
+
+    /// Where an address that is taken on a host is held: there; or, when the slices were cut anew since, wherever it would be
+    /// given out (S4).
+    pub(super) fn holders(
+        &mut self,
+        host: Option<HostId>,
+        address: Ipv4Addr,
+    ) -> impl Iterator<Item = &mut AddressTable> {
+        let own = host.filter(|host| self.hosts[*host].addresses.has(address));
+        let hosts = self.hosts.iter_mut().enumerate();
+        let holds = hosts.filter(move |(no, other)| own.map_or_else(|| other.addresses.has(address), |own| own == *no));
+        holds.map(|(_, host)| &mut host.addresses)
     }
 
     /// One task more of a service.

@@ -1,6 +1,6 @@
 //! Placing tasks one after the other, each seeing those before it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{
     HostInput, Placed, Placement, Request, Unplaceable,
@@ -43,7 +43,11 @@ impl<'a> Placer<'a> {
         let fleet = Fleet::new(hosts);
         let mut placer = Self { fleet, numbers: BTreeMap::new(), groups: Vec::new(), services: Vec::new(), now, seed };
         for task in tasks {
-            let Some(host) = placer.fleet.id(task.host) else { continue };
+            let host = placer.fleet.id(task.host);
+            if let Some(address) = task.address {
+                placer.hold_address(host, address);
+            }
+            let Some(host) = host else { continue };
             if task.counts {
                 let service = placer.number(task.service);
                 placer.fleet.count(host, service);
@@ -51,9 +55,17 @@ impl<'a> Placer<'a> {
             placer.fleet.take(host, task.cpu, task.memory, task.gpus);
             let host = &mut placer.fleet.hosts[host];
             task.ports.iter().for_each(|port| host.ports.hold(*port));
-            task.address.into_iter().for_each(|address| host.addresses.hold(address));
         }
         placer
+    }
+
+    /// Something else on a host has this address: what is left of a task that is over.
+    pub fn hold(&mut self, host: &HostName, address: Ipv4Addr) {
+        self.hold_address(self.fleet.id(host), address);
+    }
+
+    fn hold_address(&mut self, host: Option<HostId>, address: Ipv4Addr) {
+        self.fleet.holders(host, address).for_each(|table| table.hold(address));
     }
 
     /// Chooses a host and reserves there what the task needs.

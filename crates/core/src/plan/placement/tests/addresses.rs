@@ -80,3 +80,20 @@ fn the_slice_with_the_most_free_addresses_is_taken() {
         assert_eq!(placement.address.unwrap().0.as_str(), want, "{host} {held}");
     }
 }
+
+#[test]
+fn an_address_that_is_held_elsewhere_is_given_to_nobody() {
+    let hosts = hosts(&["a slice=one@10.0.0.0/29", "b"]);
+    let held = Ipv4Addr::new(10, 0, 0, 3);
+    // On a host that is not declared any more, and on one that had this slice before.
+    for host in ["gone", "b"] {
+        let with_task = placer(&hosts, &tasks(&[&format!("old@{host} @10.0.0.3")]));
+        let mut with_rest = placer(&hosts, &[]);
+        with_rest.hold(&host.into(), held);
+        for mut placer in [with_task, with_rest] {
+            let given = addresses(&mut placer, &ask("web subnets=one"), 5);
+            let good: BTreeSet<Ipv4Addr> = given.into_iter().filter_map(|it| Some(it.ok()?.1)).collect();
+            assert!(good.len() == 4 && !good.contains(&held), "{host}: {good:?}");
+        }
+    }
+}
