@@ -25,6 +25,12 @@ pub struct RequestsView {
     pub total: u64,
     /// Of these were answered with 5xx, or not at all.
     pub failed: u64,
+    /// Half of the answers of HTTP began within so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_ms: Option<u64>,
+    /// 99 of 100 did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<u64>,
 }
 
 /// One deployment.
@@ -125,7 +131,14 @@ fn traffic_per_mille(state: &State, service: &ServiceName, deployment: &Deployme
 }
 
 fn counted(answers: Answers) -> Option<RequestsView> {
-    (answers.requests > 0).then_some(RequestsView { total: answers.requests, failed: answers.errors })
+    let Answers { requests, errors, latency } = answers;
+    let view = RequestsView {
+        total: requests,
+        failed: errors,
+        p50_ms: latency.percentile_ms(50),
+        p99_ms: latency.percentile_ms(99),
+    };
+    (requests > 0).then_some(view)
 }
 
 fn view(state: &State, service: &ServiceName, deployment: &Deployment, newest: bool) -> DeploymentView {

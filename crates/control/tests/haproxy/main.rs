@@ -3,6 +3,7 @@
 mod changes;
 mod faults;
 mod lab;
+mod latency;
 mod load;
 mod routes;
 mod text;

@@ -226,15 +226,20 @@ impl Analysis {
         *self == Self::default()
     }
 
-    /// `120 requests, 6 failed (5 %); of 900 to other revisions 0 %`; none while there were no requests.
+    /// `120 requests, 6 failed (5 %), p50 12 ms, p99 80 ms; of 900 to other revisions 0 %, p50 9 ms, p99 30 ms`; none while
+    /// there were no requests.
     pub fn words(&self) -> Option<String> {
         let (new, old) = (self.new, self.old);
         let share = |of: Answers| percent(u32::try_from(of.errors_per_mille()).unwrap_or(u32::MAX));
-        let of_new = || format!("{} requests, {} failed ({})", new.requests, new.errors, share(new));
+        let took = |of: Answers| match (of.latency.percentile_ms(50), of.latency.percentile_ms(99)) {
+            (Some(p50), Some(p99)) => format!(", p50 {p50} ms, p99 {p99} ms"),
+            (_, _) => String::new(),
+        };
+        let of_new = || format!("{} requests, {} failed ({}){}", new.requests, new.errors, share(new), took(new));
         match (new.requests, old.requests) {
             (0, _) => None,
             (_, 0) => Some(of_new()),
-            (_, others) => Some(format!("{}; of {others} to other revisions {}", of_new(), share(old))),
+            (_, others) => Some(format!("{}; of {others} to other revisions {}{}", of_new(), share(old), took(old))),
         }
     }
 }

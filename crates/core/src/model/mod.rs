@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod fargate;
 pub mod hex;
 pub mod image;
+pub mod latency;
 pub mod name;
 pub mod network;
 pub mod observed;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     certificate::Shown,
+    latency::Latency,
     name::{CertificateId, LoadBalancerName, TargetGroupName, TaskId},
     spec::{LoadBalancerSpec, TargetGroupSpec, load_balancer::WeightedGroup},
     time::Timestamp,
@@ -177,6 +178,9 @@ pub struct Answers {
     pub requests: u64,
     /// Of these were answered with 5xx, or not at all.
     pub errors: u64,
+    /// How long the answers took until they began; of HTTP alone.
+    #[serde(skip_serializing_if = "Latency::is_empty")]
+    pub latency: Latency,
 }
 
 impl Answers {
@@ -185,14 +189,16 @@ impl Answers {
         Self {
             requests: self.requests.saturating_add(other.requests),
             errors: self.errors.saturating_add(other.errors),
+            latency: self.latency.plus(other.latency),
         }
     }
 
     /// What came since `before`; a counter that went back began anew.
     pub fn since(self, before: Self) -> Self {
+        let latency = self.latency.since(before.latency);
         match (self.requests.checked_sub(before.requests), self.errors.checked_sub(before.errors)) {
-            (Some(requests), Some(errors)) => Self { requests, errors },
-            (_, _) => self,
+            (Some(requests), Some(errors)) => Self { requests, errors, latency },
+            (_, _) => Self { latency, ..self },
         }
     }
 

@@ -41,7 +41,8 @@ fn sound(draft: &mut Draft<'_>, no: ServiceNo, wanted: &RevisionId) {
     let service = &draft.services[no];
     let alarms = &service.manifest.spec.deployment_configuration.alarms;
     let Some((record, primary)) = service.record().and_then(|it| Some((it, it.primary()?))) else { return };
-    let reason = analysis::fires(primary, alarms).filter(|_| target(draft, Some(record), wanted) == primary.revision);
+    let reason =
+        analysis::fires(draft, primary, alarms).filter(|_| target(draft, Some(record), wanted) == primary.revision);
     let rolls_back = alarms.rollback;
     if let Some(reason) = reason {
         end_early(draft, no, wanted, &reason, rolls_back);

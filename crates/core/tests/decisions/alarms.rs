@@ -1,11 +1,13 @@
 //! How requests are answered during a deployment, and the alarms that take it back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_core::{
     model::{
         deployment::Analysis,
+        latency::{self, Latency},
         state::{LifecycleStage, Outcome},
+        time::Timestamp,
         traffic::Answers,
     },
     plan::absorb::RolloutVerb,
@@ -21,7 +23,7 @@ use super::{
 const COUNTERS: u64 = 4;
 
 fn answers(requests: u64, errors: u64) -> Answers {
-    Answers { requests, errors }
+    Answers { requests, errors, ..Answers::default() }
 }
 
 /// What each target of a revision has answered by now.
@@ -100,6 +102,77 @@ fn it_says_how_many_requests_failed() {
         "400 requests, 20 failed (5 %); of 2000 to other revisions 0 %",
     ] {
         assert!(taken_back.contains(words), "{taken_back}");
+    }
+}
+
+/// So many quick answers, of at most 5 ms, and slow ones, of 101 to 200 ms.
+fn took(quick: u64, slow: u64) -> Answers {
+    let mut counts = [0; latency::BUCKETS];
+    (counts[2], counts[7]) = (quick, slow);
+    Answers { requests: quick + slow, errors: 0, latency: Latency::new(counts) }
+}
+
+#[test]
+fn a_revision_whose_answers_take_too_long_is_taken_back() {
+    for (alarms, old, new, words) in [
+        (
+            json!({ "maximumLatencyMs": 100 }),
+            took(0, 0),
+            took(98, 2),
+            "the p99 of its answers is 150 ms, more than 100 ms",
+        ),
+        (json!({ "maximumLatencyMs": 100 }), took(0, 0), took(99, 1), ""),
+        (json!({ "maximumLatencyMs": 200 }), took(0, 0), took(0, 100), ""),
+        (json!({ "maximumLatencyMs": 100 }), took(0, 0), took(0, 12), ""),
+        (json!({ "maximumLatencyMs": 100, "latencyPercentile": 50 }), took(0, 0), took(51, 49), ""),
+        (
+            json!({ "maximumLatencyMs": 100, "latencyPercentile": 50 }),
+            took(0, 0),
+            took(49, 51),
+            "the p50 of its answers is",
+        ),
+        (
+            json!({ "maximumLatencyIncreasePercent": 50 }),
+            took(100, 0),
+            took(98, 2),
+            "the p99 of its answers is 150 ms, and that of the others' 4 ms",
+        ),
+        (json!({ "maximumLatencyIncreasePercent": 50 }), took(98, 2), took(98, 2), ""),
+        (json!({ "maximumLatencyIncreasePercent": 50 }), took(0, 0), took(98, 2), ""),
+        (json!({ "maximumLatencyIncreasePercent": 50 }), took(12, 0), took(98, 2), ""),
+        (json!({ "maximumLatencyIncreasePercent": 5000 }), took(100, 0), took(98, 2), ""),
+    ] {
+        let mut story = baking(alarms.clone());
+        story.go(20, &say(&[(1, old), (2, new)]));
+        let two = story.service().deployments.iter().find(|it| it.revision.number == 2).unwrap();
+        assert_eq!(two.outcome, (!words.is_empty()).then_some(Outcome::RolledBack), "{alarms} {old:?} {new:?}");
+        assert!(two.rollout_state_reason.contains(words), "{}", two.rollout_state_reason);
+    }
+}
+
+#[test]
+fn a_little_longer_is_no_alarm() {
+    let mut counts = [0; latency::BUCKETS];
+    counts[3] = 100;
+    let new = Answers { requests: 100, errors: 0, latency: Latency::new(counts) };
+    let mut story = baking(json!({ "maximumLatencyIncreasePercent": 10 }));
+    story.go(20, &say(&[(1, took(100, 0)), (2, new)]));
+    assert_eq!(outcome_of_two(&story), None, "9 ms after 4 ms");
+}
+
+#[test]
+fn a_revision_whose_containers_are_started_again_and_again_is_taken_back() {
+    for (maximum, outcome) in [(2, None), (1, Some(Outcome::RolledBack)), (0, Some(Outcome::RolledBack))] {
+        let mut story = baking(json!({ "maximumRestarts": maximum }));
+        story.go_on_with(|state| {
+            for task in state.tasks.values_mut() {
+                let (is_new, task) = (task.revision.number == 2, Arc::make_mut(task));
+                // Those of the old revision are not counted.
+                task.restarts = vec![Timestamp(1); if is_new { 1 } else { 9 }];
+            }
+        });
+        story.go(20, &well());
+        assert_eq!(outcome_of_two(&story), outcome, "{maximum}");
     }
 }
 

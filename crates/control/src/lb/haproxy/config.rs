@@ -15,7 +15,7 @@ use roadstead_core::model::{
     traffic::{Edge, Group, RuleRef, Target},
 };
 
-use super::{FOLDER, NOWHERE, RUN, certificates, quote, rules};
+use super::{FOLDER, NOWHERE, RUN, certificates, latency, quote, rules};
 
 /// A server's weight; of one that leaves it is 0. Great enough to be parted by slow start.
 pub const FULL_WEIGHT: u32 = 100;
@@ -61,6 +61,7 @@ pub fn render(edge: &Edge) -> String {
         ciphers = certificates::ciphers(edge),
         idle = edge.balancers.values().map(|balancer| balancer.idle_timeout.0).max().unwrap_or(60).clamp(1, MAX_S)
     );
+    latency::table(&mut config);
     for (name, listener) in listeners(edge) {
         frontend(&mut config, edge, name, listener);
     }
@@ -175,11 +176,12 @@ fn frontend(config: &mut String, edge: &Edge, balancer: &LoadBalancerName, liste
         ListenerProtocol::Http | ListenerProtocol::Https => {
             let _ = writeln!(
                 config,
-                "  timeout http-keep-alive {idle}s{}\n  \
+                "  timeout http-keep-alive {idle}s{}\n{}  \
                    option forwardfor\n  \
                    http-request set-header X-Forwarded-Proto {}\n  \
                    http-request set-header X-Forwarded-Port {}",
                 if logs { "\n  log global\n  option httplog" } else { "" },
+                latency::BEGIN,
                 if listener.protocol == ListenerProtocol::Https { "https" } else { "http" },
                 listener.port
             );
@@ -206,6 +208,7 @@ fn backends(config: &mut String, name: &TargetGroupName, group: &Group) {
             *config += "  mode tcp\n";
         } else {
             stickiness(config, &group.spec);
+            latency::count(config);
         }
         if checked {
             check(config, &group.spec);

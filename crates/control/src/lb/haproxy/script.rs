@@ -68,6 +68,8 @@ for pid in $(workers); do
   fi
   echo --servers
   ask $pid "show stat -1 4 -1"
+  echo --took
+  ask $pid "show table took"
 done
 echo --end
 "#;

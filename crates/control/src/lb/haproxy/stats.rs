@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::model::{
+    latency::Latency,
     name::{TargetGroupName, TaskId},
     spec::TargetGroupSpec,
     traffic::{Answers, Edge, TargetHealth, TargetSeen},
 };
 
-use super::config::{backend, forwards, leaving, open_backend, server};
+use super::{
+    config::{backend, forwards, leaving, open_backend, server},
+    latency,
+};
 
 /// Words of a check that are passed on.
 const MAX_REASON_CHARS: usize = 120;
@@ -37,6 +41,8 @@ pub struct Worker {
     pub leaving: BTreeMap<String, String>,
     /// Certificates by file: the SHA-1 of each.
     pub certificates: BTreeMap<String, String>,
+    /// How long answers took, by backend and server.
+    pub latency: BTreeMap<(String, String), Latency>,
     /// Servers by backend and name.
     pub servers: BTreeMap<(String, String), Server>,
 }
@@ -100,6 +106,7 @@ impl Seen {
                     Some(header) => columns = fields(header),
                     None => worker.servers.extend(of_line(&columns, line)),
                 },
+                "took" => worker.latency.extend(latency::of_line(line)),
                 _ => {}
             }
         }
@@ -170,14 +177,20 @@ impl Seen {
                 let everywhere = self.workers.iter().flat_map(|it| [it.servers.get(&checked), it.servers.get(&open)]);
                 // What was not seen may be busy.
                 let idle = there.is_some() && everywhere.flatten().all(|it| it.in_flight == 0);
-                let in_charge = self.workers.first().into_iter();
-                let in_charge = in_charge.flat_map(|it| [it.servers.get(&checked), it.servers.get(&open)]).flatten();
-                let answers = in_charge.map(|it| it.answers).fold(Answers::default(), Answers::plus);
+                let answers = self.workers.first().into_iter().flat_map(|it| [it.answers(&checked), it.answers(&open)]);
+                let answers = answers.fold(Answers::default(), Answers::plus);
                 TargetSeen { health, reason, idle, answers: Some(answers) }
             };
             (name.clone(), group.targets.keys().map(|task| (task.clone(), target(task))).collect())
         };
         wanted.groups.iter().map(of_group).collect()
+    }
+}
+
+impl Worker {
+    fn answers(&self, at: &(String, String)) -> Answers {
+        let answers = self.servers.get(at).map(|it| it.answers).unwrap_or_default();
+        Answers { latency: self.latency.get(at).copied().unwrap_or_default(), ..answers }
     }
 }
 
@@ -244,7 +257,11 @@ fn of_line(columns: &[String], line: &str) -> Option<((String, String), Server)>
         code: text("check_code"),
         words: text("last_chk"),
         address: text("addr"),
-        answers: Answers { requests: answered.saturating_add(lost), errors: failed.saturating_add(lost) },
+        answers: Answers {
+            requests: answered.saturating_add(lost),
+            errors: failed.saturating_add(lost),
+            latency: Latency::default(),
+        },
     };
     Some(((field("pxname")?.to_owned(), field("svname")?.to_owned()), server))
 }

@@ -71,14 +71,32 @@ fn alarms(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     if let Some(minimum) = alarms.minimum_requests {
         in_range(scope, &join(base, at!["minimumRequests"]), minimum, 1..=u32::MAX, "");
     }
-    if alarms.maximum_error_percent.is_some() && spec.load_balancers.is_empty() {
-        scope
-            .error(
-                &join(base, at!["maximumErrorPercent"]),
-                "alarm",
-                "load balancers count the requests, and none is said",
-            )
-            .help("say `loadBalancers`, or leave it out");
+    for (field, least) in [
+        ("maximumLatencyMs", alarms.maximum_latency_ms),
+        ("maximumLatencyIncreasePercent", alarms.maximum_latency_increase_percent),
+    ] {
+        least.into_iter().for_each(|value| in_range(scope, &join(base, &[Step::Key(field)]), value, 1..=u32::MAX, ""));
+    }
+    let is_slow_watched = alarms.maximum_latency_ms.or(alarms.maximum_latency_increase_percent).is_some();
+    if let Some(percentile) = alarms.latency_percentile {
+        let field = join(base, at!["latencyPercentile"]);
+        in_range(scope, &field, percentile, 1..=99, "");
+        if !is_slow_watched {
+            scope
+                .warning(&field, "alarm", "there is no `maximumLatencyMs`, and no `maximumLatencyIncreasePercent`")
+                .label("has no effect");
+        }
+    }
+    for (field, is_said) in [
+        ("maximumErrorPercent", alarms.maximum_error_percent.is_some()),
+        ("maximumLatencyMs", alarms.maximum_latency_ms.is_some()),
+        ("maximumLatencyIncreasePercent", alarms.maximum_latency_increase_percent.is_some()),
+    ] {
+        if is_said && spec.load_balancers.is_empty() {
+            scope
+                .error(&join(base, &[Step::Key(field)]), "alarm", "load balancers count the requests, and none is said")
+                .help("say `loadBalancers`, or leave it out");
+        }
     }
 }
 

@@ -152,7 +152,8 @@ pub struct LifecycleHook {
     pub hook_details: Option<NotActedOn>,
 }
 
-/// ECS's `DeploymentAlarms`. ▲ What is watched is said here: the share of requests that fail at the load balancers.
+/// ECS's `DeploymentAlarms`. ▲ What is watched is said here: how requests are answered at the load
+/// balancers, and how often containers are started again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DeploymentAlarms {
@@ -163,6 +164,21 @@ pub struct DeploymentAlarms {
     /// A deployment ends when so many per cent more of its requests fail (5xx, or no answer) than of those to the old revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maximum_error_percent: Option<Share>,
+    /// A deployment ends when its answers take longer than so many milliseconds, at the percentile that is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub maximum_latency_ms: Option<u32>,
+    /// A deployment ends when its answers take so many per cent longer than those of the old revision, at that percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub maximum_latency_increase_percent: Option<u32>,
+    /// The percentile of latency that is looked at; 99 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub latency_percentile: Option<u32>,
+    /// A deployment ends when containers of its tasks were started again more often than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum_restarts: Option<u32>,
     /// Nothing is said of fewer requests than these; 50 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -178,6 +194,10 @@ impl Default for DeploymentAlarms {
             enable: true,
             rollback: true,
             maximum_error_percent: None,
+            maximum_latency_ms: None,
+            maximum_latency_increase_percent: None,
+            latency_percentile: None,
+            maximum_restarts: None,
             minimum_requests: None,
             alarm_names: Vec::new(),
         }
@@ -188,6 +208,11 @@ impl DeploymentAlarms {
     /// So many requests are looked at before anything is said.
     pub fn minimum_requests(&self) -> u64 {
         self.minimum_requests.unwrap_or(50).into()
+    }
+
+    /// The percentile of latency that is looked at.
+    pub fn latency_percentile(&self) -> u32 {
+        self.latency_percentile.unwrap_or(99)
     }
 }
 

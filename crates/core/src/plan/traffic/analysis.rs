@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     deployment::{Analysis, percent},
+    latency::Latency,
     name::{HostName, TaskId},
     spec::strategy::DeploymentAlarms,
     state::{Deployment, LifecycleStage, RolloutState},
@@ -14,6 +15,9 @@ use crate::model::{
     traffic::Answers,
 };
 use crate::plan::draft::{Draft, ServiceNo};
+
+/// Answers that take so little longer are no alarm, however quick those before were.
+const NOTICED_MS: u64 = 10;
 
 /// Adds what load balancers have counted since the last pass to the analysis of each deployment that has not ended: one that
 /// is being taken back, too, since clients are sent to it until every edge has turned.
@@ -77,12 +81,44 @@ fn has_taken_over(deployment: &Deployment) -> bool {
 }
 
 /// Why a deployment is to end, if an alarm fires. One that a person paused is watched, too: its requests fail meanwhile.
-pub(in crate::plan) fn fires(primary: &Deployment, alarms: &DeploymentAlarms) -> Option<String> {
+pub(in crate::plan) fn fires(draft: &Draft<'_>, primary: &Deployment, alarms: &DeploymentAlarms) -> Option<String> {
     let goes_on = primary.rollout_state == RolloutState::InProgress && !has_taken_over(primary);
-    let maximum = alarms.maximum_error_percent.filter(|_| alarms.enable && goes_on)?;
+    if !alarms.enable || !goes_on {
+        return None;
+    }
     let Analysis { new, old, .. } = &primary.analysis;
-    // What fails as often with the old revision is not the new one's fault.
+    let why = failing(*new, *old, alarms)
+        .or_else(|| slow(new.latency, old.latency, alarms))
+        .or_else(|| restarting(draft, primary, alarms))?;
+    Some(format!("its alarm: {why}"))
+}
+
+/// What fails as often with the old revision is not the new one's fault.
+fn failing(new: Answers, old: Answers, alarms: &DeploymentAlarms) -> Option<String> {
+    let maximum = alarms.maximum_error_percent?;
     let more = new.errors_per_mille().saturating_sub(old.errors_per_mille());
     let fires = new.requests >= alarms.minimum_requests() && more > u64::from(maximum.per_mille);
-    fires.then(|| format!("its alarm: more than {} of its requests fail", percent(maximum.per_mille)))
+    fires.then(|| format!("more than {} of its requests fail", percent(maximum.per_mille)))
+}
+
+fn slow(new: Latency, old: Latency, alarms: &DeploymentAlarms) -> Option<String> {
+    let percentile = alarms.latency_percentile();
+    let counted = |of: Latency| of.percentile_ms(percentile).filter(|_| of.total() >= alarms.minimum_requests());
+    let took_ms = counted(new)?;
+    if let Some(maximum_ms) = alarms.maximum_latency_ms.filter(|maximum_ms| took_ms > u64::from(*maximum_ms)) {
+        return Some(format!("the p{percentile} of its answers is {took_ms} ms, more than {maximum_ms} ms"));
+    }
+    let (percent, before_ms) = (alarms.maximum_latency_increase_percent?, counted(old)?);
+    let allowed_ms = before_ms + before_ms.saturating_mul(percent.into()) / 100;
+    let fires = took_ms > allowed_ms.max(before_ms + NOTICED_MS);
+    let words = || format!("the p{percentile} of its answers is {took_ms} ms, and that of the others' {before_ms} ms");
+    fires.then(words)
+}
+
+fn restarting(draft: &Draft<'_>, primary: &Deployment, alarms: &DeploymentAlarms) -> Option<String> {
+    let maximum = alarms.maximum_restarts?;
+    let of_it = |task: &&Task| task.revision == primary.revision && task.deployment >= primary.id;
+    let restarts: usize = draft.tasks.iter().filter(of_it).map(|task| task.restarts.len()).sum();
+    let fires = restarts > usize::try_from(maximum).unwrap_or(usize::MAX);
+    fires.then(|| format!("its containers were started again {restarts} times"))
 }
