@@ -462,15 +462,23 @@ fn an_edge_that_is_none_any_more_is_waited_for_until_it_shows_nothing() {
 
 #[test]
 fn what_was_adopted_stops_only_when_the_edges_were_asked() {
-    let mut story = Story::traffic_at_rest(2);
-    story.go_on_with(|state| *state = State::default());
-    story.desired.services.get_mut("web").unwrap().spec.desired_count = 1;
-    story.tell();
-    let turn = |story: &mut Story, say: &Edges| (0..8).map(|_| stops(&story.turn_of_traffic(1_000, say, &[]))).sum();
-    let stopped: usize = turn(&mut story, &WELL);
-    assert_eq!((stopped, story.running()), (0, 2), "nobody knows what the edges show");
-    let stopped: usize = turn(&mut story, &well());
-    assert_eq!((stopped, story.running()), (1, 1));
+    for is_behind in [true, false] {
+        let mut story = Story::traffic_at_rest(2);
+        story.go_on_with(|state| *state = State::default());
+        let spec = &mut story.desired.services.get_mut("web").unwrap().spec;
+        spec.desired_count = 1;
+        if !is_behind {
+            // The edges were told of it before the manifests changed.
+            spec.load_balancers.clear();
+        }
+        story.tell();
+        let turn =
+            |story: &mut Story, say: &Edges| (0..8).map(|_| stops(&story.turn_of_traffic(1_000, say, &[]))).sum();
+        let stopped: usize = turn(&mut story, &WELL);
+        assert_eq!((stopped, story.running()), (0, 2), "nobody knows what the edges show");
+        let stopped: usize = turn(&mut story, &well());
+        assert_eq!((stopped, story.running()), (1, 1), "{is_behind}");
+    }
 }
 
 #[test]

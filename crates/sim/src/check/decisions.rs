@@ -230,7 +230,8 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         }
         let (floor, ceiling) = bounds(&manifest.spec, world.state.desired.hosts.len());
         // A task that owns a volume stops before the next one starts.
-        let owns = works_alone(&manifest.spec) && world.state.volumes.values().any(|volume| volume.service == *name);
+        let mut volumes = world.state.volumes.values().chain(after.volumes.values());
+        let owns = works_alone(&manifest.spec) && volumes.any(|volume| volume.service == *name);
         let floor = if owns { 0 } else { floor };
         let is_ghost = |host: &HostName| {
             matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted)

@@ -18,7 +18,7 @@ use crate::model::{
     task::{LastStatus, Launch, NewTask, StopCode, Task, TaskContainer},
     time::Timestamp,
 };
-use crate::plan::{health, launch, network::answering, traffic};
+use crate::plan::{health, launch, network::answering};
 
 use super::observation::note_view;
 
@@ -74,10 +74,9 @@ pub(super) fn adopt(
             created_at: Timestamp(claim.task_created_at_ms),
         });
         task.launch = Launch::Answered { at: Timestamp(0) };
-        let service = state.desired.services.get(&claim.service);
-        // Load balancers may send requests to it: they are asked before it stops (S10).
-        task.target_health =
-            service.filter(|manifest| traffic::is_behind(&manifest.spec)).map(|_| HealthStatus::Unknown);
+        // Load balancers may send requests to it, whatever the manifests say by now: they are asked before it stops (S10).
+        let may_be_target = !claim.service.as_str().is_empty() && !state.desired.load_balancers.is_empty();
+        task.target_health = may_be_target.then_some(HealthStatus::Unknown);
         task.network.clone_from(&claim.network);
         task.uses_names =
             task.network.is_none() && named.get_or_init(|| answering(&state.desired)).contains(&task.cluster);
