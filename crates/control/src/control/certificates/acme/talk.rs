@@ -186,3 +186,87 @@ fn of(problem: &Problem) -> String {
     let more: String = problem.subproblems.iter().map(|it| format!("; {it}")).collect();
     format!("{} ({kind}){more}", problem.detail.as_deref().unwrap_or("refused"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+
+    use super::{super::http::Carrier, *};
+
+    /// An authority that knows everybody, and answers a new order like this.
+    struct Authority {
+        answer: fn() -> Response<Bytes>,
+        orders: Arc<AtomicUsize>,
+    }
+
+    const DIRECTORY: &str = r#"{
+        "newNonce": "https://ca.lan/nonce", "newAccount": "https://ca.lan/account", "newOrder": "https://ca.lan/order"
+    }"#;
+
+    #[async_trait]
+    impl Carrier for Authority {
+        async fn carry(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
+            let answer = Response::builder().header("replay-nonce", "abc");
+            Ok(match request.uri().path() {
+                "/dir" => answer.body(Bytes::from(DIRECTORY)).unwrap(),
+                "/account" => {
+                    answer.status(200).header("location", "https://ca.lan/me").body(Bytes::from("{}")).unwrap()
+                }
+                "/order" => {
+                    self.orders.fetch_add(1, Ordering::SeqCst);
+                    let answer = (self.answer)();
+                    if answer.status() == 418 {
+                        std::future::pending::<()>().await;
+                    }
+                    answer
+                }
+                _ => answer.body(Bytes::new()).unwrap(),
+            })
+        }
+    }
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Answers for Nobody {
+        async fn show(&mut self, _: Challenges) -> Result<Vec<HostName>, String> {
+            Err("nothing is asked".to_owned())
+        }
+    }
+
+    fn refusal(status: u16, retry_after: &str, body: &'static str) -> Response<Bytes> {
+        Response::builder().status(status).header("retry-after", retry_after).body(Bytes::from(body)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_is_told_why_and_when_to_come_again() {
+        const LIMITED: &str =
+            r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many\u001b[2J orders"}"#;
+        let answers: [(fn() -> Response<Bytes>, &str, Option<u64>); 5] = [
+            (|| refusal(429, "3600", LIMITED), "too many[2J orders (rateLimited)", Some(3_600_000)),
+            (|| refusal(429, "Fri, 31 Dec 1999 23:59:59 GMT", LIMITED), "too many[2J orders (rateLimited)", None),
+            (|| refusal(503, "soon", "<html>busy"), "ca.lan answers with HTTP 503 Service Unavailable", None),
+            (|| refusal(503, "7", ""), "ca.lan answers with HTTP 503 Service Unavailable", Some(7_000)),
+            (|| refusal(418, "", ""), "ca.lan: no answer within 30s", None),
+        ];
+        let (_, key) = Key::generate_pkcs8().unwrap();
+        let asked = Asked {
+            names: vec!["a.example".to_owned()],
+            directory: "https://ca.lan/dir".to_owned(),
+            ..Asked::default()
+        };
+        for (answer, why, retry_after_ms) in answers {
+            let orders = Arc::new(AtomicUsize::new(0));
+            let http = Http::new(Authority { answer, orders: Arc::clone(&orders) });
+            let refused = order(http, key.secret_pkcs8_der(), &asked, &mut Nobody).await.unwrap_err();
+            assert_eq!(refused, Refused { why: why.to_owned(), retry_after_ms });
+            assert_eq!(orders.load(Ordering::SeqCst), 1, "it is not asked again by itself");
+        }
+    }
+}
