@@ -285,7 +285,7 @@ fn change() -> impl Strategy<Value = Change> {
             Change::Certificate(CertificateRecord { id: name.into(), sealed_key, told, ..CertificateRecord::default() })
         }),
         1 => name().prop_map(|name| Change::CertificateRemoved(name.into())),
-        1 => (name(), text()).prop_map(|(directory, sealed_key)| Change::AcmeAccount(AcmeAccount { directory, sealed_key })),
+        1 => (name(), text()).prop_map(|(directory, sealed_key)| Change::AcmeAccount(AcmeAccount { directory: directory.to_owned(), sealed_key })),
         2 => (name(), text(), 0_u32..9).prop_map(|(name, problem, tries)| Change::AcmeOrder(AcmeOrder {
             id: name.into(),
             tries,
