@@ -91,8 +91,9 @@ impl Authority {
     /// What clients are to trust.
     fn root(&self) -> String {
         let url = format!("https://127.0.0.1:{}/roots/0", self.management);
-        let output = Command::new("curl").args(["-sS", "--fail", "--cacert"]).arg(self.folder.join("ca.pem")).arg(url);
-        let output = output.output().unwrap();
+        let mut curl = Command::new("curl");
+        let output =
+            curl.args(["-sS", "--fail", "--cacert"]).arg(self.folder.join("ca.pem")).arg(url).output().unwrap();
         if output.status.success() { String::from_utf8(output.stdout).unwrap() } else { String::new() }
     }
 

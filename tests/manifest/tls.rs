@@ -100,12 +100,12 @@ fn each_mistake_is_told_at_its_word() {
         (asked("{ domains: [a.example, 192.0.2.1], issuer: ACME }"), "192", "is an address"),
         (
             asked("{ domains: [a.lan], issuer: SELF_SIGNED, acme: {} }"),
-            "{} }",
+            "acme: {}",
             "only a certificate with `issuer: ACME`",
         ),
         (
             asked("{ certificateFile: good.pem, privateKeyFile: good.key, acme: {} }"),
-            "{} }",
+            "acme: {}",
             "only a certificate with `issuer: ACME`",
         ),
         (ordered("directory: http://ca.lan/"), "http://ca", "is no https URL"),
