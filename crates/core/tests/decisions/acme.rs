@@ -192,6 +192,7 @@ fn a_controller_that_ends_in_the_middle_leaves_no_answer_and_does_not_ask_more_o
         story.go_on_with(|_| {});
         story.decide(1_000, &[]);
         assert_eq!(story.answers("a"), 0, "nobody waits for it");
+        assert_eq!(story.is_refused(order, "said to the controller before", None), []);
         story.edges_show(&["a", "b", "c"]);
         let pause_ms = MINUTE_MS << (tries - 1);
         assert_eq!(story.begun(pause_ms - 2_001), [], "{tries}");
@@ -211,7 +212,11 @@ fn they_are_renewed_between_two_thirds_and_five_sixths_of_their_life() {
         };
         let at = record.renew_at();
         assert!((60 * DAY_MS..=75 * DAY_MS).contains(&at.0), "{at}");
-        assert!(record.ending_at() > at, "it is told of only when that did not work");
+        for life in [90, 6] {
+            let mut record = record.clone();
+            record.facts.not_after = super::Timestamp(life * DAY_MS);
+            assert!(record.ending_at() > record.renew_at(), "it is told of only when that did not work");
+        }
         *days.entry(at.0 / DAY_MS).or_insert(0) += 1;
     }
     assert!(days.len() > 8 && days.values().all(|count| *count < 16), "not all at once: {days:?}");
@@ -266,6 +271,10 @@ fn of_one_authority_one_is_ordered_at_a_time_and_who_has_none_goes_first() {
     assert_eq!(story.begun(1_000), []);
     story.is_given("acme:a.example", &["a.example"], 3_600_000);
     assert_eq!(ids(&story.begun(1_000)), [SHOP]);
+    story.is_refused(&story.state().acme_orders[SHOP].clone(), "no", Some(600_000));
+    let again = story.state().acme_orders[SHOP].not_before;
+    assert_eq!(story.decide(1_000, &[]).wake_at, Some(again));
+    assert_eq!(ids(&story.begun(again.since_ms(story.now))), [SHOP]);
     story.is_refused(&story.state().acme_orders[SHOP].clone(), "no", Some(2 * 3_600_000));
     // By now both are due.
     assert_eq!(ids(&story.begun(2 * 3_600_000)), [SHOP]);
