@@ -199,6 +199,8 @@ fn an_authority_is_answered_by_all_edges_asked_again_in_time_and_not_too_often()
         assert_eq!(refusals(&controller, name), 1, "{}", controller.cli(&["events", "-n", "1000"]));
     }
     eprintln!("{}", controller.cli(&["cert", "ls"]));
+    let described = controller.cli(&["describe", "loadbalancer", "front"]);
+    assert!(described.contains("the certificate for blocked.example is not there yet: try 1: "), "{described}");
     // Not again before that, also by a controller that comes back; then it is, and a name that is ours by now gets its own.
     let next = ["later.example", "blocked.example"].map(|name| next_try(&controller, name)).into_iter().min().unwrap();
     // The controller's clock begins anew when it does.
@@ -234,6 +236,16 @@ fn an_authority_is_answered_by_all_edges_asked_again_in_time_and_not_too_often()
             lab.docker(host, &["exec", "rs-lb", "cat", "/var/lib/roadstead-lb/challenges.map"]).is_empty()
         });
     }
+    // A host that cannot be reached holds nobody up, and shows the new one once it can.
+    let before = serial(&controller);
+    let shows = |hosts: &[&str]| listed(&controller, "shop.example")["hosts"] == json!(hosts);
+    lab.lab(&["cut", "host-c"]);
+    until("it is renewed without a host", RENEWED_WITHIN, || {
+        serial(&controller) != before && shows(&["host-a", "host-b"])
+    });
+    lab.lab(&["heal", "host-c"]);
+    until("the host shows it, too", MINUTE, || shows(&["host-a", "host-b", "host-c"]));
+    assert!(answers(&trusted, "shop.example", &edges[2]));
     // One account, and no key of it or of a certificate in the open.
     assert_eq!(authority.log().matches("There are now 1 accounts in memory").count(), 1);
     assert!(!authority.log().contains("There are now 2 accounts in memory"));

@@ -170,19 +170,20 @@ pub(super) fn review(draft: &mut Draft<'_>, needs: &BTreeMap<CertificateId, Need
             problem: before.and_then(|order| order.problem.clone()),
         });
     }
-    told_of_failures(draft);
+    told_of_failures(draft, needs);
 }
 
-/// Of those that are shown still, and should have been renewed.
-fn told_of_failures(draft: &mut Draft<'_>) {
+/// Also of those that are shown still, and should have been renewed.
+fn told_of_failures(draft: &mut Draft<'_>, needs: &BTreeMap<CertificateId, Need>) {
     let state = &draft.world.state;
     for order in state.acme_orders.values().filter(|order| order.problem.is_some()) {
-        let Some(record) = state.certificates.get(&order.id) else { continue };
+        let Some(need) = needs.get(&order.id) else { continue };
+        let not_yet = if state.certificates.contains_key(&order.id) { "renewed" } else { "there" };
         let (words, at) = tale(order);
         for (name, _) in asking(state, &order.id) {
             draft.waiting(
                 Subject::LoadBalancer(name.clone()),
-                format!("the certificate for {} is not renewed yet: {words}", record.facts.names.join(", ")),
+                format!("the certificate for {} is not {not_yet} yet: {words}", need.names().join(", ")),
                 "the authority gives one",
                 at,
             );

@@ -105,7 +105,7 @@ pub fn is_on(edge: &Edge, record: &CertificateRecord) -> bool {
 /// Forgets what nobody needs, and tells of what ends or is missing.
 pub(super) fn review(draft: &mut Draft<'_>) {
     let state = &draft.world.state;
-    if state.certificates.is_empty() && state.desired.load_balancers.is_empty() {
+    if state.certificates.is_empty() && state.acme_orders.is_empty() && state.desired.load_balancers.is_empty() {
         return;
     }
     let needs = needs(state);

@@ -320,4 +320,28 @@ fn an_order_goes_with_the_listener_that_asked_for_it() {
     story.decide(1_000, &[]);
     assert!(story.state().acme_orders.is_empty());
     assert_eq!(story.answers("a"), 0);
+
+    // The last load balancer goes, and with it all that its certificate could have been told of.
+    let mut story = Story::with_orders(&shop());
+    story.edges_show(&["a", "b", "c"]);
+    let begun = story.begun(1_000);
+    story.is_refused(&begun[0], "no", None);
+    story.desired.load_balancers.clear();
+    story.tell();
+    story.decide(1_000, &[]);
+    assert!(story.state().acme_orders.is_empty());
+}
+
+#[test]
+fn one_that_is_missing_beside_others_is_told_of_by_its_load_balancer() {
+    let mut certificates = shop();
+    certificates.as_array_mut().unwrap().push(json!({ "domains": ["b.lan"], "issuer": "SELF_SIGNED" }));
+    let mut story = Story::with_orders(&certificates);
+    story.edges_show(&["a", "b", "c"]);
+    let begun = story.begun(1_000);
+    story.is_given("self-signed:b.lan", &["b.lan"], 90 * DAY_MS);
+    story.is_refused(&begun[0], "no such name", None);
+    story.decide(1_000, &[]);
+    assert!(story.waits_with("the certificate for shop.example is not there yet: try 1: no such name"));
+    assert!(!story.waits_with("is not answered"));
 }

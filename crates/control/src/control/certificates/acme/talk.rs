@@ -248,7 +248,8 @@ mod tests {
     async fn who_is_refused_is_told_why_and_when_to_come_again() {
         const LIMITED: &str =
             r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many\u001b[2J orders"}"#;
-        let answers: [(fn() -> Response<Bytes>, &str, Option<u64>); 5] = [
+        type Row = (fn() -> Response<Bytes>, &'static str, Option<u64>);
+        let answers: [Row; 5] = [
             (|| refusal(429, "3600", LIMITED), "too many[2J orders (rateLimited)", Some(3_600_000)),
             (|| refusal(429, "Fri, 31 Dec 1999 23:59:59 GMT", LIMITED), "too many[2J orders (rateLimited)", None),
             (|| refusal(503, "soon", "<html>busy"), "ca.lan answers with HTTP 503 Service Unavailable", None),
