@@ -22,7 +22,8 @@ pub(super) enum CertCommand {
     /// List certificates: names, issuer, end, and the hosts that show them
     #[command(after_help = "\
 A certificate is told of when it ends within 14 days, or within the last third of its life if that
-is shorter: by then it should have been renewed.")]
+is shorter: by then it should have been renewed. NEXT TRY and REASON are of those that an authority
+(`issuer: ACME`) has not given: the one before is shown meanwhile.")]
     Ls,
     /// Print the certificate of the fleet's own authority, for clients to trust
     #[command(after_help = "\

@@ -5,6 +5,7 @@
 //! Every check of what runs asks the hosts' Docker, never the controller. Deadlines here are generous: how fast things are
 //! is measured by `deploy/bench`.
 
+mod acme;
 mod addresses;
 mod balancers;
 mod containers;

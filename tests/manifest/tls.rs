@@ -30,6 +30,15 @@ fn certificates(text: &str) -> String {
     balancer("HTTPS", &format!("      tls: {{ certificates: [{text}] }}\n"))
 }
 
+/// With a listener that authorities are answered on.
+fn asked(text: &str) -> String {
+    certificates(text) + "    - { name: http, port: 80, defaultAction: { fixedResponse: { statusCode: 404 } } }\n"
+}
+
+fn ordered(acme: &str) -> String {
+    asked(&format!("{{ domains: [a.example], issuer: ACME, acme: {{ {acme} }} }}"))
+}
+
 fn admitted(folder: &Path, text: &str, previous: &Desired) -> Admission {
     fs::write(folder.join("web/front.yaml"), text).unwrap();
     let mut tree = read_tree(folder, &Limits::default()).unwrap();
@@ -86,6 +95,30 @@ fn each_mistake_is_told_at_its_word() {
         (certificates("{ domains: [a.lan] }"), "domains", "nobody is said to vouch"),
         (certificates("{ domains: [a b], issuer: SELF_SIGNED }"), "a b", "is no name"),
         (certificates("{ domains: ['a.*.lan'], issuer: SELF_SIGNED }"), "'a.*", "is no name"),
+        (certificates("{ domains: [a.example], issuer: ACME }"), "ACME", "nobody answers the authority"),
+        (asked("{ domains: ['*.a.example'], issuer: ACME }"), "'*.a", "is a wildcard"),
+        (asked("{ domains: [a.example, 192.0.2.1], issuer: ACME }"), "192", "is an address"),
+        (
+            asked("{ domains: [a.lan], issuer: SELF_SIGNED, acme: {} }"),
+            "acme: {}",
+            "only a certificate with `issuer: ACME`",
+        ),
+        (
+            asked("{ certificateFile: good.pem, privateKeyFile: good.key, acme: {} }"),
+            "acme: {}",
+            "only a certificate with `issuer: ACME`",
+        ),
+        (ordered("directory: http://ca.lan/"), "http://ca", "is no https URL"),
+        (ordered("directory: 'https://'"), "'https", "is no https URL"),
+        (ordered("directory: 'https://me@ca.lan/'"), "'https", "is no https URL"),
+        (ordered("directory: 'https://ca.lan:0/'"), "'https", "is no https URL"),
+        (ordered("directory: 'https://ca.lan/a b'"), "'https", "is no https URL"),
+        (ordered("email: me"), "me }", "is no address that can be written to"),
+        (ordered("email: 'me@a.lan?cc=b@b.lan'"), "'me@", "is no address that can be written to"),
+        (ordered("caFile: none.pem"), "none.pem", "there is no file"),
+        (ordered("caFile: good.key"), "good.key", "ends in none of"),
+        (ordered("caFile: empty.pem"), "empty.pem", "holds no certificate"),
+        (ordered("caFile: ../../good.pem"), "../../", "leads out of"),
         (certificates(&many), "", "26 certificates, 25 are the most"),
     ] {
         let admission = admitted(root.path(), &text, &Desired::default());
@@ -137,4 +170,21 @@ fn good_ones_are_taken_in_and_a_broken_file_takes_nothing_away() {
     assert!(broken.has_errors());
     assert_eq!(broken.desired.load_balancers, first.desired.load_balancers);
     assert!(broken.certificates.is_empty());
+}
+
+#[test]
+fn what_vouches_for_an_authority_is_read_and_two_authorities_are_told_apart() {
+    let root = tempfile::tempdir().unwrap();
+    let web = root.path().join("web");
+    fs::create_dir(&web).unwrap();
+    make(&web, "ca", &["-days", "30"]);
+    let own = "{ domains: [B.lan, a.lan], issuer: ACME, acme: { directory: 'https://ca.lan:14000/dir', email: me@a.lan, caFile: ca.pem } }";
+    let text = asked(&format!("{{ domains: [shop.example], issuer: ACME }}, {own}"));
+    let admission = admitted(root.path(), &text, &Desired::default());
+    assert!(!admission.has_errors(), "{:?}", admission.diagnostics);
+    let spec = &admission.desired.load_balancers["front"].spec;
+    let ids: Vec<String> = spec.certificates().map(|it| it.id().to_string()).collect();
+    assert_eq!(ids, ["acme:shop.example", "acme:a.lan,b.lan@https://ca.lan:14000/dir"]);
+    let pem = fs::read_to_string(web.join("ca.pem")).unwrap();
+    assert_eq!(admission.authorities.into_iter().collect::<Vec<_>>(), [("web/ca.pem".to_owned(), pem)]);
 }

@@ -10,7 +10,10 @@ use roadstead_core::{
         name::CertificateId,
         time::Timestamp,
     },
-    plan::certificates::{Need, is_on, needs},
+    plan::{
+        acme::tale,
+        certificates::{Need, is_on, needs},
+    },
 };
 
 /// One certificate.
@@ -19,10 +22,17 @@ use roadstead_core::{
 pub struct CertificateView {
     /// `file:PATH`, or who makes it for which names.
     pub name: String,
-    /// FILE, SELF_SIGNED.
+    /// FILE, SELF_SIGNED, ACME.
     pub source: String,
-    /// ISSUED; PENDING while there is none.
+    /// ISSUED; PENDING while there is none; FAILED, RENEWAL_FAILED while it was refused last.
     pub status: String,
+    /// What an authority is asked just now, or why it refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it is asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_try_at: Option<Timestamp>,
     /// The names and addresses that it is for.
     pub domains: Vec<String>,
     /// Who vouches for it.
@@ -76,22 +86,33 @@ fn view(snapshot: &Snapshot, id: &CertificateId, need: &Need, record: Option<&Ce
     };
     let asks = world.state.desired.load_balancers.iter();
     let asks = asks.filter(|(_, manifest)| manifest.spec.certificates().any(|spec| spec.id() == *id));
-    let (source, domains) = match need {
-        Need::File => ("FILE", Vec::new()),
-        Need::SelfSigned(names) => ("SELF_SIGNED", names.clone()),
+    let source = match need {
+        Need::File => "FILE",
+        Need::SelfSigned(_) => "SELF_SIGNED",
+        Need::Ordered(_) => "ACME",
     };
+    let order = world.state.acme_orders.get(id);
+    let status = match (record.is_some(), order.is_some_and(|order| order.problem.is_some())) {
+        (true, true) => "RENEWAL_FAILED",
+        (true, false) => "ISSUED",
+        (false, true) => "FAILED",
+        (false, false) => "PENDING",
+    };
+    let (reason, next_try_at) = order.map(tale).unzip();
     CertificateView {
         name: id.to_string(),
         source: source.to_owned(),
-        status: if record.is_some() { "ISSUED" } else { "PENDING" }.to_owned(),
-        domains: facts.map_or(domains, |facts| facts.names.clone()),
+        status: status.to_owned(),
+        reason,
+        next_try_at: next_try_at.flatten(),
+        domains: facts.map_or_else(|| need.names(), |facts| facts.names.clone()),
         issuer: facts.map(|facts| facts.issuer.clone()),
         serial: facts.map(|facts| facts.serial.clone()),
         fingerprint: facts.map(|facts| facts.sha1.clone()),
         not_before: facts.map(|facts| facts.not_before),
         not_after: facts.map(|facts| facts.not_after),
         days_left: facts.map(|facts| facts.not_after.since_ms(wall) / DAY_MS),
-        ending: facts.is_some_and(|facts| wall >= facts.ending_at()),
+        ending: record.is_some_and(|record| wall >= record.ending_at()),
         load_balancers: asks.map(|(name, _)| name.to_string()).collect(),
         hosts: record.map(shows).unwrap_or_default(),
     }

@@ -46,30 +46,43 @@ impl Row for TargetGroupView {
 impl Row for CertificateView {
     const COLUMNS: &'static [Column] = &[
         column("DOMAINS"),
+        column("SOURCE"),
         column("ISSUER"),
         column("EXPIRES"),
         column("DAYS LEFT"),
+        column("STATUS"),
         column("HOSTS"),
         wide("NAME"),
         wide("SERIAL"),
         wide("LOAD BALANCERS"),
+        sparse("NEXT TRY"),
+        sparse("REASON"),
     ];
 
     fn cells(&self, _: Timestamp) -> Vec<Cell> {
         let days = match self.days_left {
             Some(days) if self.ending => Cell::toned(days.to_string(), Tone::Bad),
             Some(days) => days.to_string().into(),
-            None => Cell::toned(self.status.as_str(), Tone::Change),
+            None => String::new().into(),
+        };
+        let status = match self.status.as_str() {
+            "ISSUED" => "ISSUED".into(),
+            "PENDING" => Cell::toned("PENDING", Tone::Change),
+            other => Cell::toned(other, Tone::Bad),
         };
         vec![
             self.domains.join(",").into(),
+            self.source.as_str().into(),
             optional(&self.issuer).into(),
             self.not_after.map(|at| at.to_string()).unwrap_or_default().into(),
             days,
+            status,
             self.hosts.join(",").into(),
             self.name.as_str().into(),
             optional(&self.serial).into(),
             self.load_balancers.join(",").into(),
+            self.next_try_at.map(|at| at.to_string()).unwrap_or_default().into(),
+            optional(&self.reason).into(),
         ]
     }
 

@@ -22,7 +22,7 @@ use roadstead_core::model::{
 };
 
 use super::{
-    certificates::Vault,
+    certificates::{Vault, acme::Orders},
     edges::Edges,
     execute::{self, Execution},
     fleet::Fleet,
@@ -70,6 +70,7 @@ pub(super) struct Driver {
     pub(super) edges: Edges,
     pub(super) probes: Probes,
     pub(super) vault: Option<Arc<Vault>>,
+    pub(super) orders: Orders,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) fleet: Fleet,
     pub(super) launches: Launches,
@@ -273,6 +274,7 @@ impl Driver {
                 | Input::Network(..)
                 | Input::Edge(..)
                 | Input::Certificate(_)
+                | Input::Acme(..)
                 | Input::Probed(_) => {}
             }
         }
@@ -371,9 +373,10 @@ impl Driver {
     }
 
     /// Before edges are told: what they show is opened by then.
-    fn certificates(&self) {
-        let came = self.vault.iter().flat_map(|vault| vault.follow(self.core.world()));
-        for input in came.collect::<Vec<_>>() {
+    fn certificates(&mut self) {
+        let Some(vault) = &self.vault else { return };
+        self.orders.follow(self.core.world(), &self.fleet, vault);
+        for input in vault.follow(self.core.world()) {
             let inputs = self.inputs.clone();
             self.fleet.tasks.spawn(async move {
                 let _ = inputs.send(input).await;
@@ -450,6 +453,7 @@ fn reach_taken(input: &Input) {
         | Input::Network(..)
         | Input::Edge(..)
         | Input::Certificate(_)
+        | Input::Acme(..)
         | Input::Probed(_) => {}
     }
 }

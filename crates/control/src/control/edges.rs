@@ -131,6 +131,7 @@ fn shows_the_same(before: &State, after: &State) -> bool {
         && before.services.is_the_same(&after.services)
         && before.revisions.is_the_same(&after.revisions)
         && before.certificates.is_the_same(&after.certificates)
+        && before.acme_orders.is_the_same(&after.acme_orders)
 }
 
 /// Whether somebody asks how requests are answered: else each look would tell something new.

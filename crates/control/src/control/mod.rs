@@ -147,7 +147,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
         source: Box::new(Folder::new(options.manifests.clone())),
         admit: Arc::new(move |tree, in_force| {
             let admission = ingest::admit(tree, in_force);
-            offered.offer(&admission.certificates);
+            offered.offer(&admission);
             admission
         }),
         vault: Some(vault),
@@ -223,6 +223,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         edges: Default::default(),
         probes: Probes::default(),
         vault: parts.vault,
+        orders: certificates::acme::Orders::default(),
         core,
         ledger: parts.ledger,
         fleet,

@@ -11,6 +11,7 @@ use super::{
     lenient,
 };
 use roadstead_core::model::{
+    acme::{AcmeAccount, AcmeOrder},
     certificate::CertificateRecord,
     name::{Family, HostName, RevisionId, TaskId},
     network::SubnetRecord,
@@ -30,6 +31,8 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
     let subnets: Vec<SubnetRecord> = docs(connection, "subnet", "SELECT name, doc FROM subnets").await?;
     let certificates: Vec<CertificateRecord> =
         docs(connection, "certificate", "SELECT name, doc FROM certificates").await?;
+    let accounts: Vec<AcmeAccount> = docs(connection, "account", "SELECT name, doc FROM acme_accounts").await?;
+    let orders: Vec<AcmeOrder> = docs(connection, "order", "SELECT name, doc FROM acme_orders").await?;
     Ok(State {
         desired: desired::load(connection).await?,
         revisions: revisions(connection).await?.into(),
@@ -41,6 +44,8 @@ pub(super) async fn state(connection: &mut SqliteConnection) -> Result<State, St
         volumes: volumes.into_iter().map(|volume| (volume.id.clone(), volume)).collect(),
         subnets: subnets.into_iter().map(|subnet| (subnet.name.clone(), subnet)).collect(),
         certificates: certificates.into_iter().map(|record| (record.id.clone(), record)).collect(),
+        acme_accounts: accounts.into_iter().map(|account| (account.directory.clone(), account)).collect(),
+        acme_orders: orders.into_iter().map(|order| (order.id.clone(), order)).collect(),
         fleet: fleet(connection).await?,
     })
 }

@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "images", include_str!("../../migrations/0004_images.sql")),
     (5, "subnets", include_str!("../../migrations/0005_subnets.sql")),
     (6, "certificates", include_str!("../../migrations/0006_certificates.sql")),
+    (7, "acme", include_str!("../../migrations/0007_acme.sql")),
 ];
 
 /// The first SQLite without the WAL-reset bug, <https://www.sqlite.org/releaselog/3_51_3.html>.

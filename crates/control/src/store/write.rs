@@ -68,6 +68,13 @@ pub(super) async fn all(
             Change::CertificateRemoved(id) => {
                 query("DELETE FROM certificates WHERE name = ?").bind(id.as_str()).execute(&mut *connection).await?;
             }
+            Change::AcmeAccount(account) => {
+                put_doc(connection, into!("acme_accounts"), &account.directory, account).await?
+            }
+            Change::AcmeOrder(order) => put_doc(connection, into!("acme_orders"), order.id.as_str(), order).await?,
+            Change::AcmeOrderRemoved(id) => {
+                query("DELETE FROM acme_orders WHERE name = ?").bind(id.as_str()).execute(&mut *connection).await?;
+            }
             Change::Fleet(fleet) => put_fleet(connection, fleet).await?,
             Change::Event(event) => event_ids.push(add_event(connection, event).await?),
         }

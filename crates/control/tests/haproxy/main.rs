@@ -1,5 +1,6 @@
 //! The load balancers' configuration and commands against a real HAProxy.
 
+mod acme;
 mod changes;
 mod faults;
 mod lab;

@@ -87,7 +87,7 @@ fn serial(host: &str) -> String {
     .to_owned()
 }
 
-fn workers() -> String {
+pub fn workers() -> String {
     run(
         "echo 'show proc' | socat - unix:/run/roadstead-lb/master.sock | while read -r pid type rest; do [ \"$type\" != worker ] || echo $pid; done",
     )

@@ -38,6 +38,8 @@ pub struct Admission {
     pub diagnostics: Vec<Diagnostic>,
     /// The certificates in files that what is wanted names, as far as they are good.
     pub certificates: BTreeMap<CertificateId, Given>,
+    /// What vouches for the directories of authorities: PEM, by the path that names it.
+    pub authorities: BTreeMap<String, String>,
     /// Files and folders (these end in `/`) of which what they declared before stays as it was.
     pub broken_files: BTreeSet<String>,
 }
@@ -112,7 +114,8 @@ pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpre
     }
     diagnostics.sort();
     let certificates = given_files(&desired, tree);
-    Admission { desired, diagnostics, certificates, broken_files: broken }
+    let authorities = authorities(&desired, tree);
+    Admission { desired, diagnostics, certificates, authorities, broken_files: broken }
 }
 
 /// Of the files that load balancers name, also of those that stay as they were.
@@ -127,6 +130,12 @@ fn given_files(desired: &Desired, tree: &SourceTree) -> BTreeMap<CertificateId, 
         found.extend(given.map(|given| (certificate.id(), given)));
     }
     found
+}
+
+fn authorities(desired: &Desired, tree: &SourceTree) -> BTreeMap<String, String> {
+    let certificates = desired.load_balancers.values().flat_map(|manifest| manifest.spec.certificates());
+    let files = certificates.filter_map(|certificate| certificate.acme.as_ref()?.ca_file.as_ref());
+    files.filter_map(|file| Some((file.clone(), tree.pems.as_ref()?.get(file)?.as_ref().ok()?.clone()))).collect()
 }
 
 /// The files that are gone, while there is a broken one that nobody knew before: it may be one of them under a new name, and then nothing of

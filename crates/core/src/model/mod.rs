@@ -1,5 +1,6 @@
 //! Plain types. No I/O, no async, no clock, no randomness; ordered maps only.
 
+pub mod acme;
 pub mod action;
 pub mod certificate;
 pub mod container;

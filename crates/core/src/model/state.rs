@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::deployment::{Again, Deployment, DeploymentStatus, LifecycleStage, Outcome, Pin, RolloutState, Stage};
 use super::{
+    acme::{AcmeAccount, AcmeOrder},
     certificate::CertificateRecord,
     desired::Desired,
     image::{Familiar, ResolvedImage, familiar},
@@ -279,6 +280,10 @@ pub struct State {
     pub subnets: Shared<BTreeMap<SubnetName, SubnetRecord>>,
     /// Certificates of load balancers, and the authority of our own.
     pub certificates: Shared<BTreeMap<CertificateId, CertificateRecord>>,
+    /// Accounts at authorities, by directory.
+    pub acme_accounts: Shared<BTreeMap<String, AcmeAccount>>,
+    /// Certificates that are ordered, or could not be had.
+    pub acme_orders: Shared<BTreeMap<CertificateId, AcmeOrder>>,
     /// The fleet's own numbers.
     pub fleet: FleetRecord,
 }
@@ -323,6 +328,12 @@ pub enum Change {
     Certificate(CertificateRecord),
     /// A certificate that no load balancer shows any more.
     CertificateRemoved(CertificateId),
+    /// An account at an authority: it is never removed.
+    AcmeAccount(AcmeAccount),
+    /// A certificate that is ordered, or could not be had.
+    AcmeOrder(AcmeOrder),
+    /// A certificate that came, or that nobody asks for any more.
+    AcmeOrderRemoved(CertificateId),
     /// The fleet's numbers.
     Fleet(FleetRecord),
     /// Something happened (its id is given by the store).
@@ -393,6 +404,15 @@ impl State {
             }
             Change::CertificateRemoved(id) => {
                 self.certificates.remove(id);
+            }
+            Change::AcmeAccount(account) => {
+                self.acme_accounts.insert(account.directory.clone(), account.clone());
+            }
+            Change::AcmeOrder(order) => {
+                self.acme_orders.insert(order.id.clone(), order.clone());
+            }
+            Change::AcmeOrderRemoved(id) => {
+                self.acme_orders.remove(id);
             }
             Change::Fleet(fleet) => self.fleet = fleet.clone(),
             // Events are a record for people: nothing is decided from them.

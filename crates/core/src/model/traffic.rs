@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    acme::Challenges,
     certificate::Shown,
     latency::Latency,
     name::{CertificateId, LoadBalancerName, TargetGroupName, TaskId},
@@ -119,6 +120,9 @@ pub struct Edge {
     /// Of the certificates of their listeners those that there are. Keys are not told here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<CertificateId, Shown>,
+    /// What authorities are answered that ask whether names are ours, by token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub challenges: Challenges,
 }
 
 /// A target group as an edge is to know it.

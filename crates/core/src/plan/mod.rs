@@ -4,6 +4,7 @@
 //! byte for byte. What was seen and answered becomes changes in [`absorb`]; what follows from them is decided in [`plan`].
 
 pub mod absorb;
+pub mod acme;
 pub mod breaker;
 pub mod certificates;
 mod daemon;

@@ -13,11 +13,12 @@ use std::{
 };
 
 use crate::model::{
+    acme::AcmeNews,
     action::{ActionKey, ActionResult, Answer, VerbName},
     certificate::CertificateRecord,
     desired::Desired,
     diagnostic::Diagnostic,
-    name::{HostName, TaskId},
+    name::{CertificateId, HostName, TaskId},
     network::NetworkSeen,
     observed::{Death, HostContact, HostObservation},
     report::{Report, Waiting},
@@ -75,6 +76,8 @@ pub enum Input {
     Copied(Copied),
     /// A certificate was read or made.
     Certificate(CertificateRecord),
+    /// Of an order for a certificate that began then.
+    Acme(CertificateId, Timestamp, AcmeNews),
     /// The checks from a host came to a verdict.
     Probed(Probed),
 }
@@ -223,6 +226,7 @@ impl Core {
                 absorb::targets(&self.world)
             }
             Input::Certificate(record) => plan::certificates::came(&self.world.state, now, record),
+            Input::Acme(id, begun_at, news) => plan::acme::came(&self.world.state, now, &id, begun_at, news),
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
             Input::Copied(copied) => absorb::volume_copied(&self.world.state, &copied),

@@ -1,5 +1,6 @@
 //! Decisions of the controller's core, told as short stories: three hosts in memory, no engine.
 
+mod acme;
 mod adoption;
 mod alarms;
 mod answers;

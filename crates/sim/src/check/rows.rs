@@ -78,6 +78,9 @@ impl Ground {
             | Change::SubnetRemoved(_)
             | Change::Certificate(_)
             | Change::CertificateRemoved(_)
+            | Change::AcmeAccount(_)
+            | Change::AcmeOrder(_)
+            | Change::AcmeOrderRemoved(_)
             | Change::Event(_) => Ok(()),
         }
     }
@@ -121,6 +124,9 @@ impl Ground {
             | Change::SubnetRemoved(_)
             | Change::Certificate(_)
             | Change::CertificateRemoved(_)
+            | Change::AcmeAccount(_)
+            | Change::AcmeOrder(_)
+            | Change::AcmeOrderRemoved(_)
             | Change::Fleet(_) => {}
         }
     }

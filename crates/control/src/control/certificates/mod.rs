@@ -2,13 +2,14 @@
 //!
 //! Which ones are needed is decided by the planner; only here are keys more than sealed text.
 
+pub(super) mod acme;
 mod issue;
 mod seal;
 
 use std::{collections::BTreeMap, sync::Mutex};
 
 use roadstead_core::{
-    manifest::certificate::Given,
+    manifest::{Admission, certificate::Given},
     model::{
         certificate::{CertificateRecord, Hidden},
         name::CertificateId,
@@ -39,6 +40,8 @@ pub struct Vault {
 struct State {
     /// What the files said when they were last read and good.
     given: BTreeMap<CertificateId, Given>,
+    /// What vouches for the directories of authorities, by file.
+    authorities: BTreeMap<String, String>,
     records: Shared<BTreeMap<CertificateId, CertificateRecord>>,
     /// Digests of those in `records` whose keys were opened once: that is not tried anew in every turn.
     opened: BTreeMap<CertificateId, String>,
@@ -60,15 +63,28 @@ impl Vault {
     }
 
     /// What the manifests' folder holds by now.
-    pub fn offer(&self, given: &BTreeMap<CertificateId, Given>) {
-        self.state().given = given.clone();
+    pub fn offer(&self, admission: &Admission) {
+        let mut state = self.state();
+        state.given = admission.certificates.clone();
+        state.authorities = admission.authorities.clone();
+    }
+
+    /// What vouches for a directory.
+    fn authority(&self, file: &str) -> Option<String> {
+        self.state().authorities.get(file).cloned()
+    }
+
+    /// A certificate as it is kept.
+    fn record(&self, id: &CertificateId, given: Given) -> Result<CertificateRecord, String> {
+        let sealed_key = self.seal.seal(id, &given.key).map_err(|error| error.to_string())?;
+        Ok(CertificateRecord { id: id.clone(), facts: given.facts, sealed_key, told: false })
     }
 
     /// Certificates that are needed and were read or made: to be told to the planner, which keeps them.
     pub(super) fn follow(&self, world: &World) -> Vec<Input> {
         let mut state = self.state();
         state.records = world.state.certificates.clone();
-        let State { given, records, opened, told, not_before, problem } = &mut *state;
+        let State { given, records, opened, told, not_before, problem, authorities: _ } = &mut *state;
         told.retain(|id, digest| records.get(id).is_none_or(|record| record.facts.digest != *digest));
         let wall = world.now.moved_ms(world.wall_ahead_ms);
         if world.state.desired.load_balancers.is_empty() || world.now < *not_before {
@@ -108,11 +124,7 @@ impl Vault {
         }
         let mut inputs = Vec::new();
         for (id, made) in came {
-            let sealed = made.and_then(|given| {
-                let sealed_key = self.seal.seal(&id, &given.key).map_err(|error| error.to_string())?;
-                Ok(CertificateRecord { id: id.clone(), facts: given.facts, sealed_key, told: false })
-            });
-            match sealed {
+            match made.and_then(|given| self.record(&id, given)) {
                 Ok(record) => {
                     told.insert(id, record.facts.digest.clone());
                     *problem = None;
@@ -133,10 +145,11 @@ impl Vault {
 }
 
 impl Bundles for Vault {
-    fn bundle(&self, id: &CertificateId, digest: &str) -> Result<Hidden, String> {
-        let record = self.state().records.get(id).filter(|record| record.facts.digest == digest).cloned();
+    fn bundle(&self, _: &CertificateId, digest: &str) -> Result<Hidden, String> {
+        // One may be shown in the place of another that is not there yet.
+        let record = self.state().records.values().find(|record| record.facts.digest == digest).cloned();
         let record = record.ok_or("it was replaced a moment ago")?;
-        let key = self.seal.open(id, &record.sealed_key)?;
+        let key = self.seal.open(&record.id, &record.sealed_key)?;
         Ok(Hidden::new(record.facts.chain + key.reveal()))
     }
 }

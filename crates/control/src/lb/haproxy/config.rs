@@ -6,6 +6,7 @@ use std::{
 };
 
 use roadstead_core::model::{
+    acme,
     name::{LoadBalancerName, TargetGroupName, TaskId},
     spec::{
         TargetGroupSpec,
@@ -117,6 +118,20 @@ pub fn leaving(edge: &Edge) -> BTreeMap<String, String> {
     targets.filter(|(_, target)| target.leaves).map(|(task, _)| (server(task), "1".to_owned())).collect()
 }
 
+/// What authorities are answered, by path; nothing where no listener answers them. Their words become ours only if they are
+/// words.
+pub fn challenges(edge: &Edge) -> BTreeMap<String, String> {
+    if !listeners(edge).into_iter().any(|(name, listener)| is_asked(edge, name, listener)) {
+        return BTreeMap::new();
+    }
+    let words = edge.challenges.iter().filter(|(token, answer)| acme::is_word(token) && acme::is_word(answer));
+    words.map(|(token, answer)| (format!("{}{token}", acme::CHALLENGE_PATH), answer.clone())).collect()
+}
+
+fn is_asked(edge: &Edge, balancer: &LoadBalancerName, listener: &Listener) -> bool {
+    edge.balancers.get(balancer).is_some_and(|spec| spec.answers_challenges(listener))
+}
+
 /// A map as its file.
 pub fn file(map: &BTreeMap<String, String>) -> String {
     map.iter().fold(String::new(), |mut text, (key, value)| {
@@ -185,6 +200,13 @@ fn frontend(config: &mut String, edge: &Edge, balancer: &LoadBalancerName, liste
                 if listener.protocol == ListenerProtocol::Https { "https" } else { "http" },
                 listener.port
             );
+            if is_asked(edge, balancer, listener) {
+                let _ = writeln!(
+                    config,
+                    "  http-request set-var(txn.challenge) path,map_str({FOLDER}/challenges.map)\n  \
+                       http-request return status 200 content-type text/plain lf-string %[var(txn.challenge)] if {{ var(txn.challenge) -m found }}"
+                );
+            }
             for (number, rule) in listener.rules_in_order().into_iter().enumerate() {
                 let key = key(&RuleRef::new(balancer, &listener.name, Some(&rule.name)));
                 rules::rule(config, number, &rule.conditions, &rule.action, &key, listener);

@@ -4,6 +4,7 @@
 //! * Each target group is a backend, and a second one without checks that takes its place while no target is healthy.
 //! * Each target is a server that is called as its task is; it can be added and removed at runtime.
 //! * Each certificate is a file with its key; another one in its place is told at runtime, and written for the next start.
+//! * What an authority asks for on port 80 is in a map, told at runtime.
 //! * Each forwarding rule looks up in one map which groups share its requests: shifting them changes only the map.
 //! * How long answers take is counted in a table, by server.
 

@@ -8,7 +8,7 @@ use roadstead_core::model::traffic::Edge;
 use super::{
     FOLDER, RUN,
     certificates::{self, Pems},
-    config::{file, forwards, leaving, render},
+    config::{challenges, file, forwards, leaving, render},
     runtime,
 };
 
@@ -59,6 +59,8 @@ for pid in $(workers); do
   ask $pid "show map /var/lib/roadstead-lb/forwards.map"
   echo --leaving
   ask $pid "show map /var/lib/roadstead-lb/leaving.map"
+  echo --challenges
+  ask $pid "show map /var/lib/roadstead-lb/challenges.map"
   set -- certs/*.pem
   if [ -f "$1" ]; then
     echo --certificates
@@ -99,7 +101,7 @@ pub fn prepare(wanted: &Edge, pems: &Pems) -> String {
 }
 
 const PREPARE: &str = r#"
-for map in forwards leaving; do if [ ! -f $map.map ]; then : >$map.map; fi; done
+for map in forwards leaving challenges; do if [ ! -f $map.map ]; then : >$map.map; fi; done
 if [ ! -f state ]; then echo 1 >state; fi
 said=$(haproxy -c -f haproxy.cfg.new 2>&1) || { echo "$said"; exit 1; }
 if [ -f haproxy.cfg ] && [ "$(cat haproxy.cfg)" = "$(cat haproxy.cfg.new)" ]; then echo --on-disk; fi
@@ -120,6 +122,7 @@ pub fn reload(wanted: &Edge, states: &str) -> String {
     script += &write("state.new", states);
     script += &write("forwards.map.new", &file(&forwards(wanted)));
     script += &write("leaving.map.new", &file(&leaving(wanted)));
+    script += &write("challenges.map.new", &file(&challenges(wanted)));
     script += RELOAD;
     script += &certificates::tidy(wanted);
     script += LOOK;
@@ -129,13 +132,13 @@ pub fn reload(wanted: &Edge, states: &str) -> String {
 const RELOAD: &str = r#"
 before=$(workers | { read -r pid && echo "$pid"; } || true)
 mv state.new state
-for name in haproxy.cfg forwards.map leaving.map; do
+for name in haproxy.cfg forwards.map leaving.map challenges.map; do
   if [ -f $name ]; then cat $name >$name.old; fi
   mv $name.new $name
 done
 cat haproxy.cfg >/run/roadstead-lb/haproxy.cfg
 back() {
-  for name in haproxy.cfg forwards.map leaving.map; do
+  for name in haproxy.cfg forwards.map leaving.map challenges.map; do
     if [ -f $name.old ]; then mv $name.old $name; else rm -f $name; fi
   done
   if [ -f haproxy.cfg ]; then cat haproxy.cfg >/run/roadstead-lb/haproxy.cfg; fi
@@ -157,16 +160,18 @@ while :; do
   if [ $tries -gt 150 ]; then back 'HAProxy did not start within 15 s (its words: docker logs rs-lb)'; fi
   sleep 0.1
 done
-rm -f haproxy.cfg.old forwards.map.old leaving.map.old
+rm -f haproxy.cfg.old forwards.map.old leaving.map.old challenges.map.old
 "#;
 
 /// From `was`, which is in force, to `wanted` without a reload.
 pub fn change(was: &Edge, wanted: &Edge, pems: &Pems, first: &[String], last: &[String]) -> String {
     let mut script = begin();
     let mut swaps = String::new();
-    for (name, before, map) in
-        [("forwards", forwards(was), forwards(wanted)), ("leaving", leaving(was), leaving(wanted))]
-    {
+    for (name, before, map) in [
+        ("forwards", forwards(was), forwards(wanted)),
+        ("leaving", leaving(was), leaving(wanted)),
+        ("challenges", challenges(was), challenges(wanted)),
+    ] {
         if before != map {
             script += &write(&format!("{name}.map.new"), &file(&map));
             let _ = writeln!(script, "mv {name}.map.new {name}.map");

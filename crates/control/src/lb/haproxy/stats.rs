@@ -10,7 +10,7 @@ use roadstead_core::model::{
 };
 
 use super::{
-    config::{backend, forwards, leaving, open_backend, server},
+    config::{backend, challenges, forwards, leaving, open_backend, server},
     latency,
 };
 
@@ -39,6 +39,8 @@ pub struct Worker {
     pub forwards: BTreeMap<String, String>,
     /// The map of tasks that leave.
     pub leaving: BTreeMap<String, String>,
+    /// The map of what authorities are answered.
+    pub challenges: BTreeMap<String, String>,
     /// Certificates by file: the SHA-1 of each.
     pub certificates: BTreeMap<String, String>,
     /// How long answers took, by backend and server.
@@ -87,10 +89,15 @@ impl Seen {
             }
             let Some(worker) = seen.workers.last_mut() else { continue };
             match part {
-                "forwards" | "leaving" => {
+                // A map that it does not know has words of another kind.
+                "forwards" | "leaving" | "challenges" if line.starts_with("0x") => {
                     let mut words = line.split(' ').skip(1);
                     if let (Some(key), Some(value)) = (words.next(), words.next()) {
-                        let map = if part == "forwards" { &mut worker.forwards } else { &mut worker.leaving };
+                        let map = match part {
+                            "forwards" => &mut worker.forwards,
+                            "leaving" => &mut worker.leaving,
+                            _ => &mut worker.challenges,
+                        };
                         map.insert(key.to_owned(), value.to_owned());
                     }
                 }
@@ -121,6 +128,9 @@ impl Seen {
         }
         if worker.forwards != forwards(wanted) || worker.leaving != leaving(wanted) {
             return Some("where its rules forward to was changed".to_owned());
+        }
+        if worker.challenges != challenges(wanted) {
+            return Some("what it answers authorities was changed".to_owned());
         }
         let shown = |(file, sha1): &(String, String)| worker.certificates.get(file) == Some(sha1);
         if !super::certificates::expected(wanted).iter().all(shown) {

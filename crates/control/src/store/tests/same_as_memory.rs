@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{dir, open, sample};
 use crate::store::{Store, StoreError};
 use roadstead_core::model::{
+    acme::{AcmeAccount, AcmeOrder},
     certificate::CertificateRecord,
     desired::{Desired, Manifest},
     name::{HostName, RevisionId},
@@ -284,6 +285,15 @@ fn change() -> impl Strategy<Value = Change> {
             Change::Certificate(CertificateRecord { id: name.into(), sealed_key, told, ..CertificateRecord::default() })
         }),
         1 => name().prop_map(|name| Change::CertificateRemoved(name.into())),
+        1 => (name(), text()).prop_map(|(directory, sealed_key)| Change::AcmeAccount(AcmeAccount { directory: directory.to_owned(), sealed_key })),
+        2 => (name(), text(), 0_u32..9).prop_map(|(name, problem, tries)| Change::AcmeOrder(AcmeOrder {
+            id: name.into(),
+            tries,
+            challenges: [("token".to_owned(), problem.clone())].into(),
+            problem: Some(problem),
+            ..AcmeOrder::default()
+        })),
+        1 => name().prop_map(|name| Change::AcmeOrderRemoved(name.into())),
         1 => fleet().prop_map(Change::Fleet),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::Fleet, &message))),
         1 => text().prop_map(|message| Change::Event(sample::event(EventSubject::ScheduledTask("a".into()), &message))),
@@ -323,6 +333,9 @@ fn is_admissible(state: &State, change: &Change) -> bool {
         | Change::SubnetRemoved(_)
         | Change::Certificate(_)
         | Change::CertificateRemoved(_)
+        | Change::AcmeAccount(_)
+        | Change::AcmeOrder(_)
+        | Change::AcmeOrderRemoved(_)
         | Change::Fleet(_)
         | Change::Event(_) => true,
     }

@@ -11,7 +11,7 @@ use crate::{
     },
     model::spec::{
         LoadBalancerSpec,
-        load_balancer::{Action, Listener, ListenerProtocol},
+        load_balancer::{Action, CHALLENGE_PORT, Listener, ListenerProtocol},
     },
 };
 
@@ -40,8 +40,10 @@ pub fn load_balancer(spec: &mut LoadBalancerSpec, scope: &mut Scope<'_>, beside:
         scope.error(at!["listeners", MAX_LISTENERS], "load-balancer", message).label("one too many");
         return;
     }
+    let is_asked = |it: &Listener| it.protocol == ListenerProtocol::Http && it.port == CHALLENGE_PORT;
+    let has_asked = spec.listeners.iter().any(is_asked);
     for (index, listener) in spec.listeners.iter_mut().enumerate() {
-        tls::tls(listener, &[Step::Key("listeners"), Step::Index(index)], beside, scope);
+        tls::tls(listener, has_asked, &[Step::Key("listeners"), Step::Index(index)], beside, scope);
     }
     let (mut names, mut ports) = (Claims::default(), Claims::default());
     for (index, listener) in spec.listeners.iter().enumerate() {

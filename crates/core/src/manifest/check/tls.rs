@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Beside, environment::inside, join};
 use crate::{
     manifest::{
-        certificate::{Wrong, given},
+        certificate::{Wrong, facts, given},
         document::is_label,
         node::{Step, at},
         report::{Scope, quote},
@@ -24,9 +24,12 @@ use crate::{
 const MAX_DOMAINS: usize = 100;
 /// Bytes of a name in the DNS.
 const MAX_NAME_BYTES: usize = 253;
+/// Bytes of a directory's URL.
+const MAX_URL_BYTES: usize = 1_024;
 
-/// Checks a listener's certificates; their paths become those of the tree.
-pub fn tls(listener: &mut Listener, base: &[Step<'_>], beside: Beside<'_>, scope: &mut Scope<'_>) {
+/// Checks a listener's certificates; their paths become those of the tree. `has_asked`: authorities that ask whether its names
+/// are ours are answered.
+pub fn tls(listener: &mut Listener, has_asked: bool, base: &[Step<'_>], beside: Beside<'_>, scope: &mut Scope<'_>) {
     let path = join(base, at!["tls"]);
     let Some(tls) = &mut listener.tls else {
         if listener.protocol == ListenerProtocol::Https {
@@ -49,7 +52,9 @@ pub fn tls(listener: &mut Listener, base: &[Step<'_>], beside: Beside<'_>, scope
         }
         1..=MAX_CERTIFICATES => {
             for (index, certificate) in tls.certificates.iter_mut().enumerate() {
-                one(certificate, &join(&path, &[Step::Index(index)]), beside, scope);
+                let base = join(&path, &[Step::Index(index)]);
+                one(certificate, &base, beside, scope);
+                ordered(certificate, has_asked, &base, beside, scope);
             }
         }
         many => {
@@ -62,7 +67,7 @@ pub fn tls(listener: &mut Listener, base: &[Step<'_>], beside: Beside<'_>, scope
 fn one(certificate: &mut Certificate, base: &[Step<'_>], beside: Beside<'_>, scope: &mut Scope<'_>) {
     let (file, key) = (join(base, at!["certificateFile"]), join(base, at!["privateKeyFile"]));
     let domains = join(base, at!["domains"]);
-    let Certificate { certificate_file, private_key_file, domains: names, issuer } = certificate;
+    let Certificate { certificate_file, private_key_file, domains: names, issuer, acme: _ } = certificate;
     match (certificate_file, private_key_file) {
         (None, None) => of_names(names, issuer.is_some(), base, scope),
         (Some(_), None) => {
@@ -149,7 +154,9 @@ fn of_names(names: &[String], has_issuer: bool, base: &[Step<'_>], scope: &mut S
         return;
     }
     if !has_issuer {
-        scope.error(&domains, "tls", "nobody is said to vouch for these names").help("`issuer: SELF_SIGNED`");
+        scope
+            .error(&domains, "tls", "nobody is said to vouch for these names")
+            .help("`issuer: SELF_SIGNED`, or `issuer: ACME` of names in the public DNS");
     }
     if names.len() > MAX_DOMAINS {
         let message = format!("{} names, {MAX_DOMAINS} are the most", names.len());
@@ -163,6 +170,72 @@ fn of_names(names: &[String], has_issuer: bool, base: &[Step<'_>], scope: &mut S
                 .label("such as shop.example.com, *.example.com, 192.0.2.1");
         }
     }
+}
+
+/// What an authority that speaks ACME needs.
+fn ordered(
+    certificate: &mut Certificate,
+    has_asked: bool,
+    base: &[Step<'_>],
+    beside: Beside<'_>,
+    scope: &mut Scope<'_>,
+) {
+    let field = |name: &'static str| join(base, &[Step::Key(name)]);
+    if !certificate.is_ordered() {
+        if certificate.acme.is_some() {
+            scope
+                .error(&field("acme"), "tls", "only a certificate with `issuer: ACME` is ordered of an authority")
+                .help("add `issuer: ACME` with `domains`, or remove this");
+        }
+        return;
+    }
+    for (index, name) in certificate.domains.iter().enumerate().take(MAX_DOMAINS) {
+        let path = join(&field("domains"), &[Step::Index(index)]);
+        let what = match name {
+            name if name.starts_with("*.") => "a wildcard",
+            name if name.parse::<IpAddr>().is_ok() => "an address",
+            _ => continue,
+        };
+        let message =
+            format!("{} is {what}: of those an authority asks in ways that are not answered here", quote(name));
+        scope.error(&path, "tls", message).help("name each host, or give a certificate by `certificateFile`");
+    }
+    if !has_asked {
+        scope
+            .error(&field("issuer"), "tls", "nobody answers the authority, which asks on port 80 of each name")
+            .help("add a listener to this load balancer: `{ name: http, port: 80 }`");
+    }
+    let path = |name: &'static str| join(&field("acme"), &[Step::Key(name)]);
+    let Some(acme) = &mut certificate.acme else { return };
+    if acme.directory.as_deref().is_some_and(|url| !is_https(url)) {
+        let message = format!("{} is no https URL", quote(acme.directory()));
+        scope.error(&path("directory"), "tls", message).label("such as https://ca.example.com/acme/directory");
+    }
+    if let Some(email) = acme.email.as_deref().filter(|email| !is_email(email)) {
+        scope.error(&path("email"), "tls", format!("{} is no address that can be written to", quote(email)));
+    }
+    let Some(file) = &mut acme.ca_file else { return };
+    let path = path("caFile");
+    let found = read(file, &path, &[".pem", ".crt", ".cer"], beside, scope);
+    if let Some(Err(what)) = found.map(facts) {
+        scope.error(&path, "tls", format!("{} {what}", quote(file)));
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://") else { return false };
+    let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
+    url.len() <= MAX_URL_BYTES
+        && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte))
+        && (host.parse::<IpAddr>().is_ok() || host.to_ascii_lowercase().split('.').all(is_label))
+        && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn is_email(text: &str) -> bool {
+    let is_plain =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>,?@".contains(&byte));
+    text.len() <= MAX_NAME_BYTES && text.split_once('@').is_some_and(|(name, host)| is_plain(name) && is_plain(host))
 }
 
 fn is_domain(name: &str) -> bool {

@@ -25,6 +25,9 @@ pub const MAX_WEIGHT: u32 = 999;
 /// So many values in one rule's conditions; ELB's limit is 5, which nobody needs here.
 pub const MAX_CONDITION_VALUES: usize = 64;
 
+/// Where authorities ask (RFC 8555, 8.3).
+pub const CHALLENGE_PORT: u16 = 80;
+
 /// Who answers on ports of some hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -331,6 +334,13 @@ impl LoadBalancerSpec {
     /// The certificates of its listeners; one of several may come more than once.
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         self.listeners.iter().flat_map(Listener::certificates)
+    }
+
+    /// Whether a listener answers authorities that ask whether the names of its load balancer are ours.
+    pub fn answers_challenges(&self, listener: &Listener) -> bool {
+        listener.protocol == ListenerProtocol::Http
+            && listener.port == CHALLENGE_PORT
+            && self.certificates().any(Certificate::is_ordered)
     }
 
     /// Every action of it that forwards: by listener and rule (none: the default action).

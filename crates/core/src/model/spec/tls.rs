@@ -60,6 +60,34 @@ pub struct Certificate {
     /// Who vouches for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<CertificateIssuer>,
+    /// For `issuer: ACME`: which authority; Let's Encrypt when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
+}
+
+/// An authority that speaks ACME (RFC 8555).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Acme {
+    /// The URL of its directory (https); Let's Encrypt's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Whom it may write to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// What vouches for the directory itself, if the machine's own authorities do not (PEM): a path as `certificateFile` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+/// The directory that is asked when none is named.
+pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+impl Acme {
+    /// The directory that is asked.
+    pub fn directory(&self) -> &str {
+        self.directory.as_deref().unwrap_or(LETS_ENCRYPT)
+    }
 }
 
 /// Who vouches for a certificate.
@@ -68,15 +96,27 @@ pub struct Certificate {
 pub enum CertificateIssuer {
     /// An authority of this fleet's own: `roadstead cert ca` prints what clients are to trust.
     SelfSigned,
+    /// One that speaks ACME: it asks on port 80 of every name, and a listener of this load balancer answers.
+    Acme,
 }
 
 impl Certificate {
     /// Which it is. Two that say the same are one.
     pub fn id(&self) -> CertificateId {
-        match &self.certificate_file {
-            Some(file) => format!("file:{file}").into(),
-            None => format!("self-signed:{}", self.names().join(",")).into(),
+        let names = || self.names().join(",");
+        match (&self.certificate_file, self.issuer) {
+            (Some(file), _) => format!("file:{file}").into(),
+            (None, Some(CertificateIssuer::Acme)) => match self.acme.as_ref().map_or(LETS_ENCRYPT, Acme::directory) {
+                LETS_ENCRYPT => format!("acme:{}", names()).into(),
+                other => format!("acme:{}@{other}", names()).into(),
+            },
+            (None, Some(CertificateIssuer::SelfSigned) | None) => format!("self-signed:{}", names()).into(),
         }
+    }
+
+    /// Whether it is ordered of an authority.
+    pub fn is_ordered(&self) -> bool {
+        self.certificate_file.is_none() && self.issuer == Some(CertificateIssuer::Acme)
     }
 
     /// The names that one is made for, each once, in order.

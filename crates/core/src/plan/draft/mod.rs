@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 
 use crate::model::{
+    acme::AcmeOrder,
     action::{Action, VerbName},
     certificate::CertificateRecord,
     name::{ClusterName, Family, HostName, RevisionId, ScheduleName, ServiceName, SubnetName, TaskId},
@@ -55,6 +56,7 @@ pub(super) struct Draft<'w> {
     /// Subnets that this draft cut, or cut anew.
     subnets: BTreeMap<SubnetName, SubnetRecord>,
     certificates: Vec<CertificateRecord>,
+    orders: Vec<AcmeOrder>,
     fleet: Option<FleetRecord>,
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -84,6 +86,7 @@ impl<'w> Draft<'w> {
             volumes: BTreeMap::new(),
             subnets: BTreeMap::new(),
             certificates: Vec::new(),
+            orders: Vec::new(),
             fleet: None,
             events: Vec::new(),
             actions: Vec::new(),
@@ -229,6 +232,11 @@ impl<'w> Draft<'w> {
         self.certificates.push(record);
     }
 
+    pub(super) fn put_order(&mut self, order: AcmeOrder) {
+        self.orders.retain(|put| put.id != order.id);
+        self.orders.push(order);
+    }
+
     pub(super) fn fleet(&self) -> &FleetRecord {
         self.fleet.as_ref().unwrap_or(&self.world.state.fleet)
     }
@@ -361,6 +369,7 @@ impl<'w> Draft<'w> {
         changes.extend(self.schedules.into_values().map(Change::Schedule));
         changes.extend(self.subnets.into_values().map(Change::Subnet));
         changes.extend(self.certificates.into_iter().map(Change::Certificate));
+        changes.extend(self.orders.into_iter().map(Change::AcmeOrder));
         // What is over frees its ports before another takes them.
         let (over, rest): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             self.tasks.into_edited().partition(|task| task.last_status == LastStatus::Stopped);

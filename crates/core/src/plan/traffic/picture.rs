@@ -19,7 +19,7 @@ use crate::model::{
     task::{DesiredStatus, LastStatus, Task},
     traffic::{Edge, Group, RuleRef, Shift, Side, Target},
 };
-use crate::plan::{certificates, network};
+use crate::plan::{acme, certificates, network};
 
 /// Whether there are load balancers at all.
 pub fn has_balancers(state: &State) -> bool {
@@ -95,6 +95,7 @@ fn of_host(
     let mut edge = Edge {
         node_image: desired.cluster(&cluster.unwrap_or_default()).network.node_image().to_owned(),
         certificates: certificates::shown(state, balancers.iter().map(|(_, manifest)| &manifest.spec)),
+        challenges: acme::challenges(state, balancers.iter().map(|(_, manifest)| &manifest.spec)),
         ..Edge::default()
     };
     for (name, manifest) in balancers {
