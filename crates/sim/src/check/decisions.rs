@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Checks, Predicate, broken};
+use super::{Broken, Checks, Predicate, broken, volumes::owns};
 use crate::fleet::{FakeHost, Ground};
 use roadstead_core::{
     model::{
@@ -11,7 +11,7 @@ use roadstead_core::{
         state::{Change, State},
         task::{DesiredStatus, StopCode, Task},
         traffic::Side,
-        volume::{VolumeId, stays_on_host, works_alone},
+        volume::{VolumeId, stays_on_host},
         world::{HostStatus, Plan, World},
     },
     plan::{self, health},
@@ -230,8 +230,10 @@ fn s2_s3_bounds(world: &World, plan: &Plan, after: &State) -> Result<(), Broken>
         }
         let (floor, ceiling) = bounds(&manifest.spec, world.state.desired.hosts.len());
         // A task that owns a volume stops before the next one starts.
-        let mut volumes = world.state.volumes.values().chain(after.volumes.values());
-        let owns = works_alone(&manifest.spec) && volumes.any(|volume| volume.service == *name);
+        let owns = world.state.tasks.values().filter(|task| task.service == *name).any(|task| {
+            let spec = world.state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+            spec.is_some_and(|spec| owns(&manifest.spec, spec))
+        });
         let floor = if owns { 0 } else { floor };
         let is_ghost = |host: &HostName| {
             matches!(plan::host_status(world, host), HostStatus::Lost | HostStatus::Untrusted)

@@ -11,7 +11,7 @@ use roadstead_core::model::{
     container::is_task_volume,
     name::{HostName, ServiceName, TaskId},
     ownership::{self, Claim},
-    spec::TaskDefinitionSpec,
+    spec::{ServiceSpec, TaskDefinitionSpec},
     state::{Change, State},
     task::LastStatus,
     volume::{VolumeId, stays_on_host, works_alone},
@@ -21,7 +21,12 @@ use roadstead_core::model::{
 fn owned<'s>(state: &'s State, claim: &Claim) -> Option<&'s TaskDefinitionSpec> {
     let manifest = state.desired.services.get(&claim.service)?;
     let spec = state.revision(&claim.revision)?.spec.as_deref()?;
-    (works_alone(&manifest.spec) && stays_on_host(spec).next().is_some()).then_some(spec)
+    owns(&manifest.spec, spec).then_some(spec)
+}
+
+/// Whether tasks of a service, with this definition, own a volume.
+pub(super) fn owns(service: &ServiceSpec, definition: &TaskDefinitionSpec) -> bool {
+    works_alone(service) && stays_on_host(definition).next().is_some()
 }
 
 /// A task whose data has a place is started there and nowhere else.
@@ -78,7 +83,7 @@ impl Ground {
             let Change::Task(task) = change else { continue };
             let Some(manifest) = state.desired.services.get(&task.service) else { continue };
             let spec = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
-            let owns = works_alone(&manifest.spec) && spec.is_some_and(|spec| stays_on_host(spec).next().is_some());
+            let owns = spec.is_some_and(|spec| owns(&manifest.spec, spec));
             if !owns || state.tasks.contains_key(&task.id) {
                 continue;
             }
