@@ -127,8 +127,13 @@ impl Copy {
             }),
             done = self.make() => done,
         };
-        for engine in [&self.from, &self.to] {
-            if let Err(error) = clear(&**engine, &self.id).await {
+        let lent: &[(&Arc<dyn Engine>, bool)] = match done {
+            // What was filled stays anchored for a while: see `leftovers`.
+            Ok(_) => &[(&self.from, true)],
+            Err(_) => &[(&self.from, true), (&self.from, false), (&self.to, true), (&self.to, false)],
+        };
+        for (engine, is_read) in lent {
+            if let Err(error) = clear_one(&***engine, &self.id, *is_read).await {
                 tracing::warn!(volume = %self.id, %error, "a container that lent the volume is left");
             }
         }
@@ -242,14 +247,14 @@ pub async fn read_volume(
     let opened = async {
         engine.ensure_image(image, &|_| {}).await?;
         // Nobody reads it: what is there was left by a controller that died.
-        clear(&*engine, id).await?;
+        clear_one(&*engine, id, true).await?;
         let lender = lend(&*engine, id, image, source_volume(&id.name)).await?;
         engine.download(&lender, MOUNTED_AT).await
     };
     match opened.await {
         Ok(pieces) => Ok(Reading { pieces, engine, id: id.clone(), _claimed: claimed }),
         Err(error) => {
-            let _ = clear(&*engine, id).await;
+            let _ = clear_one(&*engine, id, true).await;
             Err(error)
         }
     }
@@ -259,7 +264,7 @@ impl Reading {
     /// Clears up after it.
     pub async fn end(self) {
         drop(self.pieces);
-        if let Err(error) = clear(&*self.engine, &self.id).await {
+        if let Err(error) = clear_one(&*self.engine, &self.id, true).await {
             tracing::warn!(volume = %self.id, %error, "the container that lent the volume is left");
         }
     }
@@ -284,7 +289,12 @@ fn lender_label() -> String {
 
 /// Whether a container may be called so because it lends a volume.
 pub(super) fn is_lender(name: &str) -> bool {
-    name.starts_with("rs-copy-") || name.starts_with("rs-fill-")
+    name.starts_with("rs-copy-") || filled(name).is_some()
+}
+
+/// The volume that is, or was, filled through a container that is called so.
+pub(super) fn filled(name: &str) -> Option<&str> {
+    name.strip_prefix("rs-fill-")
 }
 
 /// Whether it does.
@@ -313,16 +323,18 @@ pub(super) async fn lend(
 
 /// Removes what an earlier copy of the volume left.
 pub(super) async fn clear(engine: &dyn Engine, id: &VolumeId) -> Result<(), EngineError> {
+    clear_one(engine, id, true).await?;
+    clear_one(engine, id, false).await
+}
+
+async fn clear_one(engine: &dyn Engine, id: &VolumeId, is_read: bool) -> Result<(), EngineError> {
     let nobody = |_: &BTreeMap<String, String>| Owner::Foreign;
-    for name in [lender_name(id, true), lender_name(id, false)] {
-        match engine.inspect(&name, &nobody).await? {
-            Some(found) if found.labels.get(&lender_label()) == Some(&id.to_string()) => {
-                engine.remove(&found.view.id, false).await?;
-            }
-            Some(_) | None => {}
+    match engine.inspect(&lender_name(id, is_read), &nobody).await? {
+        Some(found) if found.labels.get(&lender_label()) == Some(&id.to_string()) => {
+            engine.remove(&found.view.id, false).await
         }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 /// What a lending container's volume reads as.

@@ -118,6 +118,21 @@ fn an_old_copy_has_to_go_before_the_next_move() {
 }
 
 #[test]
+fn what_is_copied_is_not_forgotten_before_the_move_is_cancelled() {
+    let (mut story, home) = at_rest();
+    let other = story.others(&home).remove(0);
+    story.say(to(&other)).unwrap();
+    story.settle(&[]);
+    assert_eq!(story.record().moving.unwrap().stage, MoveStage::Copying);
+    scale(&mut story, 0, &[]);
+    let words = refused(&mut story, VolumeVerb::Forget);
+    assert_eq!(words, format!("volume data moves to {other}: `roadstead volume move data --cancel` first"));
+    story.say(VolumeVerb::CancelMove).unwrap();
+    story.say(VolumeVerb::Forget).unwrap();
+    assert!(story.state().volumes.is_empty());
+}
+
+#[test]
 fn a_daemon_that_has_the_volume_where_it_is_keeps_it_there() {
     let spec = |host: &str| {
         json!({ "taskDefinition": "daemon", "schedulingStrategy": "DAEMON", "minimumHealthySeconds": 1,

@@ -33,6 +33,8 @@ pub(crate) struct Data {
     sent: BTreeMap<String, BTreeSet<Pieces>>,
     /// Where people said that a volume is, or shall be.
     pinned: BTreeMap<String, HostName>,
+    /// Volumes whose data people gave up, wherever it is.
+    given_up: BTreeSet<String>,
 }
 
 /// The last that a task wrote, or a person put there.
@@ -73,6 +75,15 @@ impl Data {
     /// All that was on a machine is gone.
     pub(crate) fn reinstalled(&mut self, host: &HostName) {
         self.newest.retain(|_, newest| newest.host != *host);
+    }
+
+    /// A person gives up what is in a volume.
+    pub(crate) fn gives_up(&mut self, volume: &str) {
+        self.given_up.insert(volume.to_owned());
+    }
+
+    pub(super) fn is_given_up(&self, volume: &str) -> bool {
+        self.given_up.contains(volume)
     }
 
     /// A person sends an archive.

@@ -59,7 +59,7 @@ pub(super) fn s4_not_empty(
         let was_reinstalled = host.is_some_and(|host| host.lives > 0);
         // Several are those of a service that had several tasks.
         let had_several = durable.tasks.values().any(|task| task.service == claim.service && task.slot > 1);
-        if !is_new || was_reinstalled || had_several || data.is_pinned(volume, name) {
+        if !is_new || was_reinstalled || had_several || data.is_pinned(volume, name) || data.is_given_up(volume) {
             continue;
         }
         let has_data = |host: &&HostName| {

@@ -17,7 +17,7 @@ use roadstead_core::model::{
     time::Timestamp,
     volume::VolumeId,
 };
-use roadstead_core::turn::Command;
+use roadstead_core::{plan::absorb::VolumeVerb, turn::Command};
 
 impl Ground {
     /// Makes it happen.
@@ -220,6 +220,9 @@ impl Ground {
             Happening::NodeImageBack { host } => self.on(host, |host, _| host.machine.part.lacks_image = false),
             Happening::Volume { volume, verb } => {
                 self.count("word about a volume");
+                if matches!(verb, VolumeVerb::Forget) {
+                    self.checks.data.gives_up(volume);
+                }
                 let volume = VolumeId { cluster: DEFAULT_CLUSTER.into(), name: volume.clone() };
                 self.orders.push(Command::Volume { volume, verb: verb.clone() });
             }

@@ -115,9 +115,17 @@ pub fn volume(
                 ));
             }
             let is_lost = state.hosts.get(&record.host).is_some_and(|host| host.lost_since.is_some());
-            // Half of it is there: it would be found, and taken for whole.
-            if record.moving.as_ref().is_some_and(is_replacing) && !is_lost {
-                return refuse(being_replaced(id));
+            // Half of it is there, or where it is to go: it would be found, and taken for whole.
+            match record.moving.as_ref().filter(|_| !is_lost) {
+                Some(moving) if is_replacing(moving) => return refuse(being_replaced(id)),
+                Some(moving) => {
+                    return refuse(format!(
+                        "volume {0} {1}: `roadstead volume move {0} --cancel` first",
+                        id.name,
+                        moving.words()
+                    ));
+                }
+                None => {}
             }
             let words =
                 format!("volume {} of {} has no place any more; its data was left as it is", id.name, record.host);
