@@ -12,13 +12,16 @@ use super::{
     restore::is_staged,
 };
 use crate::engine::{Engine, EngineError};
-use roadstead_core::model::{
-    name::{HostName, RuntimeId},
-    observed::HostObservation,
-    ownership::Owner,
-    time::Timestamp,
-    volume::{VolumeClaim, VolumeRecord, stays_on_host},
-    world::World,
+use roadstead_core::{
+    model::{
+        name::{HostName, RuntimeId},
+        observed::HostObservation,
+        ownership::Owner,
+        time::Timestamp,
+        volume::{VolumeClaim, VolumeRecord},
+        world::World,
+    },
+    plan::absorb,
 };
 
 /// So long after it was first seen such a container stays when no task comes: longer than any request lives on.
@@ -115,10 +118,11 @@ impl Leftovers {
 
 /// Whether a container of a task has a volume on a host.
 fn is_mounted(world: &World, host: &HostName, volume: &str) -> bool {
-    let on_host = world.state.tasks.values().filter(|task| task.host == *host);
-    let is_there = on_host.filter(|task| task.containers.values().any(|row| row.runtime_id.is_some()));
-    let specs = is_there.filter_map(|task| world.state.revision(&task.revision)?.spec.as_deref());
-    specs.into_iter().any(|spec| stays_on_host(spec).any(|name| name == volume))
+    world.state.tasks.values().any(|task| {
+        task.host == *host
+            && task.containers.values().any(|row| row.runtime_id.is_some())
+            && absorb::mounts(&world.state, task, volume)
+    })
 }
 
 async fn remove(engine: &dyn Engine, leftover: &Leftover) -> Result<(), EngineError> {

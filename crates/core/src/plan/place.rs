@@ -1,6 +1,6 @@
 //! From services and requests to placement: what it is told of the fleet, and what it is asked.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
 
 use crate::model::{
     container::PortBinding,
@@ -338,11 +338,14 @@ pub(super) fn build_placer<'w>(draft: &Draft<'w>) -> Placer<'w> {
     let placed = tasks.iter().map(|task| placed(draft, task));
     let mut placer = Placer::new(hosts, placed, world.now, world.seed);
     // Of a task that is over, or that nobody knows, something may still be there and have its address (S4).
-    let known: BTreeSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
+    let known: OnceCell<BTreeSet<&TaskId>> = OnceCell::new();
+    let is_known = |id: &TaskId| known.get_or_init(|| tasks.iter().map(|task| &task.id).collect()).contains(id);
     for (host, observation) in &world.state.observations {
-        let claims = observation.containers.values().filter_map(|container| container.owner.ours());
-        let addresses = claims.filter(|claim| !known.contains(&claim.task)).filter_map(|claim| claim.network.as_ref());
-        addresses.for_each(|network| placer.hold(host, network.address));
+        for claim in observation.containers.values().filter_map(|container| container.owner.ours()) {
+            if let Some(network) = claim.network.as_ref().filter(|_| !is_known(&claim.task)) {
+                placer.hold(host, network.address);
+            }
+        }
     }
     placer
 }

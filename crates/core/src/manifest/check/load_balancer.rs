@@ -11,7 +11,7 @@ use crate::{
     },
     model::spec::{
         LoadBalancerSpec,
-        load_balancer::{Action, CHALLENGE_PORT, Listener, ListenerProtocol},
+        load_balancer::{Action, Listener, ListenerProtocol},
     },
 };
 
@@ -40,8 +40,7 @@ pub fn load_balancer(spec: &mut LoadBalancerSpec, scope: &mut Scope<'_>, beside:
         scope.error(at!["listeners", MAX_LISTENERS], "load-balancer", message).label("one too many");
         return;
     }
-    let is_asked = |it: &Listener| it.protocol == ListenerProtocol::Http && it.port == CHALLENGE_PORT;
-    let has_asked = spec.listeners.iter().any(is_asked);
+    let has_asked = spec.listeners.iter().any(Listener::is_asked);
     for (index, listener) in spec.listeners.iter_mut().enumerate() {
         tls::tls(listener, has_asked, &[Step::Key("listeners"), Step::Index(index)], beside, scope);
     }

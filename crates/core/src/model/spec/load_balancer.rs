@@ -26,7 +26,7 @@ pub const MAX_WEIGHT: u32 = 999;
 pub const MAX_CONDITION_VALUES: usize = 64;
 
 /// Where authorities ask (RFC 8555, 8.3).
-pub const CHALLENGE_PORT: u16 = 80;
+const CHALLENGE_PORT: u16 = 80;
 
 /// Who answers on ports of some hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -311,6 +311,11 @@ impl Listener {
 }
 
 impl Listener {
+    /// Whether authorities ask here whether the names of its load balancer are ours.
+    pub fn is_asked(&self) -> bool {
+        self.protocol == ListenerProtocol::Http && self.port == CHALLENGE_PORT
+    }
+
     /// Its certificates: of HTTPS alone.
     pub fn certificates(&self) -> &[Certificate] {
         match (self.protocol, &self.tls) {
@@ -338,9 +343,7 @@ impl LoadBalancerSpec {
 
     /// Whether a listener answers authorities that ask whether the names of its load balancer are ours.
     pub fn answers_challenges(&self, listener: &Listener) -> bool {
-        listener.protocol == ListenerProtocol::Http
-            && listener.port == CHALLENGE_PORT
-            && self.certificates().any(Certificate::is_ordered)
+        listener.is_asked() && self.certificates().any(Certificate::is_ordered)
     }
 
     /// Every action of it that forwards: by listener and rule (none: the default action).

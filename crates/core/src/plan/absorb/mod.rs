@@ -22,7 +22,7 @@ pub use probed::{Probed, probed};
 pub use run::{run, started_by_token};
 pub use targets::targets;
 pub use verbs::{PROTECTION_MINUTES, Refusal, RolloutVerb, protect, rollout};
-pub use volumes::{Copied, CopyDone, CopyFailed, VolumeVerb, may_restore, volume, volume_copied, volume_users};
+pub use volumes::{Copied, CopyDone, CopyFailed, VolumeVerb, may_restore, mounts, volume, volume_copied, volume_users};
 
 #[cfg(test)]
 mod tests;

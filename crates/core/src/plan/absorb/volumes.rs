@@ -149,12 +149,17 @@ pub fn volume_users<'s>(state: &'s State, id: &VolumeId) -> impl Iterator<Item =
 }
 
 fn mounting<'s>(state: &'s State, id: &VolumeId) -> impl Iterator<Item = &'s Task> {
-    state.tasks.values().map(|task| &**task).filter(|task| {
-        let definition = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
-        task.is_live()
-            && task.cluster == id.cluster
-            && definition.is_some_and(|spec| stays_on_host(spec).any(|name| name == id.name))
-    })
+    state
+        .tasks
+        .values()
+        .map(|task| &**task)
+        .filter(|task| task.is_live() && task.cluster == id.cluster && mounts(state, task, &id.name))
+}
+
+/// Whether a task mounts a volume of this name that stays on its host.
+pub fn mounts(state: &State, task: &Task, volume: &str) -> bool {
+    let definition = state.revision(&task.revision).and_then(|revision| revision.spec.as_deref());
+    definition.is_some_and(|spec| stays_on_host(spec).any(|name| name == volume))
 }
 
 fn is_daemon(state: &State, task: &Task) -> bool {

@@ -105,9 +105,9 @@ impl<'a> Fleet<'a> {
         address: Ipv4Addr,
     ) -> impl Iterator<Item = &mut AddressTable> {
         let own = host.filter(|host| self.hosts[*host].addresses.has(address));
-        let hosts = self.hosts.iter_mut().enumerate();
-        let holds = hosts.filter(move |(no, other)| own.map_or_else(|| other.addresses.has(address), |own| own == *no));
-        holds.map(|(_, host)| &mut host.addresses)
+        let hosts = own.map_or(0..self.hosts.len(), |own| own..own + 1);
+        let tables = self.hosts[hosts].iter_mut().map(|host| &mut host.addresses);
+        tables.filter(move |table| table.has(address))
     }
 
     /// One task more of a service.

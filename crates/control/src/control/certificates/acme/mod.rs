@@ -4,7 +4,11 @@
 mod http;
 mod talk;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use roadstead_core::{
@@ -41,8 +45,8 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(in crate::control) struct Orders {
     running: BTreeMap<CertificateId, Running>,
-    /// Accounts that were told to the planner, until they are durable: their sealed keys, by directory.
-    told: BTreeMap<String, String>,
+    /// Directories whose accounts were told to the planner, until they are durable.
+    told: BTreeSet<String>,
 }
 
 struct Running {
@@ -122,12 +126,12 @@ impl Orders {
             self.told.remove(directory);
             return Ok(Some(key));
         }
-        if self.told.contains_key(directory) {
+        if self.told.contains(directory) {
             return Ok(None);
         }
         // Another seal cannot open the one that there is: the authority gets to know us anew.
         let account = vault.new_account(directory)?;
-        self.told.insert(directory.clone(), account.sealed_key.clone());
+        self.told.insert(directory.clone());
         let (inputs, id, begun_at) = (fleet.inputs.clone(), order.id.clone(), order.begun_at);
         fleet.tasks.spawn(async move {
             let _ = inputs.send(Input::Acme(id, begun_at, AcmeNews::Account(account))).await;
