@@ -48,4 +48,4 @@ macro_rules! themes {
     };
 }
 
-themes! { syntax header fields host service strategy task containers schedule network target_group load_balancer traffic }
+themes! { syntax header fields host service strategy task containers schedule network target_group load_balancer traffic expose }

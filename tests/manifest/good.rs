@@ -6,7 +6,7 @@ use roadstead_core::{
         desired::Desired,
         diagnostic::Severity,
         quantity::{CpuUnits, Mebibytes, Seconds},
-        spec::{KINDS, service::TaskDefinitionRef},
+        spec::{KINDS, LoadBalancerSpec, load_balancer::Action, service::TaskDefinitionRef},
     },
 };
 use serde_json::Value;
@@ -33,7 +33,13 @@ fn the_smallest_service_brings_its_task_definition() {
     assert_eq!(service.task_definition, TaskDefinitionRef::Named("web".to_owned()));
     assert_eq!(service.desired_count, 3);
     assert_eq!(desired.task_definitions["web"].spec.container_definitions[0].memory, Some(Mebibytes(64)));
-    assert_eq!(told, ["9:3 `expose` is known, kept, and not acted on by this version"]);
+    assert_eq!(told, [""; 0]);
+    // A name that is not public has no certificate.
+    let group = &desired.target_groups["expose:web"];
+    assert_eq!((group.file.as_str(), group.line, group.spec.port), ("smallest.yaml", 1, 80));
+    assert_eq!(routes(&desired), ["expose:default http/expose:web web.example.com -> expose:web"]);
+    let [entry] = &service.load_balancers[..] else { panic!("one target group") };
+    assert_eq!(entry.answering(&desired.task_definitions["web"].spec), Some(("web", 80)));
 }
 
 #[test]
@@ -246,4 +252,70 @@ fn findings_come_in_the_order_of_the_files() {
         .collect();
     assert_eq!(places, [("a.yaml", 2), ("a.yaml", 4), ("b.yaml", 1)]);
     assert!(admission.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Error));
+}
+
+/// Every rule: load balancer, listener, rule, host, path, and where it leads.
+fn routes(desired: &Desired) -> Vec<String> {
+    let mut routes = Vec::new();
+    for (name, balancer) in &desired.load_balancers {
+        for (listener, rule) in
+            balancer.spec.listeners.iter().flat_map(|it| it.rules_in_order().into_iter().map(move |rule| (it, rule)))
+        {
+            let to = match &rule.action {
+                Action::Forward(groups) => groups.0[0].target_group.to_string(),
+                Action::Redirect(to) => format!("{:?} {:?}", to.protocol.unwrap(), to.port.unwrap()),
+                Action::FixedResponse(answer) => answer.status_code.to_string(),
+            };
+            let asked = [&rule.conditions.host_header[..], &rule.conditions.path_pattern[..]].concat().join(" ");
+            routes.push(format!("{name} {}/{} {asked} -> {to}", listener.name, rule.name));
+        }
+    }
+    routes
+}
+
+fn certificates(desired: &Desired) -> Vec<String> {
+    let of = |balancer: &LoadBalancerSpec| balancer.certificates().map(|it| it.id().to_string()).collect::<Vec<_>>();
+    desired.load_balancers.values().flat_map(|balancer| of(&balancer.spec)).collect()
+}
+
+#[test]
+fn exposed_services_get_a_route_and_a_certificate() {
+    let (desired, told) = good("expose.yaml");
+    assert_eq!(told, [""; 0]);
+    assert_eq!(
+        routes(&desired),
+        [
+            "default http/own shop.lan -> 418",
+            "default http/expose:admin shop.lan /admin/* -> expose:admin",
+            "default http/expose:shop shop.lan -> Https 8443",
+            "default https/expose:admin shop.lan /admin/* -> expose:admin",
+            "default https/expose:shop shop.lan -> expose:shop",
+            "expose:other http/expose:api api.shop.io -> expose:api",
+            "expose:other http/expose:any *.lan -> expose:any",
+            "expose:other https/expose:api api.shop.io -> expose:api",
+            "expose:other https/expose:any *.lan -> expose:any",
+        ]
+    );
+    assert_eq!(certificates(&desired), ["self-signed:old.lan", "self-signed:shop.lan", "acme:api.shop.io"]);
+    assert_eq!(desired.target_groups["expose:shop"].spec.health_check.path, "/healthz");
+    let [own, made] = &desired.services["admin"].spec.load_balancers[..] else {
+        panic!("its own group, and the one made")
+    };
+    assert_eq!((own.target_group.as_str(), made.target_group.as_str()), ("own", "expose:admin"));
+    assert_eq!(made.container_port, Some(9000));
+}
+
+#[test]
+fn what_is_exposed_no_more_is_taken_away() {
+    let (before, _) = good("expose.yaml");
+    let text = std::fs::read_to_string(fixtures().join("good/expose.yaml")).unwrap();
+    // The same again is the same, and so is what cannot be read.
+    assert_eq!(admitted(&[("expose.yaml", &text)], &before).desired, before);
+    assert_eq!(admitted(&[("expose.yaml", "kind: [")], &before).desired, before);
+    let none: String = text.lines().filter(|line| !line.contains("expose:")).map(|line| format!("{line}\n")).collect();
+    let after = admitted(&[("expose.yaml", &none)], &before).desired;
+    assert_eq!(routes(&after), ["default http/own shop.lan -> 418"]);
+    assert_eq!(certificates(&after), ["self-signed:old.lan"]);
+    assert_eq!(after.target_groups.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["own"]);
+    assert_eq!(after.services["shop"].spec.load_balancers, []);
 }

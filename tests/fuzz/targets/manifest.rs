@@ -8,7 +8,7 @@ use std::{
 
 use roadstead_control::control::ingest::check_expression;
 use roadstead_core::{
-    manifest::{Admission, Limits, SourceTree, admit, read_tree, render},
+    manifest::{Admission, Limits, SourceTree, admit, as_written, read_tree, render},
     model::{
         desired::{Desired, Manifest},
         diagnostic::{Diagnostic, Place},
@@ -205,7 +205,9 @@ fn is_bounded(desired: &Desired, tree: &SourceTree, previous: &Desired) {
 
 /// Each object as a manifest of its own is admitted as what it is.
 fn renders(desired: &Desired, reached: &mut Reached) {
-    let mut texts = Vec::new();
+    let (admitted, mut texts) = (desired, Vec::new());
+    // What `expose` stands for is in no manifest.
+    let desired = &*as_written(admitted);
     written("Cluster", &desired.clusters, &mut texts);
     written("Host", &desired.hosts, &mut texts);
     written("TaskDefinition", &desired.task_definitions, &mut texts);
@@ -220,7 +222,7 @@ fn renders(desired: &Desired, reached: &mut Reached) {
     let tree = SourceTree::from_texts("/srv/manifests", files);
     let admission = admit(&tree, &Desired::default(), check_expression);
     assert!(!admission.has_errors(), "admitted, and then: {}", render(&admission.diagnostics, false));
-    assert_eq!(placeless(admission.desired), placeless(desired.clone()));
+    assert_eq!(placeless(admission.desired), placeless(admitted.clone()));
 }
 
 fn written<N: AsRef<str>, S: Serialize>(

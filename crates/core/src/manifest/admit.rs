@@ -18,7 +18,7 @@ use super::{
     node::{Node, Span, at},
     read::{Attachments, SourceFile, SourceTree},
     report::{FINDINGS_PER_FILE, Finding, Scope, about_file, bounded, place, quote},
-    together::{Declared, Kept, Tables, settle},
+    together::{Declared, Kept, Tables, as_written, settle},
 };
 use crate::model::{
     definition::Definition,
@@ -53,6 +53,7 @@ impl Admission {
 
 /// Judges a tree. `previous` is what was admitted last; `check_expression` is the planner's parser of placement expressions.
 pub fn admit(tree: &SourceTree, previous: &Desired, check_expression: CheckExpression) -> Admission {
+    let previous = &*as_written(previous);
     let mut clerk = Clerk {
         root: &tree.root,
         files: &tree.files,
@@ -253,7 +254,7 @@ impl Clerk<'_> {
                         .label("services refer to it by its family");
                 }
             }
-            Spec::Service(spec) => check::service(spec, &mut scope, self.check_expression),
+            Spec::Service(spec) => check::service(spec, &mut scope, self.check_expression, self.beside(file)),
             Spec::ScheduledTask(spec) => check::scheduled_task(spec, &mut scope, self.check_expression),
             Spec::Subnet(spec) => check::subnet(spec, &mut scope),
             Spec::SecurityGroup(spec) => check::security_group(spec, &mut scope),

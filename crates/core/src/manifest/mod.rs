@@ -25,3 +25,4 @@ pub use admit::{Admission, CheckExpression, admit};
 pub use read::{Attachments, Limits, ReadError, SourceFile, SourceTree, read_tree};
 pub use render::{render, summary};
 pub use schema::{NOT_ACTED_ON, schema};
+pub use together::as_written;

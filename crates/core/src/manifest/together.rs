@@ -1,5 +1,6 @@
 //! Objects together: references, clashes between hosts, and what stays as it was.
 
+mod expose;
 mod hosts;
 mod lan;
 mod network;
@@ -11,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+pub use expose::as_written;
 use network::Wish;
 
 use super::{
@@ -274,6 +276,7 @@ fn compose(tables: &Tables, kept: &Kept<'_>) -> Desired {
             desired.clusters.entry(cluster).or_insert_with(|| before.clone());
         }
     }
+    expose::expand(&mut desired);
     desired
 }
 
@@ -365,7 +368,8 @@ impl Judge<'_> {
                 .or_else(|| self.hooks(service))
                 .or_else(|| self.network(&Wish::of_service(service)))
                 .or_else(|| self.registries(service))
-                .or_else(|| self.load_balancers(service));
+                .or_else(|| self.load_balancers(service))
+                .or_else(|| self.expose(service));
             fallen
                 .extend(found.map(|finding| (Kind::Service, name.to_string(), service.manifest.file.clone(), finding)));
         }
@@ -523,10 +527,12 @@ impl Judge<'_> {
         let mut warnings = Vec::new();
         self.about_hosts(&mut warnings);
         self.about_networks(&mut warnings);
-        self.about_traffic(&mut warnings);
+        let published = self.published();
+        self.about_traffic(&published, &mut warnings);
         for service in self.tables.services.good.values() {
             let found = self.too_few_hosts(service).into_iter().chain(self.unmapped(service));
             let found = found.chain(self.suspected_before(service));
+            let found = found.chain(self.exposed_on_taken_ports(service, &published));
             warnings.extend(found.map(|finding| (service.manifest.file.clone(), finding)));
         }
         warnings

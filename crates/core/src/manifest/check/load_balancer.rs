@@ -64,13 +64,7 @@ pub fn load_balancer(spec: &mut LoadBalancerSpec, scope: &mut Scope<'_>, beside:
 fn check(listener: &Listener, base: &[Step<'_>], scope: &mut Scope<'_>) {
     let field = |field: &'static str| join(base, &[Step::Key(field)]);
     match listener.protocol {
-        ListenerProtocol::Http | ListenerProtocol::Https => {
-            if listener.rules.is_empty() && listener.default_action.is_none() {
-                scope
-                    .warning(base, "load-balancer", "the listener has no rules and no `defaultAction`")
-                    .label("every request is answered with 404");
-            }
-        }
+        ListenerProtocol::Http | ListenerProtocol::Https => {}
         ListenerProtocol::Tcp => of_bytes(listener, base, scope),
     }
     if listener.rules.len() > MAX_RULES {

@@ -5,6 +5,7 @@ mod cluster;
 mod container;
 mod depends;
 mod environment;
+mod expose;
 mod fargate;
 mod health_check;
 mod host;

@@ -45,25 +45,10 @@ pub fn conditions(conditions: &Conditions, base: &[Step<'_>], scope: &mut Scope<
     }
     let item = |field: &'static str, index: usize| join(base, &[Step::Key(field), Step::Index(index)]);
     for (index, host) in host_header.iter().enumerate() {
-        let path = item("hostHeader", index);
-        if host.contains(':') {
-            scope
-                .error(&path, "conditions", format!("{} is not a host's name", quote(host)))
-                .help("the `Host` header is compared without its port: a listener has one");
-        } else {
-            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*?".contains(&byte);
-            pattern(host, fits, "letters, digits, `-`, `.` and wildcards", &path, scope);
-        }
+        of_host(host, &item("hostHeader", index), scope);
     }
     for (index, pattern_of_path) in path_pattern.iter().enumerate() {
-        let path = item("pathPattern", index);
-        if !pattern_of_path.starts_with(['/', '*', '?']) {
-            scope
-                .error(&path, "conditions", format!("no path is like {}", quote(pattern_of_path)))
-                .label("a path begins with `/`");
-        } else {
-            pattern(pattern_of_path, is_of_a_path, "letters, digits and signs of a URL", &path, scope);
-        }
+        of_path(pattern_of_path, &item("pathPattern", index), scope);
     }
     for (index, header) in http_header.iter().enumerate() {
         let base = item("httpHeader", index);
@@ -104,6 +89,29 @@ pub fn conditions(conditions: &Conditions, base: &[Step<'_>], scope: &mut Scope<
     }
     for (index, range) in source_ip.iter().enumerate() {
         one_network(*range, &item("sourceIp", index), scope);
+    }
+}
+
+/// Checks a host's name, perhaps with wildcards.
+pub(super) fn of_host(host: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
+    if host.contains(':') {
+        scope
+            .error(path, "conditions", format!("{} is not a host's name", quote(host)))
+            .help("the `Host` header is compared without its port: a listener has one");
+    } else {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*?".contains(&byte);
+        pattern(host, fits, "letters, digits, `-`, `.` and wildcards", path, scope);
+    }
+}
+
+/// Checks a path, perhaps with wildcards.
+pub(super) fn of_path(pattern_of_path: &str, path: &[Step<'_>], scope: &mut Scope<'_>) {
+    if pattern_of_path.starts_with(['/', '*', '?']) {
+        pattern(pattern_of_path, is_of_a_path, "letters, digits and signs of a URL", path, scope);
+    } else {
+        scope
+            .error(path, "conditions", format!("no path is like {}", quote(pattern_of_path)))
+            .label("a path begins with `/`");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Service by itself.
 
-use super::{CheckExpression, awsvpc, cluster, constraints, in_range, join, strategy, target_group};
+use super::{Beside, CheckExpression, awsvpc, cluster, constraints, expose, in_range, join, strategy, target_group};
 use crate::{
     manifest::{
         node::{Step, at},
@@ -23,7 +23,10 @@ use crate::{
 const MAX_DESIRED_COUNT: u32 = 10_000;
 
 /// Checks a service.
-pub fn service(spec: &ServiceSpec, scope: &mut Scope<'_>, check_expression: CheckExpression) {
+pub fn service(spec: &mut ServiceSpec, scope: &mut Scope<'_>, check_expression: CheckExpression, beside: Beside<'_>) {
+    if let Some(exposed) = &mut spec.expose {
+        expose::expose(exposed, scope, beside);
+    }
     in_range(scope, at!["desiredCount"], spec.desired_count, 0..=MAX_DESIRED_COUNT, "");
     constraints(scope, &spec.placement_constraints, true, check_expression);
     strategies(&spec.placement_strategy, scope);

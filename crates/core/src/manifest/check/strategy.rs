@@ -92,10 +92,10 @@ fn alarms(spec: &ServiceSpec, scope: &mut Scope<'_>) {
         ("maximumLatencyMs", alarms.maximum_latency_ms.is_some()),
         ("maximumLatencyIncreasePercent", alarms.maximum_latency_increase_percent.is_some()),
     ] {
-        if is_said && spec.load_balancers.is_empty() {
+        if is_said && !spec.has_targets() {
             scope
                 .error(&join(base, &[Step::Key(field)]), "alarm", "load balancers count the requests, and none is said")
-                .help("say `loadBalancers`, or leave it out");
+                .help("say `expose` or `loadBalancers`, or leave it out");
         }
     }
 }
@@ -193,6 +193,12 @@ fn two_groups(spec: &ServiceSpec, scope: &mut Scope<'_>) {
         scope
             .error(at_word, "deployment", format!("of a singleton there are never two, as {strategy} has it"))
             .help("`strategy: ROLLING`");
+        return;
+    }
+    if spec.expose.is_some() {
+        scope
+            .error(at!["expose"], "deployment", format!("`expose` makes one target group, and {strategy} needs two"))
+            .help("`strategy: ROLLING`, or target groups and a rule of your own with `loadBalancers`");
         return;
     }
     if spec.load_balancers.is_empty() {

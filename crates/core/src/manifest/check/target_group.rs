@@ -2,7 +2,7 @@
 
 use super::{
     health_check::{is_word, path_of_a_request},
-    in_range,
+    in_range, join,
 };
 use crate::{
     manifest::{
@@ -29,7 +29,7 @@ const MAX_OF_SERVICE: usize = 5;
 /// Checks a target group.
 pub fn target_group(spec: &TargetGroupSpec, scope: &mut Scope<'_>) {
     port(spec.port, at!["port"], scope);
-    health_check(spec, scope);
+    health_check(spec, at!["healthCheck"], scope);
     in_range(scope, at!["deregistrationDelay"], spec.deregistration_delay.0, 0..=LONGEST_DELAY_S, " s");
     if spec.slow_start.0 != 0 && !SLOW_START_S.contains(&spec.slow_start.0) {
         let label = format!("0, or from {} s to {} s", SLOW_START_S.start(), SLOW_START_S.end());
@@ -49,15 +49,16 @@ pub fn target_group(spec: &TargetGroupSpec, scope: &mut Scope<'_>) {
     }
 }
 
-fn port(port: u16, path: &[Step<'_>], scope: &mut Scope<'_>) {
+pub(super) fn port(port: u16, path: &[Step<'_>], scope: &mut Scope<'_>) {
     if port == 0 {
         scope.error(path, "out-of-range", "0 is not a port").label("from 1 to 65535");
     }
 }
 
-fn health_check(spec: &TargetGroupSpec, scope: &mut Scope<'_>) {
+/// Checks a group's health check, which stands at `base`.
+pub(super) fn health_check(spec: &TargetGroupSpec, base: &[Step<'_>], scope: &mut Scope<'_>) {
     let check = &spec.health_check;
-    let field = |field: &'static str| [Step::Key("healthCheck"), Step::Key(field)];
+    let field = |field: &'static str| join(base, &[Step::Key(field)]);
     let is_written = |scope: &Scope<'_>, name: &'static str| scope.node.find(&field(name)).is_some();
     if let Some(own) = check.port {
         port(own, &field("port"), scope);
@@ -185,8 +186,8 @@ pub fn in_service(node: &Node, index: usize, field: &'static str) -> Vec<Step<'s
         other => other,
     };
     let item = [Step::Key("loadBalancers"), Step::Index(index)];
-    let advanced = super::join(&item, &[Step::Key("advancedConfiguration")]);
+    let advanced = join(&item, &[Step::Key("advancedConfiguration")]);
     let places = [(&item[..], field), (&item[..], of_ecs), (&advanced, field), (&advanced, of_ecs)];
-    let mut paths = places.into_iter().map(|(base, field)| super::join(base, &[Step::Key(field)]));
+    let mut paths = places.into_iter().map(|(base, field)| join(base, &[Step::Key(field)]));
     paths.find(|path| node.find(path).is_some()).unwrap_or_else(|| item.to_vec())
 }

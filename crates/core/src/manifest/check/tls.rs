@@ -14,7 +14,7 @@ use crate::{
     model::{
         spec::{
             load_balancer::{Listener, ListenerProtocol},
-            tls::{Certificate, MAX_CERTIFICATES},
+            tls::{Acme, Certificate, MAX_CERTIFICATES},
         },
         time::Timestamp,
     },
@@ -205,8 +205,14 @@ fn ordered(
             .error(&field("issuer"), "tls", "nobody answers the authority, which asks on port 80 of each name")
             .help("add a listener to this load balancer: `{ name: http, port: 80 }`");
     }
-    let path = |name: &'static str| join(&field("acme"), &[Step::Key(name)]);
-    let Some(acme) = &mut certificate.acme else { return };
+    if let Some(acme) = &mut certificate.acme {
+        authority(acme, &field("acme"), beside, scope);
+    }
+}
+
+/// Checks which authority is asked; the path to what vouches for it becomes that of the tree.
+pub(super) fn authority(acme: &mut Acme, base: &[Step<'_>], beside: Beside<'_>, scope: &mut Scope<'_>) {
+    let path = |name: &'static str| join(base, &[Step::Key(name)]);
     if acme.directory.as_deref().is_some_and(|url| !is_https(url)) {
         let message = format!("{} is no https URL", quote(acme.directory()));
         scope.error(&path("directory"), "tls", message).label("such as https://ca.example.com/acme/directory");
@@ -238,7 +244,8 @@ fn is_email(text: &str) -> bool {
     text.len() <= MAX_NAME_BYTES && text.split_once('@').is_some_and(|(name, host)| is_plain(name) && is_plain(host))
 }
 
-fn is_domain(name: &str) -> bool {
+/// Whether a certificate can be for it.
+pub(super) fn is_domain(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let labels = lower.strip_prefix("*.").unwrap_or(&lower);
     lower.len() <= MAX_NAME_BYTES && (name.parse::<IpAddr>().is_ok() || labels.split('.').all(is_label))

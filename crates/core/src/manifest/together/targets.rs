@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Declared, Fallen, Judge, network::Wish, rivals};
+use super::{
+    Declared, Fallen, Judge,
+    expose::{Route, route_of},
+    network::Wish,
+    rivals,
+};
 use crate::{
     manifest::{
         check,
@@ -10,6 +15,7 @@ use crate::{
         report::{Finding, quote, quote_all},
     },
     model::{
+        desired::Desired,
         name::{LoadBalancerName, ServiceName, TargetGroupName},
         spec::{
             Kind, LoadBalancerSpec, ServiceSpec,
@@ -25,6 +31,7 @@ use crate::{
 enum Claim {
     Group(TargetGroupName),
     Rule(RuleRef),
+    Route(Route),
 }
 
 /// The groups that a service names, and in which fields.
@@ -50,7 +57,7 @@ impl Judge<'_> {
             });
             named
                 .or_else(|| rules_of(entry).find_map(|(field, rule)| self.rule(node, index, field, rule, entry)))
-                .or_else(|| self.target(service, index, entry))
+                .or_else(|| self.target(service, &|field| check::in_service(node, index, field), entry))
         })
     }
 
@@ -121,12 +128,18 @@ impl Judge<'_> {
         Finding::error("unknown-reference", node.locate(path), message).maybe_help(meant)
     }
 
-    /// The container and the port that requests go to. Of an older revision nobody knows yet.
-    fn target(&self, service: &Declared<ServiceSpec>, index: usize, entry: &ServiceLoadBalancer) -> Option<Finding> {
+    /// The container and the port that requests go to; `place` says where a field of the entry stands. Of an older revision nobody
+    /// knows yet.
+    pub(super) fn target(
+        &self,
+        service: &Declared<ServiceSpec>,
+        place: &dyn Fn(&'static str) -> Vec<Step<'static>>,
+        entry: &ServiceLoadBalancer,
+    ) -> Option<Finding> {
         let wish = Wish::of_service(service);
         let definition = &self.desired.task_definitions.get(wish.task_definition)?.spec;
         let node = &service.node;
-        let locate = |field| node.locate(&check::in_service(node, index, field));
+        let locate = |field| node.locate(&place(field));
         if definition.network_mode == NetworkMode::None {
             let message = "with `networkMode: none` no request can reach a task";
             let finding = Finding::error("target-group", locate("targetGroup"), message);
@@ -139,7 +152,7 @@ impl Judge<'_> {
         let containers = &definition.container_definitions;
         if let Some(name) = &entry.container_name {
             let Some(container) = containers.iter().find(|container| container.name == *name) else {
-                let path = check::in_service(node, index, "containerName");
+                let path = place("containerName");
                 let names = containers.iter().map(|container| container.name.as_str());
                 return Some(self.unknown(node, &path, "container", name, false, names));
             };
@@ -171,10 +184,12 @@ impl Judge<'_> {
     /// A target group, and a rule, is one service's: its deployments say where requests go.
     pub(super) fn target_clashes(&self) -> Vec<Fallen> {
         let services = self.desired.services.iter();
-        let claims = services.flat_map(|(name, it)| claims_of(&it.spec).into_keys().map(move |claim| (claim, name)));
+        let claims = services
+            .flat_map(|(name, it)| claims_of(self.desired, &it.spec).into_keys().map(move |claim| (claim, name)));
         let claims: Vec<_> = claims.collect();
+        let previous = self.kept.previous;
         let had = |claim: &Claim, name: &ServiceName| {
-            self.kept.previous.services.get(name).is_some_and(|it| claims_of(&it.spec).contains_key(claim))
+            previous.services.get(name).is_some_and(|it| claims_of(previous, &it.spec).contains_key(claim))
         };
         let mut told = BTreeSet::new();
         let mut fallen = Vec::new();
@@ -182,10 +197,11 @@ impl Judge<'_> {
             if !told.insert(clash.name) {
                 continue;
             }
-            let place = |declared: &Declared<ServiceSpec>| {
-                let claims = claims_of(&declared.manifest.spec);
-                let (index, field) = claims.get(&clash.claim).copied().unwrap_or_default();
-                check::in_service(&declared.node, index, field)
+            let place = |declared: &Declared<ServiceSpec>| match claims_of(self.desired, &declared.manifest.spec)
+                .get(&clash.claim)
+            {
+                Some(Some((index, field))) => check::in_service(&declared.node, *index, field),
+                Some(None) | None => at!["expose", "host"].to_vec(),
             };
             let holder = quote(clash.holder.as_str());
             let (message, help) = match &clash.claim {
@@ -196,6 +212,13 @@ impl Judge<'_> {
                 Claim::Rule(rule) => (
                     format!("the rule {} is that of service {holder}", quote(rule.as_str())),
                     "a rule is one service's: declare another one",
+                ),
+                Claim::Route((_, host, path)) => (
+                    format!(
+                        "requests for {} are those of service {holder}",
+                        quote(&(host.clone() + path.as_deref().unwrap_or_default()))
+                    ),
+                    "take another `host`, or a `path`",
                 ),
             };
             let span = clash.declared.node.locate(&place(clash.declared));
@@ -227,13 +250,14 @@ fn place_of(spec: &LoadBalancerSpec, listener: &str, rule: Option<&str>) -> Vec<
     place
 }
 
-/// What a service has for itself, and where it says so: number of the entry, field.
-fn claims_of(spec: &ServiceSpec) -> BTreeMap<Claim, (usize, &'static str)> {
+/// What a service has for itself, and where it says so: number of the entry, field; none: its `expose`.
+fn claims_of(desired: &Desired, spec: &ServiceSpec) -> BTreeMap<Claim, Option<(usize, &'static str)>> {
     let mut claims = BTreeMap::new();
     for (index, entry) in spec.load_balancers.iter().enumerate() {
-        claims.extend(groups_of(entry).map(|(field, name)| (Claim::Group(name.clone()), (index, field))));
-        claims.extend(rules_of(entry).map(|(field, rule)| (Claim::Rule(RuleRef::named(rule)), (index, field))));
+        claims.extend(groups_of(entry).map(|(field, name)| (Claim::Group(name.clone()), Some((index, field)))));
+        claims.extend(rules_of(entry).map(|(field, rule)| (Claim::Rule(RuleRef::named(rule)), Some((index, field)))));
     }
+    claims.extend(route_of(desired, spec).map(|route| (Claim::Route(route), None)));
     claims
 }
 

@@ -69,6 +69,9 @@ pub(super) fn clusters<'a>(desired: &'a Desired, tables: &'a Tables) -> impl Ite
     groups.chain(balancers.filter_map(|(_, balancer)| balancer.spec.cluster.as_ref()))
 }
 
+/// Ports of a cluster's hosts, and the service that publishes each.
+pub(super) type Published<'a> = BTreeMap<(&'a ClusterName, u16), &'a ServiceName>;
+
 impl Judge<'_> {
     fn cluster_of<'n>(&'n self, named: Option<&'n ClusterName>) -> &'n ClusterName {
         named.unwrap_or(&self.home)
@@ -227,14 +230,14 @@ impl Judge<'_> {
     }
 
     /// What is probably not as it was meant.
-    pub(super) fn about_traffic(&self, warnings: &mut Vec<(String, Finding)>) {
-        let published = self.published();
-        for balancer in self.tables.load_balancers.good.values() {
+    pub(super) fn about_traffic(&self, published: &Published<'_>, warnings: &mut Vec<(String, Finding)>) {
+        for (name, balancer) in &self.tables.load_balancers.good {
             let found = self
                 .no_edge(balancer)
                 .into_iter()
+                .chain(self.idle_listeners(name, balancer))
                 .chain(self.unknown_groups(balancer))
-                .chain(self.taken_ports(balancer, &published));
+                .chain(self.taken_ports(balancer, published));
             warnings.extend(found.map(|finding| (balancer.manifest.file.clone(), finding)));
         }
         // One that is wrong may be the one that has the rule.
@@ -291,6 +294,20 @@ impl Judge<'_> {
         Some(finding.label("it runs nowhere").maybe_help(hint))
     }
 
+    /// Listeners for whose requests nobody says anything, no service that is exposed either.
+    fn idle_listeners(&self, name: &LoadBalancerName, balancer: &Declared<LoadBalancerSpec>) -> Vec<Finding> {
+        let Some(Manifest { spec, .. }) = self.desired.load_balancers.get(name) else { return Vec::new() };
+        let idle = spec.listeners.iter().enumerate().filter(|(_, listener)| {
+            listener.rules.is_empty() && listener.default_action.is_none() && !spec.answers_challenges(listener)
+        });
+        let finding = |(index, _)| {
+            let message = "the listener has no rules and no `defaultAction`";
+            Finding::warning("load-balancer", balancer.node.locate(at!["listeners", index]), message)
+                .label("every request is answered with 404")
+        };
+        idle.map(finding).collect()
+    }
+
     /// Groups that nobody declares and no rule names: a load balancer alone makes one, which others then let in.
     fn unknown_groups(&self, balancer: &Declared<LoadBalancerSpec>) -> Vec<Finding> {
         let groups = balancer.manifest.spec.security_groups.iter().enumerate();
@@ -310,7 +327,7 @@ impl Judge<'_> {
     }
 
     /// Ports of hosts that services have whichever host they are on; those whose constraints choose hosts are not judged.
-    fn published(&self) -> BTreeMap<(&ClusterName, u16), &ServiceName> {
+    pub(super) fn published(&self) -> Published<'_> {
         let mut published = BTreeMap::new();
         for (name, service) in &self.desired.services {
             let Some(definition) = self.desired.task_definitions.get(&super::family_named(&service.spec)) else {
@@ -330,11 +347,7 @@ impl Judge<'_> {
         published
     }
 
-    fn taken_ports(
-        &self,
-        balancer: &Declared<LoadBalancerSpec>,
-        published: &BTreeMap<(&ClusterName, u16), &ServiceName>,
-    ) -> Vec<Finding> {
+    fn taken_ports(&self, balancer: &Declared<LoadBalancerSpec>, published: &Published<'_>) -> Vec<Finding> {
         let spec = &balancer.manifest.spec;
         if self.edges(spec).next().is_none() {
             return Vec::new();

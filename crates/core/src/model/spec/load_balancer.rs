@@ -336,6 +336,23 @@ impl Action {
 }
 
 impl LoadBalancerSpec {
+    /// With these listeners on every host of the cluster, and what holds when nothing is said.
+    pub fn of_listeners(listeners: Vec<Listener>) -> Self {
+        Self {
+            cluster: None,
+            hosts: BTreeMap::new(),
+            security_groups: Vec::new(),
+            listeners,
+            idle_timeout: sixty_seconds(),
+            access_logs: false,
+        }
+    }
+
+    /// Whether a listener of it speaks a protocol.
+    pub fn speaks(&self, protocol: ListenerProtocol) -> bool {
+        self.listeners.iter().any(|listener| listener.protocol == protocol)
+    }
+
     /// The certificates of its listeners; one of several may come more than once.
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         self.listeners.iter().flat_map(Listener::certificates)

@@ -1,6 +1,7 @@
 //! The manifests' shapes: one kind a file, and the table of kinds.
 
 pub mod cluster;
+pub mod expose;
 pub mod host;
 pub mod load_balancer;
 pub mod network;

@@ -10,6 +10,7 @@ use serde::{
 
 use super::{
     NotActedOn, TaskDefinitionSpec,
+    expose::Expose,
     load_balancer::ServiceLoadBalancer,
     network::{NetworkConfiguration, ServiceRegistry},
     strategy::{
@@ -78,9 +79,9 @@ pub struct ServiceSpec {
     /// See [`NotActedOn`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_scaling: Option<NotActedOn>,
-    /// See [`NotActedOn`].
+    /// A target group and a rule of a load balancer, with a certificate when the name is public, without manifests of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expose: Option<NotActedOn>,
+    pub expose: Option<Box<Expose>>,
     /// Never two of its task: it stops before it is started anew, and waits for its lost host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub singleton: bool,
@@ -372,6 +373,11 @@ pub enum ThresholdType {
 }
 
 impl ServiceSpec {
+    /// Whether load balancers send requests to its tasks.
+    pub fn has_targets(&self) -> bool {
+        !self.load_balancers.is_empty() || self.expose.is_some()
+    }
+
     /// Whether its tasks on a lost host wait for it: a singleton's always do (S19).
     pub fn waits_for_lost_host(&self) -> bool {
         self.singleton || self.on_host_loss == OnHostLoss::Wait

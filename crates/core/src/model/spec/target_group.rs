@@ -148,6 +148,22 @@ fn default_deregistration_delay() -> Seconds {
 }
 
 impl TargetGroupSpec {
+    /// A group of targets that speak HTTP on a port, with what holds when nothing is said.
+    pub fn of_port(port: u16) -> Self {
+        Self {
+            cluster: None,
+            port,
+            protocol: TargetProtocol::default(),
+            target_type: None,
+            health_check: TargetHealthCheck::default(),
+            deregistration_delay: default_deregistration_delay(),
+            slow_start: Seconds(0),
+            algorithm: Algorithm::default(),
+            stickiness: Stickiness::default(),
+            proxy_protocol: false,
+        }
+    }
+
     /// Which answers of a check are good, as inclusive ranges of status codes; none when `matcher` cannot be read.
     pub fn good_answers(&self) -> Option<Vec<(u16, u16)>> {
         let range = |text: &str| {
