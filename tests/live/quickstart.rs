@@ -111,6 +111,17 @@ fn the_quickstart_answers_twice_and_leaves_nothing() {
     quickstart.roadstead(&["stop", id]);
     assert_eq!(slow.join().unwrap(), "waited 2000 ms\n");
 
+    // The service behind the internal load balancer is deployed while clients ask it.
+    let auth = quickstart.tasks().into_iter().find(|task| task["group"] == "service:auth").expect("a task of auth");
+    assert!(["zone-a", "zone-b"].contains(&auth["availabilityZone"].as_str().unwrap()), "{auth}");
+    assert!(auth["privateIp"].as_str().unwrap().starts_with("10.64."), "{auth}");
+    let output = quickstart.run(&["--swap"]);
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words}{}", String::from_utf8_lossy(&output.stderr));
+    let told = words.lines().last().unwrap_or_default();
+    assert!(told.contains("while version 2 took over from version 1") && told.ends_with(": 0 failed"), "{words}");
+    eprintln!("{told}");
+
     let output = quickstart.run(&["--down"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(traces(&quickstart.0), Vec::<String>::new());

@@ -105,8 +105,9 @@ impl Parts {
     /// Everything: after it the host is so, whatever it was before.
     pub fn whole(&self, wanted: &HostNetwork) -> String {
         if wanted.bridges.is_empty() {
-            let files = [file("boot.sh", &boot_for_names()), self.names.files()].concat();
-            return clear_network() + &files + &listen() + NAMES;
+            let boot = boot_without_bridges();
+            let files = [file("routes.sh", &self.routes), file("boot.sh", &boot), self.names.files()].concat();
+            return clear_network() + &files + &boot + NAMES;
         }
         let mut script = format!("cd {FOLDER}\n{KERNEL}");
         script += &file("accept.sh", &self.accept);
@@ -163,7 +164,8 @@ impl Parts {
             "cd {FOLDER}\n\
              [ -n \"$(ip -4 addr show dev lo to {NAME_SERVER})\" ] || echo '! its address for names is gone'\n\
              kill -0 \"$(cat /run/dnsmasq.pid)\" 2>/dev/null || echo '! its name server is down'\n\
-             kill -0 \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || echo '! its name server for ports is down'\n"
+             kill -0 \"$(cat /run/dnsmasq-srv.pid)\" 2>/dev/null || echo '! its name server for ports is down'\n\
+             [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo '! its routes were changed'\n"
         );
         if wanted.bridges.is_empty() {
             return names;
@@ -171,7 +173,6 @@ impl Parts {
         let mut script = names
             + &format!(
                 "[ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
-             [ \"$(ip -4 route show proto {ROUTE_PROTOCOL})\" = \"$(cat /run/routes)\" ] || echo '! its routes were changed'\n\
              [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
              [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
              /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
@@ -247,9 +248,9 @@ fn listen() -> String {
     format!("ip -4 addr replace {NAME_SERVER}/32 dev lo scope host\n")
 }
 
-/// What a host without networks puts back.
-fn boot_for_names() -> String {
-    format!("cd {FOLDER}\n{}", listen())
+/// What a host without networks of its own puts back: the ways to tasks of other hosts, and names.
+fn boot_without_bridges() -> String {
+    format!("cd {FOLDER}\n/bin/sh routes.sh\n{}", listen())
 }
 
 fn boot() -> String {

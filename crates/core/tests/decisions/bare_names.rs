@@ -182,14 +182,18 @@ fn a_task_without_a_network_is_in_no_name() {
 }
 
 #[test]
-fn a_host_without_addresses_has_no_ways_to_others_and_holds_a_stop_up_only_when_it_is_known_to_answer() {
+fn a_host_without_addresses_has_ways_to_others_and_holds_a_stop_up_only_when_it_is_known_to_answer() {
     let mut story = Story::of_cluster(web(2), awsvpc(), json!({}));
     for (name, cidr, zone) in [("east", "10.64.0.0/20", "a"), ("west", "10.64.16.0/20", "b")] {
         story.declare_subnet(name, json!({ "cidr": cidr, "availabilityZone": zone }));
     }
     story.live_in_network(20);
     let pictures = pictures(story.state());
-    assert_eq!(["a", "b", "c"].map(|host| pictures[host].routes.len()), [1, 1, 0]);
+    assert_eq!(
+        ["a", "b", "c"].map(|host| pictures[host].routes.len()),
+        [1, 1, 2],
+        "the load balancers of c send requests to tasks of others"
+    );
     story.order_stop();
     story.decide(1_000, &[]);
     story.confirm(&["a", "b"]);

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The label of a host that says its zone.
-const ZONE: &str = "availability-zone";
+pub(super) const ZONE: &str = "availability-zone";
 
 /// What something says of its tasks' network.
 pub(super) struct Wish<'a> {

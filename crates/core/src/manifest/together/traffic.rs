@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Declared, Fallen, Judge, Kept, Tables, rivals,
+    Declared, Fallen, Judge, Kept, Tables,
+    network::ZONE,
+    rivals,
     targets::{groups_of, rules_of},
 };
 use crate::{
@@ -17,8 +19,9 @@ use crate::{
         desired::{Desired, Manifest},
         name::{ClusterName, HostName, LoadBalancerName, SecurityGroupName, ServiceName, TargetGroupName},
         spec::{
-            Kind, LoadBalancerSpec, load_balancer::ListenerProtocol, service::PlacementConstraintType,
-            target_group::TargetProtocol, task_definition::Protocol,
+            Kind, LoadBalancerSpec, load_balancer::ListenerProtocol, network::Encapsulation,
+            service::PlacementConstraintType, subnet::SubnetDriver, target_group::TargetProtocol,
+            task_definition::Protocol,
         },
     },
 };
@@ -235,6 +238,7 @@ impl Judge<'_> {
             let found = self
                 .no_edge(balancer)
                 .into_iter()
+                .chain(self.cut_off(balancer))
                 .chain(self.idle_listeners(name, balancer))
                 .chain(self.unknown_groups(balancer))
                 .chain(self.taken_ports(balancer, published));
@@ -292,6 +296,30 @@ impl Judge<'_> {
         let hint = hint.into_iter().find_map(|value| did_you_mean(value, labels.iter().copied()));
         let finding = Finding::warning("no-edge", balancer.node.locate(at!["hosts"]), message);
         Some(finding.label("it runs nowhere").maybe_help(hint))
+    }
+
+    /// Hosts that have no part in an encrypted task network: from there nobody reaches a task that has an address.
+    fn cut_off(&self, balancer: &Declared<LoadBalancerSpec>) -> Option<Finding> {
+        let spec = &balancer.manifest.spec;
+        let cluster = self.cluster_of(spec.cluster.as_ref());
+        if self.desired.cluster(cluster).network.encapsulation != Encapsulation::Wireguard {
+            return None;
+        }
+        let own = || self.desired.subnets.values().map(|it| &it.spec).filter(|it| it.cluster == *cluster);
+        let zones: BTreeSet<Option<&str>> =
+            own().filter(|it| it.driver == SubnetDriver::Bridge).map(|it| it.availability_zone.as_deref()).collect();
+        let is_out = |host: &&HostName| {
+            let zone = self.desired.hosts.get(*host).and_then(|host| host.labels.get(ZONE));
+            !zones.is_empty() && !zones.contains(&None) && !zones.contains(&zone.map(String::as_str))
+        };
+        let host = self.edges(spec).find(is_out)?;
+        let message = format!("host {} is in the zone of no subnet", quote(host.as_str()));
+        let finding = Finding::warning("subnet", balancer.node.locate(at!["hosts"]), message);
+        Some(
+            finding
+                .label("with `encapsulation: wireguard` the load balancer reaches no task with an address from there")
+                .help("declare a subnet for its zone, or leave the host out by `hosts`"),
+        )
     }
 
     /// Listeners for whose requests nobody says anything, no service that is exposed either.

@@ -105,7 +105,7 @@ fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTre
     for (host, own) in &bridges {
         let others = || bridges.iter().filter(|(other, _)| *other != host).map(|(other, bridges)| (*other, bridges));
         let (routes, tunnel) = match spec.network.encapsulation {
-            _ if own.is_empty() => (BTreeMap::new(), None),
+            // Also for who has no slice itself: its load balancers send requests to tasks of others.
             Encapsulation::None => {
                 let routes = others().filter_map(|(other, bridges)| Some((address_of(state, other)?, bridges)));
                 let routes = routes.flat_map(|(via, bridges)| {
@@ -113,6 +113,7 @@ fn of_cluster(state: &State, cluster: &ClusterName, has_addresses: bool) -> BTre
                 });
                 (routes.collect(), None)
             }
+            Encapsulation::Wireguard if own.is_empty() => (BTreeMap::new(), None),
             Encapsulation::Wireguard => (BTreeMap::new(), tunnel(state, host, others())),
         };
         let tasks = holders.iter().filter(|task| task.host == **host).filter_map(|task| {
