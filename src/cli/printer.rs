@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     failure::{Failure, Message},
@@ -133,6 +134,13 @@ impl Printer {
         paint(self.colour, tone, text)
     }
 
+    /// Progress that is drawn in place.
+    pub fn live(&self) -> Live {
+        let is_drawn = !self.quiet && io::stderr().is_terminal();
+        let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+        Live { columns: usize::from(if is_drawn { columns } else { 0 }), lines: 0 }
+    }
+
     /// Progress, on standard error.
     pub fn notice(&self, text: &str) {
         if !self.quiet {
@@ -155,6 +163,48 @@ impl Printer {
         if let Some(hint) = hint {
             complain(&format!("  {} {}", paint(self.error_colour, Tone::Strong, "hint:"), clean_lines(hint)));
         }
+    }
+}
+
+/// Progress that is drawn in place, on a terminal at standard error.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// 0: it is no terminal.
+    columns: usize,
+    /// On the screen.
+    lines: usize,
+}
+
+impl Live {
+    /// Whether anything is drawn at all.
+    pub fn is_drawn(&self) -> bool {
+        self.columns > 0
+    }
+
+    /// Draws it in place of what was drawn before.
+    pub fn draw(&mut self, text: &str) {
+        self.clear();
+        if self.is_drawn() {
+            complain(text);
+            let rows =
+                |line: &str| anstream::adapter::strip_str(line).to_string().width().div_ceil(self.columns).max(1);
+            self.lines = text.lines().map(rows).sum();
+        }
+    }
+
+    /// Takes away what was drawn.
+    pub fn clear(&mut self) {
+        if self.lines > 0 {
+            // Up, and everything from there on is erased.
+            let _ = write!(io::stderr().lock(), "\x1b[{}A\x1b[J", self.lines);
+            self.lines = 0;
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

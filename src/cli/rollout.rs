@@ -1,6 +1,8 @@
 //! `rollout`: how a service's deployment goes, and a person's word about it.
 
-use std::time::Duration;
+mod picture;
+
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
@@ -139,6 +141,12 @@ async fn status(context: &Context, options: &StatusOptions) -> Result<(), Failur
                 Some(Outcome::Superseded) | None => Tone::Change,
             };
             context.printer.line(&context.printer.tinted(tone, &words(&deployment, rollback.as_ref())))?;
+            if deployment.outcome.is_none() {
+                let picture = picture::picture(context, options.of.name()).await?;
+                if !picture.is_empty() {
+                    context.printer.line(&format!("\n{picture}"))?;
+                }
+            }
         }
     }
     match deployment.outcome {
@@ -180,15 +188,22 @@ fn pick(list: Vec<DeploymentView>, id: Option<&str>) -> Rollout {
 /// Until it has an outcome; says on the way how it goes.
 async fn wait(context: &Context, options: &StatusOptions, mut newest: Rollout) -> Result<Rollout, Failure> {
     let mut changes = Box::pin(context.client.changes().await?);
-    let mut said = String::new();
+    let (mut said, mut said_at) = (String::new(), Instant::now());
+    let mut live = context.printer.live();
     loop {
         let id = match &newest {
-            Some((deployment, _)) if deployment.outcome.is_some() => return Ok(newest),
+            Some((deployment, _)) if deployment.outcome.is_some() => {
+                live.clear();
+                return Ok(newest);
+            }
             Some((deployment, rollback)) => {
                 let words = words(deployment, rollback.as_ref());
-                if words != said {
+                let step = without_counts(deployment, &words).to_owned();
+                if live.is_drawn() {
+                    live.draw(&format!("{words}\n{}", picture::picture(context, options.of.name()).await?));
+                } else if step != said || said_at.elapsed() > COUNTS_EVERY {
                     context.printer.notice(&words);
-                    said = words;
+                    (said, said_at) = (step, Instant::now());
                 }
                 Some(deployment.id.clone())
             }
@@ -198,6 +213,15 @@ async fn wait(context: &Context, options: &StatusOptions, mut newest: Rollout) -
         change?;
         newest = pick(deployments(context, &options.of).await?, id.as_deref());
     }
+}
+
+/// Where nothing can be drawn anew, numbers that only grow are said no more often.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
+
+/// What is said of a deployment, without how many requests there were.
+fn without_counts<'w>(deployment: &DeploymentView, words: &'w str) -> &'w str {
+    let counts = deployment.requests.as_ref().map(|requests| format!("; {} requests, ", requests.total));
+    counts.and_then(|counts| words.split_once(&counts)).map_or(words, |(step, _)| step)
 }
 
 /// `PRODUCTION_TRAFFIC_SHIFT with 12.5 % of the requests, `.

@@ -171,14 +171,12 @@ impl Parts {
             return names;
         }
         let mut script = names
-            + &format!(
-                "[ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
+            + "[ \"$(nft -s list table inet roadstead 2>&1)\" = \"$(cat rules.nft)\" ] || echo '! its rules were changed'\n\
              [ \"$(cat /proc/sys/net/ipv4/ip_forward)\" = 1 ] || echo '! it forwards nothing'\n\
              [ \"$(cat /proc/sys/net/bridge/bridge-nf-call-iptables)\" = 1 ] || echo '! its bridges are not judged'\n\
              /bin/sh accept.sh check || echo \"! its engine's rules were made anew\"\n\
              /bin/sh lan.sh check || echo '! its interface among its tasks on a LAN was changed'\n\
-             /bin/sh tunnel.sh check || echo '! its encrypted way to other hosts was changed'\n"
-            );
+             /bin/sh tunnel.sh check || echo '! its encrypted way to other hosts was changed'\n";
         for bridge in &wanted.bridges {
             let _ =
                 writeln!(script, "[ -e /sys/class/net/{0} ] || echo '! its network {0} is gone'", bridge.interface());
