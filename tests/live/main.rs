@@ -28,6 +28,7 @@ mod names;
 mod network;
 mod probes;
 mod pulls;
+mod questions;
 mod quickstart;
 mod rollouts;
 mod shells;

@@ -16,7 +16,7 @@ use crate::{
 /// There and back again.
 const SWAPS: usize = 20;
 
-fn service(version: usize, strategy: &str) -> String {
+pub fn service(version: usize, strategy: &str) -> String {
     format!(
         "
 apiVersion: roadstead/v1
@@ -34,7 +34,7 @@ spec:
     )
 }
 
-const TRAFFIC: &str = "
+pub const TRAFFIC: &str = "
 apiVersion: roadstead/v1
 kind: TargetGroup
 metadata: { name: blue }

@@ -109,6 +109,7 @@ pub fn snapshot(now: Timestamp) -> Snapshot {
             paused_at: None,
             stage: None,
             hooks: Vec::new(),
+            queries: Vec::new(),
             analysis: Default::default(),
             created_at: at,
             updated_at: at,

@@ -22,6 +22,7 @@ use roadstead_core::model::{
 };
 
 use super::{
+    calls::Calls,
     certificates::{Vault, acme::Orders},
     edges::Edges,
     execute::{self, Execution},
@@ -69,6 +70,7 @@ pub(super) struct Driver {
     pub(super) networks: Networks,
     pub(super) edges: Edges,
     pub(super) probes: Probes,
+    pub(super) calls: Calls,
     pub(super) vault: Option<Arc<Vault>>,
     pub(super) orders: Orders,
     pub(super) ledger: Arc<dyn Ledger>,
@@ -162,6 +164,7 @@ impl Driver {
                 self.certificates();
                 self.edges.follow(self.core.world(), &self.fleet);
                 self.probes.follow(self.core.world(), &self.fleet);
+                self.calls.follow(self.core.world(), &self.fleet);
             }
             self.publish();
             self.readers.answer();
@@ -275,6 +278,7 @@ impl Driver {
                 | Input::Edge(..)
                 | Input::Certificate(_)
                 | Input::Acme(..)
+                | Input::Called(..)
                 | Input::Probed(_) => {}
             }
         }
@@ -454,6 +458,7 @@ fn reach_taken(input: &Input) {
         | Input::Edge(..)
         | Input::Certificate(_)
         | Input::Acme(..)
+        | Input::Called(..)
         | Input::Probed(_) => {}
     }
 }

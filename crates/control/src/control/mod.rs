@@ -8,6 +8,7 @@
 //! Each loop is woken by a period or a signal, does one bounded thing and never runs twice at once. The driver alone
 //! writes: it commits what was decided before anything is sent (S8).
 
+mod calls;
 pub mod certificates;
 pub mod connect;
 mod copy;
@@ -17,6 +18,7 @@ mod execute;
 mod fleet;
 mod folder;
 pub mod handle;
+mod http;
 pub mod images;
 pub mod ingest;
 mod key;
@@ -222,6 +224,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         networks: Default::default(),
         edges: Default::default(),
         probes: Probes::default(),
+        calls: Default::default(),
         vault: parts.vault,
         orders: certificates::acme::Orders::default(),
         core,

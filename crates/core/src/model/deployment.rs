@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    call::Turn,
     name::{HostName, RevisionId, TaskId},
     time::Timestamp,
     traffic::Answers,
@@ -146,11 +147,30 @@ pub struct HookRun {
     pub index: usize,
     /// When.
     pub since: Timestamp,
-    /// The task that tells; none: a person does.
+    /// The task that tells; none: a person does, or a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
+    /// When the server that tells is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
+    /// The server said that it failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
     /// It succeeded, or a person was asked.
     pub done: bool,
+}
+
+/// A query of an alarm that is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryRun {
+    /// Its name in the manifest.
+    pub name: String,
+    /// How often in a row it had a result.
+    #[serde(default)]
+    pub fired: u32,
+    /// When it is asked.
+    pub turn: Turn,
 }
 
 impl Stage {
@@ -198,6 +218,9 @@ pub struct Deployment {
     /// The lifecycle hooks that began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookRun>,
+    /// The queries of its alarms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<QueryRun>,
     /// How requests were answered meanwhile.
     #[serde(default, skip_serializing_if = "Analysis::is_empty")]
     pub analysis: Analysis,
@@ -256,7 +279,7 @@ impl Deployment {
     /// Since when and why it is paused, in words.
     pub fn paused_words(&self) -> Option<String> {
         let paused_at = self.paused_at?;
-        let hook = self.hooks.iter().find(|hook| hook.task.is_none() && hook.since == paused_at);
+        let hook = self.hooks.iter().find(|hook| hook.task.is_none() && hook.turn.is_none() && hook.since == paused_at);
         Some(match hook {
             Some(hook) => format!("its hook at {} waits for a person to continue it", hook.stage.word()),
             None => "a person paused it".to_owned(),

@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod action;
+pub mod call;
 pub mod certificate;
 pub mod container;
 pub mod decision;

@@ -37,6 +37,7 @@ pub(super) fn begin(draft: &mut Draft<'_>, service: &Subjected<'_>) {
     draft.services[service.no].change(|record| open(record, service, id, now));
     // What was answered before is not of it.
     traffic::analysis::count(draft, service.no);
+    traffic::queries::watch(draft, service.no);
     let begun = draft.services[service.no].record().and_then(ServiceRecord::primary);
     let message = begun.map(|begun| format!("deployment {id}: {}", begun.rollout_state_reason)).unwrap_or_default();
     draft.event(EventSubject::Service(service.name.clone()), EventLevel::Normal, "DeploymentStarted", message);
@@ -93,6 +94,7 @@ fn open(record: &mut ServiceRecord, service: &Subjected<'_>, id: u64, now: Times
         unplaced_at: None,
         stage,
         hooks: Vec::new(),
+        queries: Vec::new(),
         analysis: Analysis::default(),
         created_at: now,
         updated_at: now,

@@ -6,6 +6,7 @@
 pub mod absorb;
 pub mod acme;
 pub mod breaker;
+pub mod calls;
 pub mod certificates;
 mod daemon;
 mod deployment;

@@ -9,7 +9,7 @@ use crate::model::{
 use super::{
     breaker,
     draft::{Draft, ServiceNo},
-    traffic::analysis,
+    traffic::{analysis, queries},
 };
 
 /// What the tasks of a service that asks for `wanted` shall run.
@@ -31,6 +31,7 @@ pub(super) fn judge(draft: &mut Draft<'_>, no: ServiceNo) {
         draft.services[no].change(|record| record.pin = None);
     }
     analysis::count(draft, no);
+    queries::watch(draft, no);
     sound(draft, no, &wanted);
     trip(draft, no, &wanted);
     let target = target(draft, draft.services[no].record(), &wanted);

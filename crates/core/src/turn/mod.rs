@@ -15,6 +15,7 @@ use std::{
 use crate::model::{
     acme::AcmeNews,
     action::{ActionKey, ActionResult, Answer, VerbName},
+    call::{CallId, Reply},
     certificate::CertificateRecord,
     desired::Desired,
     diagnostic::Diagnostic,
@@ -78,6 +79,8 @@ pub enum Input {
     Certificate(CertificateRecord),
     /// Of an order for a certificate that began then.
     Acme(CertificateId, Timestamp, AcmeNews),
+    /// What came of a question over HTTP that was due then.
+    Called(CallId, Timestamp, Reply),
     /// The checks from a host came to a verdict.
     Probed(Probed),
 }
@@ -227,6 +230,7 @@ impl Core {
             }
             Input::Certificate(record) => plan::certificates::came(&self.world.state, now, record),
             Input::Acme(id, begun_at, news) => plan::acme::came(&self.world.state, now, &id, begun_at, news),
+            Input::Called(id, at, reply) => plan::calls::came(&self.world.state, now, &id, at, &reply),
             Input::Died(death) => self.died(&death),
             Input::Answer(answer) => self.answer(&answer),
             Input::Copied(copied) => absorb::volume_copied(&self.world.state, &copied),

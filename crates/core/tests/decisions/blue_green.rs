@@ -66,7 +66,7 @@ impl Story {
         &self.state().services[SERVICE]
     }
 
-    fn primary(&self) -> &Deployment {
+    pub fn primary(&self) -> &Deployment {
         self.service().primary().unwrap()
     }
 

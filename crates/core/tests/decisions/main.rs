@@ -7,6 +7,7 @@ mod answers;
 mod bare_names;
 mod blue_green;
 mod bounds;
+mod calls;
 mod certificates;
 mod containers;
 mod daemons;

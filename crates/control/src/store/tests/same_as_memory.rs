@@ -162,6 +162,7 @@ fn deployment(id: u64) -> Deployment {
         restart: id.is_multiple_of(2),
         paused_at: id.is_multiple_of(3).then_some(Timestamp(7)),
         hooks: Vec::new(),
+        queries: Vec::new(),
         analysis: Default::default(),
         stage: id.is_multiple_of(2).then(|| Stage {
             name: LifecycleStage::BakeTime,

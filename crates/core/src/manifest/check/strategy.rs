@@ -1,8 +1,9 @@
 //! How a service's revisions take over from each other.
 
-use super::{in_range, join};
+use super::{in_range, join, tls};
 use crate::{
     manifest::{
+        document::is_label,
         node::{Step, at},
         report::{Scope, quote},
     },
@@ -12,7 +13,7 @@ use crate::{
         spec::{
             ServiceSpec,
             service::SchedulingStrategy,
-            strategy::{DeploymentControllerType, DeploymentStrategy, LONGEST_HOOK_S, LifecycleHook},
+            strategy::{DeploymentControllerType, DeploymentStrategy, LONGEST_HOOK_S, LifecycleHook, Prometheus},
         },
     },
 };
@@ -77,6 +78,9 @@ fn alarms(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     ] {
         least.into_iter().for_each(|value| in_range(scope, &join(base, &[Step::Key(field)]), value, 1..=u32::MAX, ""));
     }
+    if let Some(prometheus) = &alarms.prometheus {
+        self::prometheus(prometheus, &join(base, at!["prometheus"]), scope);
+    }
     let is_slow_watched = alarms.maximum_latency_ms.or(alarms.maximum_latency_increase_percent).is_some();
     if let Some(percentile) = alarms.latency_percentile {
         let field = join(base, at!["latencyPercentile"]);
@@ -100,17 +104,70 @@ fn alarms(spec: &ServiceSpec, scope: &mut Scope<'_>) {
     }
 }
 
+/// Queries of one service's alarms: each is asked every few seconds.
+const MAX_QUERIES: usize = 10;
+/// Bytes of a query.
+const LONGEST_QUERY: usize = 4_096;
+
+fn prometheus(prometheus: &Prometheus, base: &[Step<'_>], scope: &mut Scope<'_>) {
+    address(&prometheus.url, &join(base, at!["url"]), "alarm", scope);
+    if let Some(interval) = prometheus.interval {
+        in_range(scope, &join(base, at!["interval"]), interval.0, 1..=3_600, " s");
+    }
+    let count = prometheus.queries.len();
+    if count == 0 || count > MAX_QUERIES {
+        let message = format!("{count} queries: from 1 to {MAX_QUERIES} are possible");
+        scope.error(&join(base, at!["queries"]), "alarm", message);
+        return;
+    }
+    for (index, query) in prometheus.queries.iter().enumerate() {
+        let field = |name: &'static str| join(base, at!["queries", index, name]);
+        if !is_label(&query.name) {
+            scope
+                .error(&field("name"), "bad-name", format!("{} is no name for an alarm", quote(&query.name)))
+                .label("1 to 63 lower-case letters, digits and hyphens");
+        } else if prometheus.queries.iter().take(index).any(|other| other.name == query.name) {
+            scope.error(&field("name"), "duplicate", format!("two queries are named {}", quote(&query.name)));
+        }
+        if query.query.trim().is_empty() || query.query.len() > LONGEST_QUERY {
+            let message = format!("a query has from 1 to {LONGEST_QUERY} characters");
+            scope
+                .error(&field("query"), "alarm", message)
+                .help("such as `rate(errors_total{service=\"$service\"}[1m]) > 5`");
+        }
+        if let Some(periods) = query.evaluation_periods {
+            in_range(scope, &field("evaluationPeriods"), periods, 1..=100, "");
+        }
+    }
+}
+
+fn address(url: &str, path: &[Step<'_>], code: &'static str, scope: &mut Scope<'_>) {
+    if !tls::is_url(url, &["http", "https"]) {
+        scope
+            .error(path, code, format!("{} is no address that can be asked", quote(url)))
+            .label("such as http://hooks.lan:8080/deployments");
+    }
+}
+
 fn lifecycle_hook(hook: &LifecycleHook, index: usize, scope: &mut Scope<'_>) {
     let base = at!["deploymentConfiguration", "lifecycleHooks", index];
     let field = |field: &'static str| join(base, &[Step::Key(field)]);
     if hook.hook_target_arn.is_some() {
+        scope.error(&field("hookTargetArn"), "hook", "there are no Lambda functions here").help(
+            "`taskDefinition`: a task that exits with 0 when all is well; `url`: a server; or `pause: true`: a person",
+        );
+    } else if [hook.task_definition.is_some(), hook.url.is_some(), hook.pause]
+        .iter()
+        .filter(|is_said| **is_said)
+        .count()
+        != 1
+    {
         scope
-            .error(&field("hookTargetArn"), "hook", "there are no Lambda functions here")
-            .help("`taskDefinition`: a task that exits with 0 when all is well; or `pause: true`: a person");
-    } else if hook.task_definition.is_some() == hook.pause {
-        scope
-            .error(base, "hook", "a hook runs a task or waits for a person")
-            .label("one of `taskDefinition` and `pause: true`");
+            .error(base, "hook", "a hook runs a task, asks a server, or waits for a person")
+            .label("one of `taskDefinition`, `url` and `pause: true`");
+    }
+    if let Some(url) = &hook.url {
+        address(url, &field("url"), "hook", scope);
     }
     if hook.lifecycle_stages.is_empty() {
         scope.error(base, "hook", "`lifecycleStages` says at which stages it comes, and has none");

@@ -213,7 +213,7 @@ fn ordered(
 /// Checks which authority is asked; the path to what vouches for it becomes that of the tree.
 pub(super) fn authority(acme: &mut Acme, base: &[Step<'_>], beside: Beside<'_>, scope: &mut Scope<'_>) {
     let path = |name: &'static str| join(base, &[Step::Key(name)]);
-    if acme.directory.as_deref().is_some_and(|url| !is_https(url)) {
+    if acme.directory.as_deref().is_some_and(|url| !is_url(url, &["https"])) {
         let message = format!("{} is no https URL", quote(acme.directory()));
         scope.error(&path("directory"), "tls", message).label("such as https://ca.example.com/acme/directory");
     }
@@ -228,11 +228,13 @@ pub(super) fn authority(acme: &mut Acme, base: &[Step<'_>], beside: Beside<'_>, 
     }
 }
 
-fn is_https(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("https://") else { return false };
+/// Whether it is an address of one of these schemes, without a user or a fragment.
+pub(super) fn is_url(url: &str, schemes: &[&str]) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
     let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
-    url.len() <= MAX_URL_BYTES
+    schemes.contains(&scheme)
+        && url.len() <= MAX_URL_BYTES
         && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte))
         && (host.parse::<IpAddr>().is_ok() || host.to_ascii_lowercase().split('.').all(is_label))
         && port.parse::<u16>().is_ok_and(|port| port > 0)

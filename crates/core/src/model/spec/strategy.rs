@@ -125,7 +125,7 @@ pub struct LinearConfiguration {
 }
 
 /// ECS's `DeploymentLifecycleHook`: what must succeed before a deployment leaves a stage. ▲ ECS calls a Lambda function; here it is a
-/// task that ends, or a person.
+/// task that ends, a server that answers as that function does, or a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LifecycleHook {
@@ -135,10 +135,13 @@ pub struct LifecycleHook {
     /// A task of this definition is started (`smoke`, `smoke:3`): it succeeded when its essential containers exit with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<String>,
+    /// This server is asked (POST) until it says that the stage may end, or not: http or https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// It waits for `roadstead rollout continue`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
-    /// A task that takes longer failed; 24 hours when absent.
+    /// A task or a server that takes longer failed; 24 hours when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Seconds>,
     /// A Lambda function: there is none here, and admission refuses it.
@@ -179,6 +182,9 @@ pub struct DeploymentAlarms {
     /// A deployment ends when containers of its tasks were started again more often than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maximum_restarts: Option<u32>,
+    /// A deployment ends when a query of Prometheus has a result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Prometheus>,
     /// Nothing is said of fewer requests than these; 50 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -198,9 +204,47 @@ impl Default for DeploymentAlarms {
             maximum_latency_increase_percent: None,
             latency_percentile: None,
             maximum_restarts: None,
+            prometheus: None,
             minimum_requests: None,
             alarm_names: Vec::new(),
         }
+    }
+}
+
+/// A Prometheus, or what answers as it does, and what it is asked while a deployment is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prometheus {
+    /// Where it is: `http://prometheus.lan:9090`, http or https; `/api/v1/query` is added.
+    pub url: String,
+    /// From one question to the next; 10 s when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub interval: Option<Seconds>,
+    /// Each is an alarm.
+    #[schemars(length(min = 1, max = 10))]
+    pub queries: Vec<PrometheusQuery>,
+}
+
+/// An alarm that fires while its query has a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrometheusQuery {
+    /// What it is called in events.
+    pub name: String,
+    /// An instant query, such as `rate(errors_total{service="$service"}[1m]) > 5`. `$service`, `$family` and `$revision` (its number)
+    /// stand for those of the deployment.
+    pub query: String,
+    /// So often in a row it has a result before the deployment ends; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub evaluation_periods: Option<u32>,
+}
+
+impl Prometheus {
+    /// From one question to the next.
+    pub fn interval(&self) -> Seconds {
+        self.interval.unwrap_or(Seconds(10))
     }
 }
 
@@ -220,7 +264,7 @@ impl DeploymentAlarms {
 pub const LONGEST_HOOK_S: u32 = 86_400;
 
 impl LifecycleHook {
-    /// How long its task may take.
+    /// How long its task or its server may take.
     pub fn timeout(&self) -> Seconds {
         self.timeout.unwrap_or(Seconds(LONGEST_HOOK_S))
     }

@@ -80,16 +80,21 @@ fn has_taken_over(deployment: &Deployment) -> bool {
     deployment.stage.is_some_and(|stage| stage.name >= LifecycleStage::CleanUp)
 }
 
+/// Whether alarms end it.
+pub(super) fn is_watched(deployment: &Deployment) -> bool {
+    deployment.rollout_state == RolloutState::InProgress && !has_taken_over(deployment)
+}
+
 /// Why a deployment is to end, if an alarm fires. One that a person paused is watched, too: its requests fail meanwhile.
 pub(in crate::plan) fn fires(draft: &Draft<'_>, primary: &Deployment, alarms: &DeploymentAlarms) -> Option<String> {
-    let goes_on = primary.rollout_state == RolloutState::InProgress && !has_taken_over(primary);
-    if !alarms.enable || !goes_on {
+    if !alarms.enable || !is_watched(primary) {
         return None;
     }
     let Analysis { new, old, .. } = &primary.analysis;
     let why = failing(*new, *old, alarms)
         .or_else(|| slow(new.latency, old.latency, alarms))
-        .or_else(|| restarting(draft, primary, alarms))?;
+        .or_else(|| restarting(draft, primary, alarms))
+        .or_else(|| super::queries::fires(primary, alarms))?;
     Some(format!("its alarm: {why}"))
 }
 

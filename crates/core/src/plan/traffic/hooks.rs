@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::turns::Verdict;
 use crate::model::{
+    call::Turn,
     deployment::{HookRun, LifecycleStage},
     spec::{service::LaunchType, strategy::LifecycleHook, task_definition::Environment},
     standalone::{ContainerOverride, Standalone, TaskOverride},
@@ -13,6 +14,7 @@ use crate::model::{
     task::{StopCode, Task},
 };
 use crate::plan::{
+    calls,
     draft::Draft,
     place::{self, Job},
     revision, schedule,
@@ -59,8 +61,15 @@ fn begin(
     (index, hook): (usize, &LifecycleHook),
 ) -> Verdict {
     let since = draft.now();
+    let run = HookRun { stage, index, since, task: None, turn: None, failed: false, done: false };
+    if hook.url.is_some() {
+        let turn = Turn::first(since);
+        let words = calls::words(hook, &turn);
+        note(draft, service, HookRun { turn: Some(turn), ..run }, false);
+        return Verdict::Stays(words, None);
+    }
     let Some(name) = &hook.task_definition else {
-        note(draft, service, HookRun { stage, index, since, task: None, done: true }, true);
+        note(draft, service, HookRun { done: true, ..run }, true);
         return Verdict::Stays(format!("a person is to say `roadstead rollout continue {}`", service.name), None);
     };
     let revision = match revision::named(draft, name) {
@@ -102,15 +111,18 @@ fn begin(
     match place::start_standalone(draft, &job, &reason) {
         Ok(task) => {
             let words = format!("its hook runs: task {task}");
-            note(draft, service, HookRun { stage, index, since, task: Some(task), done: false }, false);
+            note(draft, service, HookRun { task: Some(task), ..run }, false);
             Verdict::Stays(words, None)
         }
         Err(unplaceable) => Verdict::Stays(format!("its hook finds no host: {unplaceable}"), None),
     }
 }
 
-/// How a hook's task fares.
+/// How a hook fares that is a task, or a server.
 fn follow(draft: &mut Draft<'_>, service: &Subjected<'_>, hook: &LifecycleHook, run: &HookRun) -> Option<Verdict> {
+    if let Some(turn) = &run.turn {
+        return Some(asked(draft, hook, run, turn));
+    }
     let Some(id) = &run.task else { return None };
     let known: Vec<&Task> = draft.tasks.iter().filter(|task| task.id == *id).collect();
     match schedule::ended(&known, 1) {
@@ -130,5 +142,21 @@ fn follow(draft: &mut Draft<'_>, service: &Subjected<'_>, hook: &LifecycleHook, 
             }
             Some(Verdict::Fails(format!("its hook at {} took too long", run.stage.word())))
         }
+    }
+}
+
+/// A server's word is taken in when it comes; here its time ends.
+fn asked(draft: &Draft<'_>, hook: &LifecycleHook, run: &HookRun, turn: &Turn) -> Verdict {
+    let stage = run.stage.word();
+    let until = run.since.plus_ms(hook.timeout().as_ms());
+    if run.failed {
+        let url = hook.url.as_deref().unwrap_or_default();
+        Verdict::Fails(format!("its hook at {stage} failed: {url} says FAILED"))
+    } else if until <= draft.now() {
+        let said = turn.said.as_deref().unwrap_or("no answer");
+        Verdict::Fails(format!("its hook at {stage} took too long: {said}"))
+    } else {
+        let next = if turn.at > draft.now() { turn.at.min(until) } else { until };
+        Verdict::Stays(calls::words(hook, turn), Some(next))
     }
 }

@@ -8,6 +8,7 @@
 pub(super) mod analysis;
 mod hooks;
 mod picture;
+pub(super) mod queries;
 pub(super) mod turns;
 
 pub use picture::{

@@ -1,40 +1,22 @@
-//! Requests to an authority: over TLS only, each within a time, each answer of bounded size.
+//! Requests to an authority: each within a time.
 
 use std::{
-    error::Error as StdError,
-    fmt::Write,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use jiff::{Timestamp, fmt::rfc2822};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::timeout;
+
+use crate::control::http::Carrier;
 
 /// No request takes longer.
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
-/// No answer is larger.
-const MAX_BYTES: usize = 1 << 20;
-
-/// Brings a request to an authority, and its answer back.
-#[async_trait]
-pub trait Carrier: Send + Sync {
-    /// # Errors
-    /// In words.
-    async fn carry(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String>;
-}
 
 /// Requests of one order.
 #[derive(Clone)]
@@ -91,55 +73,4 @@ fn retry_after(answer: &Response<Bytes>) -> Option<u64> {
     }
     let at = rfc2822::DateTimeParser::new().parse_timestamp(said).ok()?;
     u64::try_from(at.duration_since(Timestamp::now()).as_millis()).ok()
-}
-
-/// The network.
-pub struct Network(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
-
-impl Network {
-    /// `ca`: what alone vouches for the authority; without it the machine's own authorities do.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn new(ca: Option<&str>) -> Result<Self, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let connector = match ca {
-            None => HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(provider)
-                .map_err(|error| format!("this machine's own authorities cannot be read: {error}"))?,
-            Some(pem) => {
-                let mut roots = RootCertStore::empty();
-                for found in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                    let found = found.map_err(|error| format!("its caFile cannot be read: {error}"))?;
-                    roots.add(found).map_err(|error| format!("its caFile cannot be used: {error}"))?;
-                }
-                let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-                let config = versions.map_err(|error| error.to_string())?;
-                HttpsConnectorBuilder::new().with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
-            }
-        };
-        let connector = connector.https_only().enable_http1().build();
-        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
-    }
-}
-
-#[async_trait]
-impl Carrier for Network {
-    async fn carry(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-        let answer = self.0.request(request.map(Full::new)).await.map_err(|error| words(&error))?;
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| words(&*error))?;
-        Ok(Response::from_parts(parts, body.to_bytes()))
-    }
-}
-
-/// An error with those that it came from: the first alone says "client error".
-fn words(error: &dyn StdError) -> String {
-    let mut words = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let _ = write!(words, ": {cause}");
-        next = cause.source();
-    }
-    words
 }

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 
 use super::Vault;
-use crate::control::fleet::Fleet;
+use crate::control::{fleet::Fleet, http::Network};
 use talk::{Answers, Refused};
 
 /// No order takes longer.
@@ -171,7 +171,7 @@ impl Work {
             None => None,
             Some(file) => Some(self.vault.authority(file).ok_or_else(|| refused(format!("{file} was not read yet")))?),
         };
-        let http = http::Http::new(http::Network::new(ca.as_deref()).map_err(refused)?);
+        let http = http::Http::new(Network::encrypted(ca.as_deref()).map_err(refused)?);
         let asked = self.asked.clone();
         let given = talk::order(http, &key, &asked, &mut self).await?;
         self.vault.record(&self.id, given).map(Input::Certificate).map_err(refused)

@@ -197,7 +197,8 @@ mod tests {
     use bytes::Bytes;
     use http::{Request, Response};
 
-    use super::{super::http::Carrier, *};
+    use super::*;
+    use crate::control::http::Carrier;
 
     /// An authority that knows everybody, and answers a new order like this.
     struct Authority {
