@@ -99,6 +99,23 @@ fn name(name: &str) -> Vec<String> {
 
 const A: &str = "file:a.pem";
 const B: &str = "self-signed:b.example";
+const D: &str = "self-signed:d.example";
+
+fn path(id: &str) -> String {
+    format!("/var/lib/roadstead-lb/certs/{}.pem", CertificateId::from(id).file_stem())
+}
+
+/// The only one that there is.
+fn list() -> String {
+    run("ls /var/lib/roadstead-lb/certs/*.list").trim().to_owned()
+}
+
+fn with_more(more: &Value) -> Edge {
+    let mut all = listeners(json!({}));
+    let certificates = all[0]["tls"]["certificates"].as_array_mut().unwrap();
+    certificates.extend(more.as_array().unwrap().iter().cloned());
+    edge(all, &[])
+}
 
 #[test]
 fn each_name_gets_its_certificate_and_a_swap_is_not_noticed() {
@@ -166,6 +183,32 @@ fn each_name_gets_its_certificate_and_a_swap_is_not_noticed() {
         assert!(balancer.look(&swapped).drift.unwrap().contains("certificate"));
         balancer.shows(&swapped);
         assert_eq!(serial("a.example"), "serial=33");
+
+        // One more and one less, while HAProxy runs; what is on disk says the same.
+        let before = workers();
+        let (more, c) = (
+            json!([{"domains": ["d.example"], "issuer": "SELF_SIGNED"}]),
+            authority.certificate(&name("d.example"), 0x55),
+        );
+        let mut third = swapped.clone();
+        third.balancers = with_more(&more).balancers;
+        balancer.pems = show(&mut third, &[(A, &other), (B, &b), (D, &c)]);
+        balancer.apply(&third).unwrap();
+        assert_eq!((serial("d.example"), get("d.example").as_deref()), ("serial=55".into(), Some("app")));
+        assert_eq!((workers(), balancer.look(&third).drift), (before.clone(), None), "no reload");
+        run(&format!(
+            "echo 'del ssl crt-list {list} {d}' | socat - unix:/run/roadstead-lb/admin.sock",
+            list = list(),
+            d = path(D)
+        ));
+        assert!(balancer.look(&third).drift.unwrap().contains("which certificates"));
+        balancer.shows(&third);
+        let before = workers();
+        balancer.pems = show(&mut swapped.clone(), &[(A, &other), (B, &b)]);
+        balancer.apply(&swapped).unwrap();
+        assert_eq!(serial("d.example"), "serial=33", "the first is shown");
+        assert_eq!((workers(), balancer.look(&swapped).drift), (before, None), "no reload");
+        assert!(!std::fs::exists(path(D)).unwrap());
 
         // Alone it starts with the last ones.
         let pid = workers();

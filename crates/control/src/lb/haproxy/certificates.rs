@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use roadstead_core::model::{
     certificate::Hidden,
     hex::hex,
-    name::CertificateId,
+    name::{CertificateId, LoadBalancerName},
     spec::load_balancer::{Listener, ListenerProtocol},
     traffic::Edge,
 };
@@ -42,26 +42,42 @@ fn file(id: &CertificateId) -> String {
     format!("certs/{}.pem", id.file_stem())
 }
 
-/// A list's file is called by what is in it: what runs and what is to run never share one that differs.
-fn list(edge: &Edge, listener: &Listener) -> (String, String) {
-    let text = of(edge, listener).fold(String::new(), |mut text, id| {
-        let _ = writeln!(text, "{FOLDER}/{}", file(id));
-        text
-    });
-    let name: String = hex(digest(&SHA256, text.as_bytes()).as_ref()).chars().take(24).collect();
-    (format!("certs/{name}.list"), text)
+/// The file that lists a listener's certificates: the same for as long as there is the listener, so that some can come and go while
+/// HAProxy runs.
+fn list(balancer: &LoadBalancerName, listener: &Listener) -> String {
+    let name = format!("{balancer}/{}", listener.name);
+    let name: String = hex(digest(&SHA256, name.as_bytes()).as_ref()).chars().take(24).collect();
+    format!("certs/{name}.list")
 }
 
-fn speaking_tls(edge: &Edge) -> impl Iterator<Item = &Listener> {
-    config::listeners(edge).into_iter().map(|(_, it)| it).filter(|it| it.protocol == ListenerProtocol::Https)
+/// What is in a listener's list.
+fn listed(edge: &Edge, listener: &Listener) -> Vec<String> {
+    of(edge, listener).map(|id| format!("{FOLDER}/{}", file(id))).collect()
+}
+
+fn speaking_tls(edge: &Edge) -> impl Iterator<Item = (&LoadBalancerName, &Listener)> {
+    config::listeners(edge).into_iter().filter(|(_, it)| it.protocol == ListenerProtocol::Https)
+}
+
+/// All lists, by file.
+pub fn lists(edge: &Edge) -> BTreeMap<String, Vec<String>> {
+    speaking_tls(edge).map(|(name, it)| (format!("{FOLDER}/{}", list(name, it)), listed(edge, it))).collect()
+}
+
+/// Whether one list can become the other while HAProxy runs: the first, which is shown to clients that ask for no name that
+/// there is, is told at the start alone.
+pub fn can_change(was: &Edge, wanted: &Edge) -> bool {
+    let (was, wanted) = (lists(was), lists(wanted));
+    was.len() == wanted.len()
+        && was.iter().zip(&wanted).all(|(was, wanted)| was.0 == wanted.0 && was.1.first() == wanted.1.first())
 }
 
 /// The words of a `bind`.
-pub fn bind(edge: &Edge, listener: &Listener) -> String {
+pub fn bind(balancer: &LoadBalancerName, listener: &Listener) -> String {
     match (&listener.protocol, &listener.tls) {
         (ListenerProtocol::Https, Some(tls)) => format!(
             " ssl crt-list {FOLDER}/{} ssl-min-ver {} alpn h2,http/1.1",
-            list(edge, listener).0,
+            list(balancer, listener),
             tls.minimum_protocol_version.as_str()
         ),
         _ => String::new(),
@@ -78,7 +94,7 @@ pub fn ciphers(edge: &Edge) -> String {
 
 /// What HAProxy must say of its certificates: files, and the SHA-1 of each.
 pub fn expected(edge: &Edge) -> Vec<(String, String)> {
-    let ids = speaking_tls(edge).flat_map(|listener| of(edge, listener));
+    let ids = speaking_tls(edge).flat_map(|(_, listener)| of(edge, listener));
     ids.filter_map(|id| Some((format!("{FOLDER}/{}", file(id)), edge.certificates.get(id)?.sha1.clone()))).collect()
 }
 
@@ -87,16 +103,31 @@ pub fn write(wanted: &Edge, pems: &Pems) -> String {
     if wanted.certificates.is_empty() {
         return String::new();
     }
-    let lists: BTreeMap<String, String> = speaking_tls(wanted).map(|listener| list(wanted, listener)).collect();
     let mut text = BEGIN.to_owned();
-    for (name, list) in &lists {
-        text += &script::write(name, list);
-    }
     for (id, pem) in pems {
         put(&mut text, id, pem);
     }
+    for (name, files) in lists(wanted) {
+        put_list(&mut text, &name, &files);
+    }
     text + END
 }
+
+/// What was in it stays beside it, for when HAProxy takes nothing of this.
+fn put_list(text: &mut String, name: &str, files: &[String]) {
+    let _ = writeln!(text, "if [ -f {name} ]; then cat {name} >{name}.old; else : >{name}.old; fi");
+    *text += &script::write(&format!("{name}.new"), &lines(files));
+    let _ = writeln!(text, "mv {name}.new {name}");
+}
+
+fn lines(files: &[String]) -> String {
+    files.iter().fold(String::new(), |text, file| text + file + "\n")
+}
+
+/// Lists are as they were before they were written.
+pub const BACK: &str = "for it in certs/*.list.old; do if [ -f \"$it\" ]; then mv \"$it\" \"${it%.old}\"; fi; done";
+/// They stay as they are.
+pub const STAY: &str = "rm -f certs/*.list.old\n";
 
 const BEGIN: &str = "(\numask 077\nmkdir -p certs\n";
 const END: &str = ")\n";
@@ -107,8 +138,10 @@ fn put(text: &mut String, id: &CertificateId, pem: &Hidden) {
     let _ = writeln!(text, "mv {file}.new {file}");
 }
 
-/// Puts other certificates in the place of those that differ: on disk, and into what runs. What came of it is read back.
+/// Puts other certificates in the place of those that differ, adds some and takes some away: on disk, and in what runs. What came of
+/// it is read back.
 pub fn swap(was: &Edge, wanted: &Edge, pems: &Pems) -> String {
+    let (listed_before, listed) = (lists(was), lists(wanted));
     let differs = |id: &&CertificateId| was.certificates.get(*id) != wanted.certificates.get(*id);
     let mut text = String::new();
     for id in wanted.certificates.keys().filter(differs) {
@@ -118,7 +151,27 @@ pub fn swap(was: &Edge, wanted: &Edge, pems: &Pems) -> String {
             text += SWAP;
         }
         put(&mut text, id, pem);
-        let _ = writeln!(text, "swap_certificate {FOLDER}/{}", file(id));
+        let verb = if was.certificates.contains_key(id) { "swap" } else { "add" };
+        let _ = writeln!(text, "{verb}_certificate {FOLDER}/{}", file(id));
+    }
+    if listed_before != listed && text.is_empty() {
+        text += BEGIN;
+        text += SWAP;
+    }
+    for (name, files) in listed.iter().filter(|(name, files)| listed_before.get(*name) != Some(files)) {
+        let before = listed_before.get(name).map(Vec::as_slice).unwrap_or_default();
+        text += &script::write(&format!("{name}.new"), &lines(files));
+        let _ = writeln!(text, "mv {name}.new {name}");
+        for file in files.iter().filter(|file| !before.contains(file)) {
+            let _ = writeln!(text, "echo 'add ssl crt-list {name} {file}' | admin");
+        }
+        for file in before.iter().filter(|file| !files.contains(file)) {
+            let _ = writeln!(text, "echo 'del ssl crt-list {name} {file}' | admin");
+        }
+    }
+    for id in was.certificates.keys().filter(|id| !wanted.certificates.contains_key(*id)) {
+        let file = file(id);
+        let _ = writeln!(text, "echo 'del ssl cert {FOLDER}/{file}' | admin\nrm -f {file}");
     }
     if text.is_empty() { text } else { text + END }
 }
@@ -131,11 +184,15 @@ swap_certificate() {
   { echo "set ssl cert $1 <<"; cat "$1"; echo; } | admin
   echo "commit ssl cert $1" | admin
 }
+add_certificate() {
+  echo "new ssl cert $1" | admin
+  swap_certificate "$1"
+}
 "#;
 
 /// Takes away what nothing shows any more.
 pub fn tidy(wanted: &Edge) -> String {
-    let lists = speaking_tls(wanted).map(|listener| list(wanted, listener).0);
+    let lists = speaking_tls(wanted).map(|(name, listener)| list(name, listener));
     let kept: Vec<String> = wanted.certificates.keys().map(file).chain(lists).collect();
     let kept = if kept.is_empty() { String::new() } else { format!("{}) ;; ", kept.join("|")) };
     format!("for it in certs/*; do case $it in {kept}*) rm -f \"$it\" ;; esac; done\n")

@@ -174,7 +174,7 @@ fn frontend(config: &mut String, edge: &Edge, balancer: &LoadBalancerName, liste
     let frontend = quote::name(&format!("f.{balancer}.{}", listener.name)).replace('/', "_2f");
     let _ = writeln!(config, "frontend {frontend}.{}", listener.port);
     let accept = if listener.accept_proxy_protocol { " accept-proxy" } else { "" };
-    let tls = certificates::bind(edge, listener);
+    let tls = certificates::bind(balancer, listener);
     let _ = writeln!(config, "  bind :{}{accept}{tls}\n  timeout client {idle}s", listener.port);
     let logs = spec.is_some_and(|spec| spec.access_logs);
     match listener.protocol {

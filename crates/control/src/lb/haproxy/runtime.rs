@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use roadstead_core::model::{
-    name::{TargetGroupName, TaskId},
+    name::{LoadBalancerName, TargetGroupName, TaskId},
+    spec::{LoadBalancerSpec, tls::Certificate},
     traffic::{Edge, Group, Target},
 };
 
+use super::certificates;
 use super::config::{FULL_WEIGHT, arguments, backend, open_backend, server};
 
 /// How a running HAProxy comes from one picture to the next.
@@ -27,9 +29,8 @@ pub enum Update {
 pub fn update(was: &Edge, wanted: &Edge) -> Update {
     let same_groups = was.groups.len() == wanted.groups.len()
         && was.groups.iter().zip(&wanted.groups).all(|(was, wanted)| was.0 == wanted.0 && was.1.spec == wanted.1.spec);
-    // Another certificate in the place of one is told at runtime; one more, or one less, is structure.
-    let same_certificates = was.certificates.keys().eq(wanted.certificates.keys());
-    if was.node_image != wanted.node_image || was.balancers != wanted.balancers || !same_groups || !same_certificates {
+    let same_certificates = certificates::can_change(was, wanted);
+    if was.node_image != wanted.node_image || !same_groups || !same_certificates || !same_balancers(was, wanted) {
         return Update::Reload;
     }
     let (mut first, mut last) = (Vec::new(), Vec::new());
@@ -49,6 +50,21 @@ pub fn update(was: &Edge, wanted: &Edge) -> Update {
         last.extend(gone.flat_map(|task| remove(name, task)));
     }
     Update::Commands { first, last }
+}
+
+/// But for their certificates, which come and go at runtime. Whether authorities are answered is structure.
+fn same_balancers(was: &Edge, wanted: &Edge) -> bool {
+    let is_same = |(was, wanted): ((&LoadBalancerName, &LoadBalancerSpec), (&LoadBalancerName, &LoadBalancerSpec))| {
+        let orders = |spec: &LoadBalancerSpec| spec.certificates().any(Certificate::is_ordered);
+        was == wanted || was.0 == wanted.0 && orders(was.1) == orders(wanted.1) && bare(was.1) == bare(wanted.1)
+    };
+    was.balancers.len() == wanted.balancers.len() && was.balancers.iter().zip(&wanted.balancers).all(is_same)
+}
+
+fn bare(spec: &LoadBalancerSpec) -> LoadBalancerSpec {
+    let mut spec = spec.clone();
+    spec.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).for_each(|tls| tls.certificates.clear());
+    spec
 }
 
 /// A new one gets no request until a check was good: `health stopping` is left by the first good one.

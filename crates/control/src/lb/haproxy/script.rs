@@ -68,6 +68,12 @@ for pid in $(workers); do
     # A prompt has no end of line.
     echo
   fi
+  set -- certs/*.list
+  if [ -f "$1" ]; then
+    echo --lists
+    { for it in "$@"; do echo "show ssl crt-list $PWD/$it"; done; } | tell $pid
+    echo
+  fi
   echo --servers
   ask $pid "show stat -1 4 -1"
   echo --took
@@ -97,13 +103,13 @@ pub fn prepare(wanted: &Edge, pems: &Pems) -> String {
     let mut script = begin();
     script += &certificates::write(wanted, pems);
     script += &write("haproxy.cfg.new", &render(wanted));
-    script + PREPARE + LOOK + SOCKETS
+    script + &PREPARE.replace("LISTS_BACK", certificates::BACK) + LOOK + SOCKETS
 }
 
 const PREPARE: &str = r#"
 for map in forwards leaving challenges; do if [ ! -f $map.map ]; then : >$map.map; fi; done
 if [ ! -f state ]; then echo 1 >state; fi
-said=$(haproxy -c -f haproxy.cfg.new 2>&1) || { echo "$said"; exit 1; }
+said=$(haproxy -c -f haproxy.cfg.new 2>&1) || { LISTS_BACK; echo "$said"; exit 1; }
 if [ -f haproxy.cfg ] && [ "$(cat haproxy.cfg)" = "$(cat haproxy.cfg.new)" ]; then echo --on-disk; fi
 "#;
 
@@ -123,7 +129,8 @@ pub fn reload(wanted: &Edge, states: &str) -> String {
     script += &write("forwards.map.new", &file(&forwards(wanted)));
     script += &write("leaving.map.new", &file(&leaving(wanted)));
     script += &write("challenges.map.new", &file(&challenges(wanted)));
-    script += RELOAD;
+    script += &RELOAD.replace("LISTS_BACK", certificates::BACK);
+    script += certificates::STAY;
     script += &certificates::tidy(wanted);
     script += LOOK;
     script
@@ -142,6 +149,7 @@ back() {
     if [ -f $name.old ]; then mv $name.old $name; else rm -f $name; fi
   done
   if [ -f haproxy.cfg ]; then cat haproxy.cfg >/run/roadstead-lb/haproxy.cfg; fi
+  LISTS_BACK
   echo "$1"
   exit 1
 }

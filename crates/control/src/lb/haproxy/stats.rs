@@ -43,6 +43,8 @@ pub struct Worker {
     pub challenges: BTreeMap<String, String>,
     /// Certificates by file: the SHA-1 of each.
     pub certificates: BTreeMap<String, String>,
+    /// Files of certificates, by list.
+    pub lists: BTreeMap<String, BTreeSet<String>>,
     /// How long answers took, by backend and server.
     pub latency: BTreeMap<(String, String), Latency>,
     /// Servers by backend and name.
@@ -109,6 +111,15 @@ impl Seen {
                         worker.certificates.insert(file.clone(), sha1.trim().to_owned());
                     }
                 }
+                "lists" => {
+                    if let Some((_, list)) = line.split_once("# /") {
+                        columns = vec![format!("/{}", list.trim())];
+                        worker.lists.entry(format!("/{}", list.trim())).or_default();
+                    } else if let (true, Some(list)) = (line.starts_with('/'), columns.first()) {
+                        let file = line.split(' ').next().unwrap_or_default();
+                        worker.lists.entry(list.clone()).or_default().insert(file.to_owned());
+                    }
+                }
                 "servers" => match line.strip_prefix("# ") {
                     Some(header) => columns = fields(header),
                     None => worker.servers.extend(of_line(&columns, line)),
@@ -135,6 +146,12 @@ impl Seen {
         let shown = |(file, sha1): &(String, String)| worker.certificates.get(file) == Some(sha1);
         if !super::certificates::expected(wanted).iter().all(shown) {
             return Some("it does not show the certificates that it was told".to_owned());
+        }
+        let is_listed = |(list, files): (String, Vec<String>)| {
+            worker.lists.get(&list).is_some_and(|there| there.iter().eq(files.iter().collect::<BTreeSet<_>>()))
+        };
+        if !super::certificates::lists(wanted).into_iter().all(is_listed) {
+            return Some("which certificates it shows was changed".to_owned());
         }
         let mut known = BTreeSet::new();
         for (name, group) in &wanted.groups {
