@@ -67,6 +67,7 @@ pub(super) fn table() -> Vec<Route> {
     vec![
         read("/v1/openapi.json", get(docs::openapi_json)),
         read("/v1/status", get(plan::status)),
+        read("/metrics", get(objects::metrics)),
         read("/v1/clusters", get(objects::clusters)),
         read("/v1/clusters/{name}", get(objects::cluster)),
         read("/v1/hosts", get(objects::hosts)),
@@ -119,6 +120,7 @@ mod docs {
         paths(
             openapi_json,
             plan::status,
+            objects::metrics,
             objects::clusters,
             objects::cluster,
             objects::hosts,

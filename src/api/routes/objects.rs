@@ -1,6 +1,6 @@
 //! Lists and single things.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -13,9 +13,10 @@ use crate::api::{
     view::{
         Items, certificate, certificate::AuthorityView, certificate::CertificateView, cluster, cluster::ClusterView,
         deployment, deployment::DeploymentView, host, host::HostView, load_balancer, load_balancer::LoadBalancerView,
-        scheduled_task, scheduled_task::ScheduledTaskView, security_group, security_group::SecurityGroupView, service,
-        service::ServiceView, subnet, subnet::SubnetView, target_group, target_group::TargetGroupView, task,
-        task::TaskView, task_definition, task_definition::TaskDefinitionView, volume, volume::VolumeView,
+        metrics as metrics_view, scheduled_task, scheduled_task::ScheduledTaskView, security_group,
+        security_group::SecurityGroupView, service, service::ServiceView, subnet, subnet::SubnetView, target_group,
+        target_group::TargetGroupView, task, task::TaskView, task_definition, task_definition::TaskDefinitionView,
+        volume, volume::VolumeView,
     },
 };
 use roadstead_core::model::state::EventSubject;
@@ -244,4 +245,11 @@ pub(super) async fn authority(State(api): State<Api>) -> Answer<AuthorityView> {
 pub(super) async fn volumes(State(api): State<Api>, Params(query): Params<InCluster>) -> Json<Items<VolumeView>> {
     let all = volume::list(&api.handle.snapshot(), &api.handle.copies);
     items(all.into_iter().filter(|view| query.cluster.as_ref().is_none_or(|name| *name == view.cluster)).collect())
+}
+
+/// What Prometheus scrapes.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus' text format", content_type = "text/plain", body = String)))]
+pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    let text = metrics_view::text(&api.handle.snapshot());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -1,5 +1,6 @@
 //! The API over a controller's picture that is made by hand.
 
+mod certificates;
 mod engine;
 pub mod fleet;
 mod http;

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use insta::assert_json_snapshot;
 
-use super::{NOW, fleet, task_network, traffic};
+use super::{NOW, certificates, fleet, task_network, traffic};
 use crate::api::view::{
-    cluster, deployment, event, host, load_balancer, plan, security_group, service, status, subnet, target_group, task,
-    task_definition, why,
+    certificate, cluster, deployment, event, host, load_balancer, metrics, plan, security_group, service, status,
+    subnet, target_group, task, task_definition, why,
 };
 use roadstead_control::control::handle::Snapshot;
 use roadstead_core::model::{
@@ -189,4 +189,14 @@ fn a_new_task_is_one_line_of_a_plan() {
         ]
     );
     assert_eq!(view.summary.actions["start"], 2);
+}
+
+#[test]
+fn certificates_and_what_prometheus_scrapes() {
+    let mut snapshot = fleet::snapshot(NOW);
+    traffic::lay(&mut snapshot);
+    certificates::lay(&mut snapshot);
+    assert_json_snapshot!("certificates", certificate::list(&snapshot));
+    let text = metrics::text(&snapshot).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    insta::assert_snapshot!("metrics", text);
 }

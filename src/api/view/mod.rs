@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod event;
 pub mod host;
 pub mod load_balancer;
+pub mod metrics;
 pub mod plan;
 pub mod reachability;
 pub mod scheduled_task;

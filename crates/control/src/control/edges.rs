@@ -232,8 +232,9 @@ impl Work {
             within(APPLY_WITHIN, self.edge.apply(wanted)).await?;
             *applied = Some(Arc::clone(wanted));
         }
-        let mut state = within(LOOK_WITHIN, self.edge.look(wanted)).await?;
-        if !self.counts.load(Ordering::Relaxed) {
+        let counts = self.counts.load(Ordering::Relaxed);
+        let mut state = within(LOOK_WITHIN, self.edge.look(wanted, counts)).await?;
+        if !counts {
             state.targets.values_mut().flat_map(BTreeMap::values_mut).for_each(|target| target.answers = None);
         }
         if let Some(drift) = &state.drift {

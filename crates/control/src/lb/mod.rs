@@ -43,8 +43,8 @@ pub trait HostEdge: Send + Sync {
     /// Makes them so, and returns when it is in force: a target that leaves gets no request any more.
     async fn apply(&self, wanted: &Edge) -> Result<(), NetError>;
 
-    /// What they show, after `applied`.
-    async fn look(&self, applied: &Edge) -> Result<EdgeState, NetError>;
+    /// What they show, after `applied`; with `counts` also how long answers took.
+    async fn look(&self, applied: &Edge, counts: bool) -> Result<EdgeState, NetError>;
 
     /// Takes them from the host.
     async fn clear(&self) -> Result<(), NetError>;

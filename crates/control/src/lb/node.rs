@@ -121,10 +121,10 @@ impl HostEdge for HaproxyEdge {
         told
     }
 
-    async fn look(&self, wanted: &Edge) -> Result<EdgeState, NetError> {
+    async fn look(&self, wanted: &Edge, counts: bool) -> Result<EdgeState, NetError> {
         let State { session, applied } = &mut *self.state.lock().await;
         let looked = match self.shell(session, &wanted.node_image).await {
-            Ok(shell) => applied.look(shell, wanted).await,
+            Ok(shell) => applied.look(shell, wanted, counts).await,
             Err(error) => Err(error),
         };
         let drift = match looked {

@@ -123,7 +123,7 @@ impl Balancer {
     }
 
     pub fn look(&mut self, applied: &Edge) -> EdgeState {
-        block_on(self.applied.look(&mut LocalShell, applied)).unwrap()
+        block_on(self.applied.look(&mut LocalShell, applied, true)).unwrap()
     }
 
     /// Applies it and waits until all its targets are healthy.

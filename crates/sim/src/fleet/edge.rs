@@ -65,7 +65,7 @@ impl HostEdge for FakeEdge {
         self.tell("show load balancers", EdgeChange::Apply(Arc::new(wanted.clone()))).await
     }
 
-    async fn look(&self, applied: &Edge) -> Result<EdgeState, NetError> {
+    async fn look(&self, applied: &Edge, _: bool) -> Result<EdgeState, NetError> {
         let answering: BTreeMap<TaskId, bool> = self.fleet.ground(|ground| {
             let tasks = applied.groups.values().flat_map(|group| group.targets.keys());
             tasks.map(|task| (task.clone(), answers(ground, task))).collect()

@@ -88,13 +88,13 @@ impl Applied {
         is
     }
 
-    /// What it shows, after `applied`.
+    /// What it shows, after `applied`; with `counts` also how long answers took.
     ///
     /// # Errors
     /// As the shell's.
-    pub async fn look(&mut self, shell: &mut dyn Shell, applied: &Edge) -> Result<EdgeState, NetError> {
+    pub async fn look(&mut self, shell: &mut dyn Shell, applied: &Edge, counts: bool) -> Result<EdgeState, NetError> {
         let remains = std::mem::take(&mut self.remains);
-        let said = shell.run("a look at its load balancers", &script::look(&remains)).await?;
+        let said = shell.run("a look at its load balancers", &script::look(&remains, counts)).await?;
         let seen = Seen::parse(&said);
         let drift = seen.differs(applied);
         if drift.is_some() {

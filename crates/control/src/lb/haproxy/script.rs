@@ -50,6 +50,9 @@ swap() {
 }
 "#;
 
+/// How long answers took: a table of all targets, which is read while somebody counts.
+const TOOK: &str = "echo --took\n  ask $pid 'show table took'";
+
 /// Prints what [`super::stats::Seen`] reads.
 const LOOK: &str = r#"
 if [ "$(cat haproxy.cfg 2>/dev/null)" = "$(cat /run/roadstead-lb/haproxy.cfg 2>/dev/null)" ]; then echo --as-told; fi
@@ -76,8 +79,7 @@ for pid in $(workers); do
   fi
   echo --servers
   ask $pid "show stat -1 4 -1"
-  echo --took
-  ask $pid "show table took"
+  TOOK
 done
 echo --end
 "#;
@@ -87,14 +89,18 @@ const KEEP_STATE: &str = r#"
 if echo 'show servers state' | socat -t 20 - unix:/run/roadstead-lb/admin.sock >state.new 2>/dev/null; then mv state.new state; fi
 "#;
 
-/// A look.
-pub fn look(remains: &[String]) -> String {
+fn read_back(counts: bool) -> String {
+    LOOK.replace("TOOK", if counts { TOOK } else { ":" })
+}
+
+/// A look; with `counts` also at how long answers took.
+pub fn look(remains: &[String], counts: bool) -> String {
     let mut script = begin();
     if !remains.is_empty() {
         let again: Vec<String> = remains.iter().flat_map(|server| runtime::remove_server(server)).collect();
         script += &to_all(&again);
     }
-    format!("{script}{LOOK}{KEEP_STATE}")
+    format!("{script}{}{KEEP_STATE}", read_back(counts))
 }
 
 /// Prints what a reload must know: a look, `--ports`: the host's sockets, `--state`: the servers. Fails when HAProxy would not
@@ -103,7 +109,7 @@ pub fn prepare(wanted: &Edge, pems: &Pems) -> String {
     let mut script = begin();
     script += &certificates::write(wanted, pems);
     script += &write("haproxy.cfg.new", &render(wanted));
-    script + &PREPARE.replace("LISTS_BACK", certificates::BACK) + LOOK + SOCKETS
+    script + &PREPARE.replace("LISTS_BACK", certificates::BACK) + &read_back(false) + SOCKETS
 }
 
 const PREPARE: &str = r#"
@@ -132,7 +138,7 @@ pub fn reload(wanted: &Edge, states: &str) -> String {
     script += &RELOAD.replace("LISTS_BACK", certificates::BACK);
     script += certificates::STAY;
     script += &certificates::tidy(wanted);
-    script += LOOK;
+    script += &read_back(false);
     script
 }
 
@@ -196,7 +202,7 @@ pub fn change(was: &Edge, wanted: &Edge, pems: &Pems, first: &[String], last: &[
         let _ = write!(script, "for pid in $(workers); do\n{swaps}done >/dev/null\n");
     }
     script += &to_all(last);
-    script += LOOK;
+    script += &read_back(false);
     script
 }
 
