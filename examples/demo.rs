@@ -2,8 +2,9 @@
 //! is the whole image. It can be told to fail, to burn CPU and to be slow, and it stops gracefully.
 //!
 //! `/` says which task answers; `/healthz` is its health, switched by `/healthz/fail` and
-//! `/healthz/ok`; `/burn?ms=` keeps a core busy; `/slow?ms=` waits before it answers.
-//! With `DEMO_FAILS_EVERY=20` each twentieth `/` is answered with 500.
+//! `/healthz/ok`; `/burn?ms=` keeps a core busy; `/slow?ms=` waits before it answers; `/stream?ms=` is a
+//! download that takes so long. With `DEMO_FAILS_EVERY=20` each twentieth `/` is answered with 500, with
+//! `DEMO_SLOW_MS=200` each comes that much later.
 
 use std::env;
 use std::fmt::Write as _;
@@ -33,6 +34,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// In-flight requests have this long at a stop. Whoever wants less sends SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+/// A download, and in how many parts it comes.
+const STREAM_BYTES: usize = 512 * 1024;
+const STREAM_PARTS: usize = 64;
 const BEAT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -72,6 +76,8 @@ struct Server {
     connections: AtomicUsize,
     /// Each so many-th `/` is answered with 500.
     fails_every: Option<usize>,
+    /// Each `/` is answered so much later.
+    slow: Duration,
     asked: AtomicUsize,
 }
 
@@ -85,6 +91,7 @@ fn serve() -> io::Result<()> {
         stopping: AtomicBool::new(false),
         connections: AtomicUsize::new(0),
         fails_every: env::var("DEMO_FAILS_EVERY").ok().and_then(|every| every.parse().ok()),
+        slow: Duration::from_millis(env::var("DEMO_SLOW_MS").ok().and_then(|ms| ms.parse().ok()).unwrap_or(0)),
         asked: AtomicUsize::new(0),
     }));
     log(&format!("listening on {address}"));
@@ -150,8 +157,18 @@ fn answer(stream: &TcpStream, peer: IpAddr, server: &Server) {
         }
         Err(_) => return,
     };
-    let (status, body) = route(&request, server);
-    drop(write_response(stream, status, &body));
+    let streamed = request.target.strip_prefix("/stream?").filter(|_| request.method == "GET");
+    let status = match streamed.and_then(|query| milliseconds(query, MAX_SLOW_MS)) {
+        Some(time) => {
+            drop(stream_for(stream, time));
+            200
+        }
+        None => {
+            let (status, body) = route(&request, server);
+            drop(write_response(stream, status, &body));
+            status
+        }
+    };
     log(&format!(
         "{} {} {status} {} ms {peer}",
         request.method.escape_default(),
@@ -165,6 +182,7 @@ fn route(request: &Request, server: &Server) -> (u16, String) {
     match (request.method.as_str(), path) {
         ("GET" | "HEAD", "/") => {
             let nth = server.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            thread::sleep(server.slow);
             match server.fails_every {
                 Some(every) if nth.is_multiple_of(every) => (500, "told to fail\n".into()),
                 _ => (200, server.identity.clone()),
@@ -197,10 +215,11 @@ fn route(request: &Request, server: &Server) -> (u16, String) {
             }
             None => (400, format!("/slow?ms=0 to {MAX_SLOW_MS}\n")),
         },
-        (_, "/" | "/healthz" | "/healthz/fail" | "/healthz/ok" | "/burn" | "/slow") => {
+        ("GET", "/stream") => (400, format!("/stream?ms=0 to {MAX_SLOW_MS}\n")),
+        (_, "/" | "/healthz" | "/healthz/fail" | "/healthz/ok" | "/burn" | "/slow" | "/stream") => {
             (405, "not with this method\n".into())
         }
-        (_, _) => (404, "try / /healthz /healthz/fail /healthz/ok /burn?ms= /slow?ms=\n".into()),
+        (_, _) => (404, "try / /healthz /healthz/fail /healthz/ok /burn?ms= /slow?ms= /stream?ms=\n".into()),
     }
 }
 
@@ -310,6 +329,20 @@ fn write_response(mut stream: &TcpStream, status: u16, body: &str) -> io::Result
         stream,
         "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
+}
+
+/// A download whose parts come evenly.
+fn stream_for(mut stream: &TcpStream, time: Duration) -> io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {STREAM_BYTES}\r\nConnection: close\r\n\r\n"
+    )?;
+    let part = vec![b'.'; STREAM_BYTES / STREAM_PARTS];
+    for _ in 0..STREAM_PARTS {
+        stream.write_all(&part)?;
+        thread::sleep(time / STREAM_PARTS as u32);
+    }
+    Ok(())
 }
 
 // ---- the other commands -----------------------------------------------------------------------
@@ -448,6 +481,7 @@ mod tests {
             stopping: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             fails_every: None,
+            slow: Duration::ZERO,
             asked: AtomicUsize::new(0),
         };
         let status = |method: &str, target: &str| {

@@ -29,7 +29,11 @@ enum Client {
     Fresh,
     /// Each request takes three seconds.
     Slow,
+    /// Each answer takes four seconds to come in whole.
+    Downloads,
 }
+
+const CLIENTS: [Client; 4] = [Client::KeepsAlive, Client::Fresh, Client::Slow, Client::Downloads];
 
 /// What clients were answered.
 #[derive(Clone, Default)]
@@ -37,6 +41,8 @@ pub struct Seen {
     /// By version.
     pub answers: BTreeMap<String, u64>,
     pub failures: Vec<String>,
+    /// When each of these began.
+    pub failed: Vec<Instant>,
     /// Who asked when, and the version that answered.
     pub log: Vec<(Instant, SocketAddr, String)>,
 }
@@ -51,9 +57,8 @@ pub struct Load {
 impl Load {
     pub fn start(edges: &[SocketAddr]) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
-        let clients = [Client::KeepsAlive, Client::Fresh, Client::Slow];
         let mut threads = Vec::new();
-        for (edge, client) in edges.iter().flat_map(|edge| clients.map(|client| (*edge, client))) {
+        for (edge, client) in edges.iter().flat_map(|edge| CLIENTS.map(|client| (*edge, client))) {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             threads.push(thread::spawn(move || {
                 let mut open = None;
@@ -68,7 +73,10 @@ impl Load {
                                 seen.log.push((began, edge, version));
                             }
                         }
-                        Err(error) if seen.failures.len() < 100 => seen.failures.push(format!("{edge}: {error}")),
+                        Err(error) if seen.failures.len() < 100 => {
+                            seen.failures.push(format!("{edge}: {error}, after {:?}", began.elapsed()));
+                            seen.failed.push(began);
+                        }
                         Err(_) => {}
                     }
                     drop(seen);
@@ -77,6 +85,11 @@ impl Load {
             }));
         }
         Self { stop, seen, threads }
+    }
+
+    /// No more requests than this are ever under way.
+    pub fn clients(&self) -> usize {
+        self.threads.len()
     }
 
     /// What came since the last time.
@@ -102,6 +115,7 @@ fn request(edge: SocketAddr, client: Client, open: &mut Open) -> Result<String, 
         Client::KeepsAlive => ("/", true),
         Client::Fresh => ("/", false),
         Client::Slow => ("/slow?ms=3000", false),
+        Client::Downloads => ("/stream?ms=4000", false),
     };
     let was_open = open.is_some();
     match exchange(edge, path, keeps, open) {

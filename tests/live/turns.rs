@@ -184,6 +184,51 @@ fn a_canary_is_tried_and_taken_back_and_nobody_notices() {
 
 #[test]
 #[ignore = "needs a lab"]
+fn linear_and_canary_deployments_go_all_the_way_and_nobody_notices() {
+    let fleet = Swapped::up("linear");
+    let linear = "strategy: LINEAR, bakeTime: 1s, linearConfiguration: { stepPercent: 25, stepBakeTime: 1s }";
+    let canary = "strategy: CANARY, bakeTime: 1s, canaryConfiguration: { canaryPercent: 10, canaryBakeTime: 2s }";
+    for (to, strategy, steps) in [(2, linear, [250, 500, 750, 1_000].as_slice()), (1, canary, &[100, 1_000])] {
+        let id = fleet.newest()["id"].as_str().unwrap().to_owned();
+        fleet.load.take();
+        fleet.controller.write("web.yaml", &service(to, strategy));
+        until("it has begun", MINUTE, || fleet.newest()["id"] != *id);
+        let mut seen: Vec<u64> = vec![0];
+        until("it has ended", MINUTE * 2, || {
+            let newest = fleet.newest();
+            let share = newest["trafficPerMille"].as_u64().unwrap_or_default();
+            if seen.last() != Some(&share) && newest["stage"] != "CLEAN_UP" && newest["outcome"].is_null() {
+                seen.push(share);
+            }
+            !newest["outcome"].is_null()
+        });
+        assert_eq!(outcome(&fleet.controller), "SUCCEEDED");
+        // A short step may pass between two looks.
+        assert!(seen[1..].iter().all(|share| steps.contains(share)) && seen.is_sorted(), "{seen:?}");
+        let answers = fleet.unnoticed(strategy);
+        assert!(answers.contains_key("1") && answers.contains_key("2"), "{answers:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a lab"]
+fn a_revision_that_is_slow_is_taken_back_by_its_alarm() {
+    let fleet = Swapped::up("slow");
+    let alarm = "strategy: BLUE_GREEN, bakeTime: 1h, alarms: { maximumLatencyIncreasePercent: 100, latencyPercentile: 50, minimumRequests: 100 }";
+    let slow = service(2, alarm).replace("memory: 16", "memory: 16, environment: { DEMO_SLOW_MS: '300' }");
+    let id = fleet.newest()["id"].as_str().unwrap().to_owned();
+    fleet.controller.write("web.yaml", &slow);
+    until("it has begun", MINUTE, || fleet.newest()["id"] != *id);
+    assert_eq!(outcome(&fleet.controller), "ROLLED_BACK");
+    let ended = fleet.controller.items("deployments").into_iter().find(|it| it["outcome"] == "ROLLED_BACK").unwrap();
+    let reason = ended["rolloutStateReason"].as_str().unwrap();
+    eprintln!("{reason}");
+    assert!(reason.starts_with("its alarm: the p50 of its answers is"), "{reason}");
+    fleet.unnoticed("slow answers are answers");
+}
+
+#[test]
+#[ignore = "needs a lab"]
 fn what_a_smoke_test_refuses_gets_no_request() {
     let fleet = Swapped::up("smoke");
     for (to, code, expected) in [(2, 0, "SUCCEEDED"), (1, 3, "ROLLED_BACK")] {
