@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import addresses
 import burst
 import heal
+import traffic
 import update
 from engine import Engine, remove_all
 
@@ -23,6 +24,10 @@ GOAL_ADDRESSES = 1.15
 GOAL_FIRST_CREATE_MS = 100
 GOAL_MENDED_S = 10
 GOAL_MEMORY_MIB = 40
+# As many requests: at least 0.98 of them.
+GOAL_REQUESTS = 1 / 0.98
+GOAL_P99 = 1.02
+GOAL_SWAP_MS = 20
 GOAL_CPU_PERCENT = 0.5
 
 
@@ -34,7 +39,7 @@ def main():
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--binary", required=True)
     parser.add_argument("--lab", required=True, help="the lab's folder")
-    parser.add_argument("--only", choices=["start30", "start60", "heal", "update30", "network"], help="measure this part alone")
+    parser.add_argument("--only", choices=["start30", "start60", "heal", "update30", "network", "traffic"], help="measure this part alone")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", help="write the JSON here instead of to stdout")
     options = parser.parse_args()
@@ -149,9 +154,22 @@ def _measure(options, lab, engines, figures):
         slowest = _absolute("flushed rules to mended, the slowest", "s", [max(mended)], GOAL_MENDED_S)
         figures.append(slowest | {"oursSamples": _rounded(mended)})
 
+    def balancing():
+        say("requests through a load balancer …")
+        ours, hand = traffic.throughput(options.binary, lab, engines, 3 if quick else 9, 3 if quick else 5, say)
+        figures.append(_ratio("10,000 requests through a load balancer", "s", ours[0], hand[0], GOAL_REQUESTS))
+        figures.append(_ratio("p99 of a request through it", "ms", ours[1], hand[1], GOAL_P99))
+        say("swapping 10 tasks for 10 others …")
+        took_ms = traffic.swaps(options.binary, lab, engines, 3 if quick else 7, say)
+        figures.append(_absolute("a swap decided to read back on 3 edges", "ms", took_ms, GOAL_SWAP_MS))
+
     concurrencies, samples = ([2, 4], 1) if quick else ([1, 2, 3, 4, 6, 8], 3)
     if options.only == "heal":
         burst.ours(options.binary, lab, engines, 30, healing)
+        return
+    if options.only in (None, "traffic"):
+        balancing()
+    if options.only == "traffic":
         return
     if options.only in (None, "network"):
         network()
