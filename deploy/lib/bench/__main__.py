@@ -156,11 +156,11 @@ def _measure(options, lab, engines, figures):
 
     def balancing():
         say("requests through a load balancer …")
-        ours, hand = traffic.throughput(options.binary, lab, engines, 3 if quick else 9, 3 if quick else 5, say)
+        ours, hand, key = traffic.throughput(options.binary, lab, engines, 3 if quick else 9, 3 if quick else 5, say)
         figures.append(_ratio("10,000 requests through a load balancer", "s", ours[0], hand[0], GOAL_REQUESTS))
         figures.append(_ratio("p99 of a request through it", "ms", ours[1], hand[1], GOAL_P99))
         say("swapping 10 tasks for 10 others …")
-        took_ms = traffic.swaps(options.binary, lab, engines, 3 if quick else 7, say)
+        took_ms = traffic.swaps(options.binary, lab, engines, key, 3 if quick else 7, say)
         figures.append(_absolute("a swap decided to read back on 3 edges", "ms", took_ms, GOAL_SWAP_MS))
 
     concurrencies, samples = ([2, 4], 1) if quick else ([1, 2, 3, 4, 6, 8], 3)

@@ -1,9 +1,8 @@
 """Load balancers: requests through ours beside the same HAProxy with a configuration by hand, and how soon a swap is everywhere."""
 
 import re
-import statistics
 import subprocess
-import time
+import urllib.request
 from datetime import datetime
 
 from burst import OURS
@@ -30,7 +29,7 @@ frontend f
 
 BY_HAND = """
 global
-  maxconn 20000
+  maxconn 5000
 defaults
   mode http
   timeout connect 3s
@@ -48,9 +47,9 @@ backend web
 
 
 def haproxy(configuration):
-    """A command that runs HAProxy with it, in the node image."""
+    """What runs HAProxy with it in a shell of the node image."""
     script = f"cat >/tmp/haproxy.cfg <<'END'\n{configuration}END\nexec haproxy -f /tmp/haproxy.cfg"
-    return ["/bin/sh", "-c", script]
+    return script
 
 
 def groups(names, ports):
@@ -77,7 +76,6 @@ spec:
 
 
 def origins(image):
-    command = "[" + ", ".join(f'"{_quoted(word)}"' for word in haproxy(ORIGIN)) + "]"
     return f"""apiVersion: roadstead/v1
 kind: Service
 metadata: {{ name: origin }}
@@ -87,7 +85,7 @@ spec:
   loadBalancers: [{{ targetGroup: web }}]
   taskDefinition:
     containerDefinitions:
-      - {{ name: origin, image: '{image}', entryPoint: ["/bin/sh", "-c"], command: [{command.split(", ", 2)[2][:-1]}], memory: 128, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}] }}
+      - {{ name: origin, image: '{image}', entryPoint: ["/bin/sh", "-c"], command: ["{_quoted(haproxy(ORIGIN))}"], memory: 128, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}] }}
 """
 
 
@@ -102,6 +100,13 @@ def _healthy(controller, group, count):
     return None
 
 
+def _answers(url):
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False
+
+
 def _wrk(url, seconds):
     """Requests a second, and the p99 in ms."""
     said = subprocess.run(
@@ -114,7 +119,7 @@ def _wrk(url, seconds):
 
 
 def throughput(binary, lab, engines, rounds, seconds, say):
-    """Seconds of work for 10,000 requests and p99s in ms: ours, and by hand. In turns, on one host."""
+    """Seconds of work for 10,000 requests and p99s in ms: ours, and by hand, in turns, on one host; and the fleet's key."""
     ours, hand = ([], []), ([], [])
     with Controller(binary, lab.manifests) as controller:
         controller.write("traffic.yaml", groups([("web", "/")], [("http", OURS_PORT, "web")]))
@@ -125,12 +130,14 @@ def throughput(binary, lab, engines, rounds, seconds, say):
         targets = until("both origins are healthy", 120, lambda: _healthy(controller, "web", 2))
         servers = "\n".join(f"  server s{at} {it['address']}:{it['port']} check" for at, it in enumerate(targets))
         configuration = BY_HAND.format(port=HAND_PORT, servers=servers)
-        body = {"Image": image, "Entrypoint": [], "Cmd": haproxy(configuration), "HostConfig": {"NetworkMode": "host"}}
+        body = {"Image": image, "Entrypoint": ["/bin/sh", "-c"], "Cmd": [haproxy(configuration)], "HostConfig": {"NetworkMode": "host"}}
         container = engines[0].create(HAND, body)
         try:
             engines[0].start(container)
             host = next(host["address"] for host in controller.items("hosts") if host["name"] == engines[0].host)
             urls = {OURS_PORT: ours, HAND_PORT: hand}
+            for port in urls:
+                until(f"port {port} answers", 30, lambda port=port: _answers(f"http://{host}:{port}/"))
             for number in range(rounds + 1):
                 # Whoever is first may find the machine colder.
                 for port, into in list(urls.items())[:: 1 if number % 2 else -1]:
@@ -142,8 +149,9 @@ def throughput(binary, lab, engines, rounds, seconds, say):
                         say(f"  port {port}: {rate:.0f} requests/s, p99 {p99:.2f} ms")
         finally:
             engines[0].remove(container)
+        key = controller.key()
     remove_all(engines, [OURS])
-    return ours, hand
+    return ours, hand, key
 
 
 def _ready(controller):
@@ -166,10 +174,10 @@ spec:
 """
 
 
-def swaps(binary, lab, engines, rounds, say):
+def swaps(binary, lab, engines, key, rounds, say):
     """Milliseconds from the decision to send all requests elsewhere until every edge was read back to do so: 20 targets."""
     took_ms = []
-    with Controller(binary, lab.manifests) as controller:
+    with Controller(binary, lab.manifests, key) as controller:
         controller.write("traffic.yaml", groups([("blue", "/healthz"), ("green", "/healthz")], [("http", OURS_PORT, "blue")]))
         for number in range(rounds + 1):
             controller.write("web.yaml", _service(number))

@@ -9,7 +9,7 @@ use roadstead_core::model::{
 use serde_json::json;
 
 use crate::{
-    lab::{Balancer, Client, Upstream, edge, get, group, inside, log, until},
+    lab::{Balancer, Client, Upstream, edge, get, group, inside, log, run, until},
     load::Load,
 };
 
@@ -199,5 +199,25 @@ fn a_new_target_waits_for_its_first_good_check() {
             assert_eq!(get(8000, "/").status, 200);
         }
         assert_eq!(c.requests(), before + 3);
+    });
+}
+
+#[test]
+fn a_target_that_came_at_runtime_is_asked_on_connections_that_stay_open() {
+    inside("changes::a_target_that_came_at_runtime_is_asked_on_connections_that_stay_open", || {
+        let (first, second) = (Upstream::up("first"), Upstream::up("second"));
+        let listeners = json!([{"name": "http", "port": 8000, "defaultAction": {"forward": "app"}}]);
+        let mut balancer = Balancer::up();
+        balancer.shows(&edge(listeners.clone(), &[("app", group(), &[&first])]));
+        balancer.shows(&edge(listeners, &[("app", group(), &[&second])]));
+        assert_eq!(starts(), 1, "it was never reloaded");
+        let mut client = Client::new(8000);
+        assert!((0..50).all(|_| client.get("/").body == "second"));
+        let table = run("echo 'show stat' | socat - unix:/run/roadstead-lb/admin.sock");
+        let mut rows = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let header = rows.next().unwrap();
+        let reused = header.iter().position(|name| *name == "reuse").unwrap();
+        let of_target = rows.find(|row| row[0] == "g.app" && row[1] != "BACKEND").unwrap();
+        assert!(of_target[reused].parse::<u32>().unwrap() > 40, "{of_target:?}");
     });
 }

@@ -289,10 +289,17 @@ fn path(text: &str) -> Vec<u8> {
     path
 }
 
+/// Its connections serve one request after another. Of a server that is added at runtime HAProxy keeps none open unless it is told
+/// to: every request would wait for a new one.
+const KEPT_OPEN: &str = " pool-max-conn -1 pool-purge-delay 5s";
+
 /// What is said of a server after its name, in the configuration and at runtime.
 pub fn arguments(spec: &TargetGroupSpec, target: &Target, checked: bool) -> String {
     let weight = if target.leaves { 0 } else { FULL_WEIGHT };
     let mut said = format!("{}:{} weight {weight}", target.address, target.port);
+    if !is_tcp(spec) {
+        said += KEPT_OPEN;
+    }
     if spec.protocol == TargetProtocol::Https {
         said += " ssl verify none";
     }

@@ -187,8 +187,11 @@ mod tests {
         );
         assert_eq!(commands(&leaves, &one).1, Vec::<String>::new());
         let (first, last) = commands(&one, &other);
-        assert_eq!(first[0], "add server g.app.open/t2 10.0.0.2:80 weight 100");
-        assert_eq!(first[2], "add server g.app/t2 10.0.0.2:80 weight 100 check port 80 inter 5s rise 2 fall 2");
+        assert_eq!(first[0], "add server g.app.open/t2 10.0.0.2:80 weight 100 pool-max-conn -1 pool-purge-delay 5s");
+        assert_eq!(
+            first[2],
+            "add server g.app/t2 10.0.0.2:80 weight 100 pool-max-conn -1 pool-purge-delay 5s check port 80 inter 5s rise 2 fall 2"
+        );
         assert_eq!(last[2], "del server g.app/t1");
     }
 
