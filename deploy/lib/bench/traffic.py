@@ -2,6 +2,8 @@
 
 import re
 import subprocess
+import threading
+import time
 import urllib.request
 from datetime import datetime
 
@@ -170,30 +172,67 @@ spec:
   loadBalancers: [{{ targetGroup: blue, alternateTargetGroup: green, productionListenerRule: front/http }}]
   taskDefinition:
     containerDefinitions:
-      - {{ name: web, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}], environment: {{ ROUND: '{version}' }} }}
+      - {{ name: web, image: 'roadstead/demo:1', memory: 16, stopTimeout: 2, portMappings: [{{ containerPort: 80 }}], environment: {{ DEMO_VERSION: '{version}' }} }}
 """
 
 
 def swaps(binary, lab, engines, key, rounds, say):
-    """Milliseconds from the decision to send all requests elsewhere until every edge was read back to do so: 20 targets."""
-    took_ms = []
+    """Milliseconds from the decision to send all requests elsewhere until the last of three edges did, as its clients see it, and until
+    all were read back to do so: 20 targets."""
+    seen_ms, told_ms = [], []
     with Controller(binary, lab.manifests, key) as controller:
         controller.write("traffic.yaml", groups([("blue", "/healthz"), ("green", "/healthz")], [("http", OURS_PORT, "blue")]))
         for number in range(rounds + 1):
             controller.write("web.yaml", _service(number))
+            if number == 0:
+                controller.wait_steady(180)
+                edges = [host["address"] for host in controller.items("hosts")]
+                continue
+            turned = _turned(edges, number, 120)
             until("the deployment is there", 60, lambda: len(controller.items("deployments")) > number)
             controller.wait_steady(180)
-            if number:
-                took_ms.append(_shift_ms(controller.items("events")))
-                say(f"  a swap: {took_ms[-1]:.0f} ms")
+            decided, told = _shift(controller.items("events"))
+            seen_ms.append((max(turned()) - decided) * 1e3)
+            told_ms.append((told - decided) * 1e3)
+            say(f"  a swap: {seen_ms[-1]:.0f} ms, read back after {told_ms[-1]:.0f} ms")
     remove_all(engines, [OURS])
-    return took_ms
+    return seen_ms, told_ms
 
 
-def _shift_ms(events):
+def _turned(edges, version, deadline_s):
+    """Asks every edge all the time; when each was first asked what it answered with this version, once all have."""
+    first, end = {}, time.monotonic() + deadline_s
+    wanted = f"version  {version}\n".encode()
+
+    def ask(edge):
+        while edge not in first and time.monotonic() < end:
+            began = time.time()
+            try:
+                if wanted in urllib.request.urlopen(f"http://{edge}:{OURS_PORT}/", timeout=5).read():
+                    first[edge] = began
+            except OSError:
+                pass
+            time.sleep(0.002)
+
+    threads = [threading.Thread(target=ask, args=(edge,)) for edge in edges]
+    for thread in threads:
+        thread.start()
+
+    def wait():
+        for thread in threads:
+            thread.join()
+        if len(first) < len(edges):
+            raise TimeoutError(f"not every edge turned within {deadline_s} s")
+        return first.values()
+
+    return wait
+
+
+def _shift(events):
+    """When it was decided, and when all edges were known to show it: seconds since the epoch."""
+
     def at(reason, words):
         found = [event for event in events if event["reason"] == reason and words in event["message"]]
-        return max(datetime.fromisoformat(event["at"].replace("Z", "+00:00")) for event in found)
+        return max(datetime.fromisoformat(event["at"].replace("Z", "+00:00")).timestamp() for event in found)
 
-    decided = at("TrafficShifted", "100 % of the requests go to")
-    return (at("LifecycleStage", "POST_PRODUCTION_TRAFFIC_SHIFT") - decided).total_seconds() * 1e3
+    return at("TrafficShifted", "100 % of the requests go to"), at("LifecycleStage", "POST_PRODUCTION_TRAFFIC_SHIFT")

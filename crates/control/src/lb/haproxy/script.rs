@@ -1,7 +1,7 @@
 //! What the container of the load balancers is told, as shell scripts. It has a shell, `cat`, `mv`, `rm`, `mkdir`, `sleep`
 //! and `socat`.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use roadstead_core::model::traffic::Edge;
 
@@ -181,6 +181,9 @@ rm -f haproxy.cfg.old forwards.map.old leaving.map.old challenges.map.old
 pub fn change(was: &Edge, wanted: &Edge, pems: &Pems, first: &[String], last: &[String]) -> String {
     let mut script = begin();
     let mut swaps = String::new();
+    if first.is_empty() {
+        script += &at_once(&forwards(was), &forwards(wanted));
+    }
     for (name, before, map) in [
         ("forwards", forwards(was), forwards(wanted)),
         ("leaving", leaving(was), leaving(wanted)),
@@ -204,6 +207,17 @@ pub fn change(was: &Edge, wanted: &Edge, pems: &Pems, first: &[String], last: &[
     script += &to_all(last);
     script += &read_back(false);
     script
+}
+
+/// One rule that turns elsewhere, as deployments have it, is told before all else, in one step: so edges turn nearly together.
+fn at_once(before: &BTreeMap<String, String>, map: &BTreeMap<String, String>) -> String {
+    let mut turned = map.iter().filter(|(key, value)| before.get(*key) != Some(value));
+    match (turned.next(), turned.next()) {
+        (Some((key, value)), None) if before.keys().eq(map.keys()) => format!(
+            "echo 'set map {FOLDER}/forwards.map {key} {value}' | socat - unix:{RUN}/admin.sock >/dev/null 2>&1 || true\n"
+        ),
+        (_, _) => String::new(),
+    }
 }
 
 /// Each worker is told; that a former one does not know a server is no harm. What came of it is read back.
