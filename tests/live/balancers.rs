@@ -43,7 +43,8 @@ fn every_edge_forwards_and_mends_itself() {
         "docker exec rs-lb sh -c \"echo 'clear map /var/lib/roadstead-lb/forwards.map' | socat - unix:/run/roadstead-lb/admin.sock\"",
     ] {
         lab.lab(&["ssh", "host-a", fault]);
-        until("both edges forward again", MINUTE, all_answer);
+        let took = until("both edges forward again", MINUTE, all_answer);
+        eprintln!("both forward {took:?} after {fault}");
     }
 
     // With the controller away a host that starts anew forwards by what is on its disk.

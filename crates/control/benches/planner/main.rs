@@ -1,6 +1,7 @@
 //! Whole plans at the size that the planner promises: 1,000 hosts; 1,000 to 100,000 tasks. Single turns of a small fleet.
 
 mod small;
+mod targets;
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
@@ -191,5 +192,13 @@ fn place_during_rollout(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(planner, small::small, nothing_to_do, nothing_to_do_with_a_daemon, place_all, place_during_rollout);
+criterion_group!(
+    planner,
+    small::small,
+    targets::one_more_target,
+    nothing_to_do,
+    nothing_to_do_with_a_daemon,
+    place_all,
+    place_during_rollout
+);
 criterion_main!(planner);

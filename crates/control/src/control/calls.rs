@@ -31,17 +31,16 @@ pub(super) struct Calls {
     /// By the time at which each was due, until the answer is durable.
     running: BTreeMap<CallId, (Timestamp, DropGuard)>,
     slots: Arc<Semaphore>,
-    /// Made with the first question.
+    /// Over the network it is made with the first question.
     carrier: Option<Arc<dyn Carrier>>,
 }
 
-impl Default for Calls {
-    fn default() -> Self {
-        Self { running: BTreeMap::new(), slots: Arc::new(Semaphore::new(AT_ONCE)), carrier: None }
-    }
-}
-
 impl Calls {
+    /// Over the network when there is no `carrier`.
+    pub(super) fn new(carrier: Option<Arc<dyn Carrier>>) -> Self {
+        Self { running: BTreeMap::new(), slots: Arc::new(Semaphore::new(AT_ONCE)), carrier }
+    }
+
     /// Puts what is due and durable, and ends what nobody waits for.
     pub(super) fn follow(&mut self, world: &World, fleet: &Fleet) {
         let wanted = calls(&world.state);

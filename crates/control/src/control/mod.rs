@@ -152,6 +152,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> Result<Running,
             offered.offer(&admission);
             admission
         }),
+        carrier: None,
         vault: Some(vault),
         clock: Clock::system(),
         key,
@@ -224,7 +225,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Loops, Control
         networks: Default::default(),
         edges: Default::default(),
         probes: Probes::default(),
-        calls: Default::default(),
+        calls: calls::Calls::new(parts.carrier),
         vault: parts.vault,
         orders: certificates::acme::Orders::default(),
         core,

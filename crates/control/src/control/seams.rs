@@ -23,6 +23,7 @@ use roadstead_core::{
     },
 };
 
+pub use super::http::Carrier;
 use super::{certificates::Vault, connect::Connection};
 
 /// Where durable things are kept.
@@ -98,6 +99,8 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     /// Reads them.
     pub admit: Admit,
+    /// Brings the questions of deployments to servers of others; over the network when absent.
+    pub carrier: Option<Arc<dyn Carrier>>,
     /// Certificates and what opens them; without it none is read or made.
     pub vault: Option<Arc<Vault>>,
     /// The time.

@@ -1,5 +1,6 @@
 //! A fleet in memory: what is really there, and a queue of what will happen. It outlives the controllers that drive it.
 
+mod answers;
 mod edge;
 mod happen;
 mod host;
@@ -17,6 +18,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub(crate) use answers::Servers;
 pub(crate) use edge::FakeEdge;
 pub(crate) use host::{FakeHost, InFlight, Reach};
 pub use link::Link;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check::{self, Broken, Predicate},
-    fleet::{Durable, Ending, FakeEdge, FakeFleet, FakeNet, Ground, Link, START},
+    fleet::{Durable, Ending, FakeEdge, FakeFleet, FakeNet, Ground, Link, START, Servers},
     scenario::Scenario,
     trace::Tell,
 };
@@ -178,6 +178,7 @@ async fn live(fleet: &FakeFleet, ledger: &Arc<ledger::FakeLedger>, clock_back_ms
         connector: Arc::new(FakeConnector(fleet.clone())),
         source: Box::new(source::FakeSource::new(fleet.clone())),
         admit: source::admit(fleet.clone()),
+        carrier: Some(Arc::new(Servers::new(fleet.clone()))),
         vault: None,
         clock: Clock::starting_at(Timestamp(now.0.saturating_sub(clock_back_ms))),
         key: FleetKey::new([7; 32]),

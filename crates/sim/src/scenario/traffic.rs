@@ -56,7 +56,8 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
                 };
                 take_turns(desired, name, strategy, rng.within(0, 15));
                 if rng.chance(400) {
-                    hook(&mut rng, desired, name);
+                    hook(&mut rng, seed, desired, name);
+                    watch(seed, desired, name);
                 }
             }
         }
@@ -108,7 +109,7 @@ pub(super) fn draw(seed: u64, desired: &mut Desired, faults_ms: u64) -> Vec<Scri
 }
 
 /// What a service's deployments wait for: a task that ends well, mostly in time, or a person.
-fn hook(rng: &mut Rng, desired: &mut Desired, service: &ServiceName) {
+fn hook(rng: &mut Rng, seed: u64, desired: &mut Desired, service: &ServiceName) {
     let stages = [
         "PRE_SCALE_UP",
         "POST_SCALE_UP",
@@ -118,7 +119,14 @@ fn hook(rng: &mut Rng, desired: &mut Desired, service: &ServiceName) {
     ];
     let stages = [rng.pick(&stages)];
     let hook = match rng.chance(700) {
-        true => json!([{ "lifecycleStages": stages, "taskDefinition": HOOK, "timeout": rng.within(15, 60) }]),
+        true => {
+            let timeout = rng.within(15, 60);
+            // Drawn apart, too: other seeds stay as they were.
+            match Rng::keyed(seed, &[APART, number_of(service)]).chance(500) {
+                true => json!([{ "lifecycleStages": stages, "url": "http://hooks.test/check", "timeout": timeout }]),
+                false => json!([{ "lifecycleStages": stages, "taskDefinition": HOOK, "timeout": timeout }]),
+            }
+        }
         false => json!([{ "lifecycleStages": stages, "pause": true }]),
     };
     let container = json!({ "name": "main", "image": "demo:1", "memory": 8, "environment": { SICKNESS: ENDS_WELL } });
@@ -130,6 +138,23 @@ fn hook(rng: &mut Rng, desired: &mut Desired, service: &ServiceName) {
     service.spec.deployment_configuration.lifecycle_hooks = hooks;
     let definition: TaskDefinitionSpec = definition;
     desired.task_definitions.insert(HOOK.into(), manifest(definition.into(), format!("{HOOK}.yaml")));
+}
+
+fn number_of(service: &ServiceName) -> u64 {
+    service.as_str().bytes().fold(0, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
+/// An alarm that never fires, of a Prometheus that does not always answer.
+fn watch(seed: u64, desired: &mut Desired, service: &ServiceName) {
+    if !Rng::keyed(seed, &[APART, number_of(service), 1]).chance(300) {
+        return;
+    }
+    let queries = json!([{ "name": "never", "query": "vector(0) > 1" }]);
+    let alarms = json!({ "prometheus": { "url": "http://prometheus.test", "interval": 2, "queries": queries } });
+    let (Ok(alarms), Some(service)) = (serde_json::from_value(alarms), desired.services.get_mut(service)) else {
+        return;
+    };
+    service.spec.deployment_configuration.alarms = alarms;
 }
 
 /// Revisions of a service, and what people say while they take their turns.
