@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Request, header};
 use roadstead_core::{
     model::{
         call::{Call, CallId, Reply},
@@ -73,9 +73,7 @@ impl Calls {
             self.running.insert(id, (at, stop.drop_guard()));
         }
     }
-}
 
-impl Calls {
     fn carrier(&mut self) -> Result<Arc<dyn Carrier>, String> {
         if let Some(carrier) = &self.carrier {
             return Ok(Arc::clone(carrier));
@@ -86,16 +84,11 @@ impl Calls {
 }
 
 async fn ask(carrier: &dyn Carrier, call: Call) -> Reply {
-    let mut request = Request::builder().uri(&call.url).header(header::USER_AGENT, "roadstead");
-    request = request.method(if call.body.is_some() { Method::POST } else { Method::GET });
-    let body = match call.body {
-        Some(body) => {
-            request = request.header(header::CONTENT_TYPE, body.content_type);
-            Bytes::from(body.text)
-        }
-        None => Bytes::new(),
-    };
-    let request = request.body(body).map_err(|error| error.to_string())?;
+    let request = Request::post(&call.url)
+        .header(header::USER_AGENT, "roadstead")
+        .header(header::CONTENT_TYPE, call.body.content_type)
+        .body(Bytes::from(call.body.text))
+        .map_err(|error| error.to_string())?;
     match timeout(ANSWER_WITHIN, carrier.carry(request)).await {
         Ok(answer) => answer.map(|answer| (answer.status().as_u16(), answer.into_body().to_vec())),
         Err(_) => Err(format!("no answer within {ANSWER_WITHIN:?}")),

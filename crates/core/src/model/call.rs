@@ -71,8 +71,8 @@ pub struct Call {
     pub at: Timestamp,
     /// Whom.
     pub url: String,
-    /// What is sent, and as what; none: nothing is (GET).
-    pub body: Option<Body>,
+    /// What is sent (POST).
+    pub body: Body,
 }
 
 /// What is sent.

@@ -33,10 +33,12 @@ const WORDS_MAX: usize = 200;
 pub fn calls(state: &State) -> Vec<Call> {
     let mut calls = Vec::new();
     for (name, record) in state.services.iter() {
-        let Some(manifest) = state.desired.services.get(name) else { continue };
-        let Some(primary) = record.primary().filter(|primary| primary.rollout_state == RolloutState::InProgress) else {
-            continue;
+        let asks = |primary: &&Deployment| {
+            primary.rollout_state == RolloutState::InProgress
+                && !(primary.hooks.is_empty() && primary.queries.is_empty())
         };
+        let Some(primary) = record.primary().filter(asks) else { continue };
+        let Some(manifest) = state.desired.services.get(name) else { continue };
         let id = |what| CallId { service: name.clone(), deployment: primary.id, what };
         for (run, turn) in primary.hooks.iter().filter_map(|run| Some((run, run.turn.as_ref().filter(|_| !run.done)?)))
         {
@@ -44,7 +46,7 @@ pub fn calls(state: &State) -> Vec<Call> {
             let Some(url) = hook.and_then(|hook| hook.url.as_ref()) else { continue };
             let id = id(Asked::Hook { stage: run.stage, index: run.index });
             let text = told(&id, &manifest.spec, record, primary, run).to_string();
-            let body = Some(Body { content_type: "application/json", text });
+            let body = Body { content_type: "application/json", text };
             calls.push(Call { id, at: turn.at, url: url.clone(), body });
         }
         let Some(prometheus) = &manifest.spec.deployment_configuration.alarms.prometheus else { continue };
@@ -55,7 +57,7 @@ pub fn calls(state: &State) -> Vec<Call> {
                 id: id(Asked::Query(run.name.clone())),
                 at: run.turn.at,
                 url: format!("{}/api/v1/query", prometheus.url.trim_end_matches('/')),
-                body: Some(Body { content_type: "application/x-www-form-urlencoded", text }),
+                body: Body { content_type: "application/x-www-form-urlencoded", text },
             });
         }
     }

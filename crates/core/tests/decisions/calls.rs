@@ -53,7 +53,7 @@ fn a_server_is_asked_until_it_says_that_the_stage_may_end() {
     story.until_stage(LifecycleStage::PostScaleUp);
     story.go(2, &well());
     let call = calls(story.state()).pop().unwrap();
-    let told: Value = serde_json::from_str(&call.body.unwrap().text).unwrap();
+    let told: Value = serde_json::from_str(&call.body.text).unwrap();
     assert_eq!((&told["targetRevision"], &told["sourceRevision"]), (&json!("web:2"), &json!("web:1")));
     assert_eq!(story.replying(70, |_| says("IN_PROGRESS")), 4, "at once, and every 20 s");
     assert_eq!(story.stage(), Some(LifecycleStage::PostScaleUp));
@@ -109,8 +109,8 @@ fn a_query_that_has_a_result_twice_in_a_row_takes_the_deployment_back() {
     story.go(2, &well());
     let call = calls(story.state()).remove(0);
     assert_eq!(call.url, "http://prometheus.lan:9090/api/v1/query");
-    assert_eq!(call.body.unwrap().text, "query=errors%7Brevision%3D%222%22%7D+%3E+1");
-    let fires = |call: &Call| samples(call.body.as_ref().unwrap().text.contains("errors"));
+    assert_eq!(call.body.text, "query=errors%7Brevision%3D%222%22%7D+%3E+1");
+    let fires = |call: &Call| samples(call.body.text.contains("errors"));
     assert_eq!(story.reply(fires), 2);
     story.replying(6, |_| samples(false));
     // Once, and once more after a pause, is not twice in a row; an answer that cannot be read changes nothing.

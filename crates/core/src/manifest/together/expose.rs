@@ -76,11 +76,11 @@ pub fn as_written(desired: &Desired) -> Cow<'_, Desired> {
 /// Adds what exposed services stand for.
 pub(super) fn expand(desired: &mut Desired) {
     let exposed = |service: &Manifest<ServiceSpec>| service.spec.expose.as_deref().cloned();
-    let mut services: Vec<(ServiceName, Expose, Manifest<()>, ClusterName)> = desired
+    let mut services: Vec<(ServiceName, Expose, Place, ClusterName)> = desired
         .services
         .iter()
         .filter_map(|(name, service)| {
-            Some((name.clone(), exposed(service)?, place_of(service), service.spec.cluster.clone()))
+            Some((name.clone(), exposed(service)?, (service.file.clone(), service.line), service.spec.cluster.clone()))
         })
         .collect();
     // What is for fewer requests is asked first.
@@ -98,9 +98,8 @@ pub(super) fn expand(desired: &mut Desired) {
             Owner::Unknown(_) | Owner::Elsewhere(..) | Owner::Several(_) => continue,
         };
         let group: TargetGroupName = made(name.as_str()).into();
-        let answers = answers(&expose);
         let Some(service) = desired.services.get_mut(&name) else { continue };
-        service.spec.load_balancers.push(ServiceLoadBalancer { target_group: group.clone(), ..answers });
+        service.spec.load_balancers.push(entry(&expose, group.clone()));
         let spec = TargetGroupSpec {
             cluster: Some(cluster.clone()),
             health_check: expose.health_check.clone(),
@@ -112,10 +111,10 @@ pub(super) fn expand(desired: &mut Desired) {
     }
 }
 
-/// The container that answers, as an entry of `loadBalancers` says it.
-fn answers(expose: &Expose) -> ServiceLoadBalancer {
+/// What stands for it in `loadBalancers`.
+fn entry(expose: &Expose, target_group: TargetGroupName) -> ServiceLoadBalancer {
     ServiceLoadBalancer {
-        target_group: TargetGroupName::default(),
+        target_group,
         alternate_target_group: None,
         production_listener_rule: None,
         test_listener_rule: None,
@@ -124,21 +123,11 @@ fn answers(expose: &Expose) -> ServiceLoadBalancer {
     }
 }
 
-fn place_of<S>(manifest: &Manifest<S>) -> Manifest<()> {
-    at_place(
-        &Manifest {
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            file: manifest.file.clone(),
-            line: manifest.line,
-            spec: (),
-        },
-        (),
-    )
-}
+/// The file and the line of the manifest that something is made for.
+type Place = (String, u32);
 
-fn at_place<S>(place: &Manifest<()>, spec: S) -> Manifest<S> {
-    Manifest { labels: BTreeMap::new(), annotations: BTreeMap::new(), file: place.file.clone(), line: place.line, spec }
+fn at_place<S>((file, line): &Place, spec: S) -> Manifest<S> {
+    Manifest { labels: BTreeMap::new(), annotations: BTreeMap::new(), file: file.clone(), line: *line, spec }
 }
 
 fn on_every_host(cluster: &ClusterName) -> LoadBalancerSpec {
@@ -273,7 +262,7 @@ impl Judge<'_> {
         };
         let place =
             |field: &'static str| [base, &[Step::Key(if field == "targetGroup" { "host" } else { field })]].concat();
-        found.or_else(|| self.target(service, &place, &answers(expose)))
+        found.or_else(|| self.target(service, &place, &entry(expose, TargetGroupName::default())))
     }
 
     /// A load balancer of one's own that lacks what is asked for.
